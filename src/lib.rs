@@ -1,0 +1,2 @@
+//! deployctl.
+pub mod model;

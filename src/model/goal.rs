@@ -1,0 +1,234 @@
+//! The goal document: which release each host of an app and env should run.
+//!
+//! One small document per app and env, copied to every region. A host's desired
+//! release is one pure function of the document and the host ([`Goal::desired`]),
+//! shared by agent, region and coordinator.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::digest::{ArtifactId, Digest};
+use super::id::{AppName, EnvName, HostId, RegionName, ReleaseNo};
+use super::selector::{Labels, Selector};
+use super::time::UnixMillis;
+
+/// Buckets that hosts fall into; `admit` counts in these: 100 = 1 %.
+pub const BUCKETS: u32 = 10_000;
+
+/// The order of goal documents: an agent never accepts a lower one.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub struct GoalVersion {
+    /// Raised when the coordinator's history was restored or fenced.
+    pub epoch: u64,
+    /// Raised by each new rollout or rollback.
+    pub generation: u64,
+    /// Raised by each step of a rollout; within a generation `admit` only grows.
+    pub step: u32,
+}
+
+/// A release and what it consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Target {
+    /// The release's number.
+    pub release: ReleaseNo,
+    /// The artifact's identity.
+    pub artifact: ArtifactId,
+}
+
+/// Whether the goal moves forward or back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GoalKind {
+    /// A new release is tried.
+    Deploy,
+    /// A known-good release is restored: no permits, no pacing, flat out.
+    Rollback,
+}
+
+/// The desired state of one app in one env.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Goal {
+    /// Format version, 1.
+    pub v: u32,
+    /// The app.
+    pub app: AppName,
+    /// The env.
+    pub env: EnvName,
+    /// Where this document stands in the order of all.
+    pub version: GoalVersion,
+    /// Forward or back.
+    pub kind: GoalKind,
+    /// The release whose rollout wrote it.
+    pub rollout: ReleaseNo,
+    /// What hosts run that are not admitted; `None` on an app's first deploy.
+    pub base: Option<Target>,
+    /// What admitted hosts run.
+    pub next: Target,
+    /// Artifacts that a host may go on running until it is admitted.
+    #[serde(default)]
+    pub tolerate: Vec<ArtifactId>,
+    /// Bases that differ by region (a rollback of one region).
+    #[serde(default)]
+    pub region_base: BTreeMap<RegionName, Target>,
+    /// Buckets admitted per region, 0 to [`BUCKETS`]; `*` for all others.
+    pub admit: BTreeMap<String, u32>,
+    /// Makes each generation draw its early hosts anew.
+    pub salt: String,
+    /// Labels of hosts that go first, with any step; empty: none.
+    #[serde(default)]
+    pub canary: Selector,
+    /// The hosts that run the app at all.
+    #[serde(default)]
+    pub hosts: Selector,
+    /// Whether hosts that are not admitted yet fetch `next` ahead.
+    pub stage: bool,
+    /// Hosts start activating spread over this time, milliseconds.
+    pub spread_ms: u64,
+    /// Grows when a person asks failed hosts to try again.
+    pub retry: u32,
+    /// When it was written.
+    pub issued_at: UnixMillis,
+}
+
+/// What the desired release depends on, of one host.
+#[derive(Debug, Clone, Copy)]
+pub struct HostView<'a> {
+    /// The host.
+    pub host: &'a HostId,
+    /// Its region.
+    pub region: &'a RegionName,
+    /// Its labels.
+    pub labels: &'a Labels,
+    /// What it runs now.
+    pub running: Option<ArtifactId>,
+}
+
+impl Goal {
+    /// The bucket of `host`, 0 to [`BUCKETS`] - 1.
+    #[must_use]
+    pub fn bucket(&self, host: &HostId) -> u32 {
+        bucket(&self.salt, &self.app, host)
+    }
+
+    /// Whether `host` runs this app at all.
+    #[must_use]
+    pub fn covers(&self, labels: &Labels) -> bool {
+        self.hosts.selects(labels)
+    }
+
+    /// Whether `view`'s host should run [`Goal::next`] by now.
+    #[must_use]
+    pub fn admits(&self, view: &HostView<'_>) -> bool {
+        let admitted = self.admit.get(view.region.as_str()).or_else(|| self.admit.get("*"));
+        let admitted = admitted.copied().unwrap_or(0);
+        let canary = !self.canary.0.is_empty() && self.canary.selects(view.labels);
+        self.bucket(view.host) < admitted || (canary && admitted > 0)
+    }
+
+    /// The release that the host should run; `None`: whatever it has, or nothing.
+    #[must_use]
+    pub fn desired(&self, view: &HostView<'_>) -> Option<Target> {
+        if !self.covers(view.labels) {
+            return None;
+        }
+        if self.admits(view) {
+            return Some(self.next);
+        }
+        let base = self.region_base.get(view.region).copied().or(self.base);
+        match view.running {
+            Some(running) if self.tolerate.contains(&running) => None,
+            _ => base,
+        }
+    }
+
+    /// Every artifact that the document names; none of them may be collected.
+    pub fn artifacts(&self) -> impl Iterator<Item = ArtifactId> + '_ {
+        let targets = self.base.iter().chain(self.region_base.values()).chain([&self.next]);
+        targets.map(|target| target.artifact).chain(self.tolerate.iter().copied())
+    }
+}
+
+/// The bucket of a host: the first 8 bytes of SHA-256(salt ‖ 0 ‖ app ‖ 0 ‖ host)
+/// as a big-endian number, modulo [`BUCKETS`].
+#[must_use]
+pub fn bucket(salt: &str, app: &AppName, host: &HostId) -> u32 {
+    let digest = Digest::of(format!("{salt}\0{app}\0{host}").as_bytes());
+    let head: [u8; 8] = digest.0[..8].try_into().expect("a digest has 32 bytes");
+    (u64::from_be_bytes(head) % u64::from(BUCKETS)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(n: u64) -> Target {
+        Target { release: ReleaseNo(n), artifact: Digest::of(&n.to_be_bytes()) }
+    }
+
+    fn goal() -> Goal {
+        Goal {
+            v: 1,
+            app: "api".parse().unwrap(),
+            env: "prod".parse().unwrap(),
+            version: GoalVersion { epoch: 1, generation: 5, step: 1 },
+            kind: GoalKind::Deploy,
+            rollout: ReleaseNo(2),
+            base: Some(target(1)),
+            next: target(2),
+            tolerate: vec![],
+            region_base: BTreeMap::new(),
+            admit: BTreeMap::from([("eu".into(), 1000), ("*".into(), 0)]),
+            salt: "5".into(),
+            canary: Selector::default(),
+            hosts: Selector::default(),
+            stage: true,
+            spread_ms: 0,
+            retry: 0,
+            issued_at: UnixMillis(0),
+        }
+    }
+
+    fn view<'a>(host: &'a HostId, region: &'a RegionName, labels: &'a Labels) -> HostView<'a> {
+        HostView { host, region, labels, running: None }
+    }
+
+    #[test]
+    fn a_tenth_of_a_region_is_admitted_and_nothing_elsewhere() {
+        let (goal, labels) = (goal(), Labels::new());
+        let count = |region: &str| {
+            let region: RegionName = region.parse().unwrap();
+            let hosts = (0..10_000).map(|n| format!("h{n}").parse::<HostId>().unwrap());
+            hosts
+                .filter(|host| goal.desired(&view(host, &region, &labels)) == Some(target(2)))
+                .count()
+        };
+        assert!((850..1150).contains(&count("eu")), "{}", count("eu"));
+        assert_eq!(count("us"), 0);
+    }
+
+    #[test]
+    fn tolerated_hosts_stay_and_uncovered_hosts_are_left_alone() {
+        let host: HostId = "h1".parse().unwrap();
+        let region: RegionName = "us".parse().unwrap();
+        let labels = Labels::new();
+        let mut goal = goal();
+        goal.tolerate = vec![target(9).artifact];
+        let mut seen = view(&host, &region, &labels);
+        assert_eq!(goal.desired(&seen), Some(target(1)));
+        seen.running = Some(target(9).artifact);
+        assert_eq!(goal.desired(&seen), None);
+        goal.hosts = "role=web".parse().unwrap();
+        seen.running = None;
+        assert_eq!(goal.desired(&seen), None);
+    }
+
+    #[test]
+    fn the_bucket_is_pinned_for_ever() {
+        let (app, host) = ("api".parse().unwrap(), "host-1".parse().unwrap());
+        assert_eq!(bucket("418", &app, &host), bucket("418", &app, &host));
+        assert_ne!(bucket("418", &app, &host), bucket("419", &app, &host));
+    }
+}

@@ -1,0 +1,18 @@
+//! The words of deployctl as plain values and total functions.
+//!
+//! Nothing here does I/O, awaits, reads a clock or draws a random number. Types
+//! check their bounds when they are made (also when they are deserialised), so
+//! every other floor may trust a value it holds.
+
+pub mod commit;
+pub mod digest;
+pub mod fleet;
+pub mod goal;
+pub mod id;
+pub mod job;
+pub mod manifest;
+pub mod recipe;
+pub mod rng;
+pub mod rollout;
+pub mod selector;
+pub mod time;

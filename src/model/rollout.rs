@@ -1,0 +1,166 @@
+//! A rollout's states, and the words of its plan.
+
+use serde::{Deserialize, Serialize};
+
+use super::commit::CommitId;
+use super::digest::ArtifactId;
+use super::goal::GoalVersion;
+use super::id::{AppName, EnvName, JobNo, RegionName, ReleaseNo};
+use super::time::UnixMillis;
+
+/// Where a rollout stands [orchestration 6.2].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutState {
+    /// Admitted; waits for its build to be replicated.
+    Pending,
+    /// Converging or baking.
+    Running,
+    /// Waits for a person; blocks nobody.
+    Paused,
+    /// Going back to the release before.
+    Reverting,
+    /// Every wave converged and baked.
+    Succeeded,
+    /// Failed, and the fleet is back on the release before.
+    Reverted,
+    /// Failed, and not reverted.
+    Failed,
+    /// A newer rollout or a rollback took its place.
+    Superseded,
+    /// A person stopped it.
+    Canceled,
+    /// It waited too long to start.
+    Expired,
+}
+
+impl RolloutState {
+    /// Every state.
+    pub const ALL: [Self; 10] = [
+        Self::Pending,
+        Self::Running,
+        Self::Paused,
+        Self::Reverting,
+        Self::Succeeded,
+        Self::Reverted,
+        Self::Failed,
+        Self::Superseded,
+        Self::Canceled,
+        Self::Expired,
+    ];
+
+    /// Whether nothing can change it any more.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        !matches!(self, Self::Pending | Self::Running | Self::Paused | Self::Reverting)
+    }
+
+    /// The word in the database, in JSON and in tables.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Reverting => "reverting",
+            Self::Succeeded => "succeeded",
+            Self::Reverted => "reverted",
+            Self::Failed => "failed",
+            Self::Superseded => "superseded",
+            Self::Canceled => "canceled",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// Reads [`RolloutState::word`] back.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.word() == word)
+    }
+}
+
+/// What a rollout is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutKind {
+    /// Tries a new release.
+    Deploy,
+    /// Restores a known-good one.
+    Rollback,
+}
+
+/// The named plans of this release.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlanName {
+    /// Canary, then region by region, with bakes and gates.
+    #[default]
+    Standard,
+    /// Every host at once; no gate before the last host.
+    AllAtOnce,
+}
+
+impl PlanName {
+    /// The word on the command line, in the database and in JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::AllAtOnce => "all-at-once",
+        }
+    }
+
+    /// Reads [`PlanName::word`] back.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Standard, Self::AllAtOnce].into_iter().find(|plan| plan.word() == word)
+    }
+}
+
+/// A release: an app and env's numbered intent, and the rollout that tries it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// The app.
+    pub app: AppName,
+    /// The env.
+    pub env: EnvName,
+    /// Its number; counts per app and env.
+    pub release: ReleaseNo,
+    /// Deploy or rollback.
+    pub kind: RolloutKind,
+    /// The release that a rollback restores, or whose bits a promotion took.
+    #[serde(default)]
+    pub same_as: Option<ReleaseNo>,
+    /// The build that made its artifact.
+    pub build: JobNo,
+    /// The commit.
+    pub commit: CommitId,
+    /// The commit's subject, at most 200 bytes.
+    #[serde(default)]
+    pub subject: String,
+    /// The artifact; `None` while the build is not done (`--when-ready`).
+    pub artifact: Option<ArtifactId>,
+    /// The plan.
+    pub plan: PlanName,
+    /// Only these regions; empty: all.
+    #[serde(default)]
+    pub regions: Vec<RegionName>,
+    /// Where it stands.
+    pub state: RolloutState,
+    /// One sentence: what it waits for, or why it ended so.
+    pub reason: String,
+    /// Its goal's version; `None` before it started.
+    pub version: Option<GoalVersion>,
+    /// Marked bad by a rollback or a revert.
+    #[serde(default)]
+    pub bad: bool,
+    /// Who asked.
+    pub actor: String,
+    /// Why, in the words of who asked.
+    #[serde(default)]
+    pub message: String,
+    /// When it was admitted.
+    pub created_at: UnixMillis,
+    /// When it ended.
+    pub ended_at: Option<UnixMillis>,
+}
