@@ -1,1 +1,3 @@
+//! `deployctl`, the command line.
+
 fn main() {}

@@ -1,0 +1,1 @@
+//! The agent: one per host; follows the goal, fetches, activates, reports.

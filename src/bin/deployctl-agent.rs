@@ -1,0 +1,3 @@
+//! `deployctl-agent`.
+
+fn main() {}

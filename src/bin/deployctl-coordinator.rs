@@ -1,0 +1,3 @@
+//! `deployctl-coordinator`.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! `deployctl-region`.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! `deployctl-worker`.
+
+fn main() {}

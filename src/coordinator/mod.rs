@@ -1,0 +1,1 @@
+//! The coordinator: HTTP API and background loops, stateless over SQL.

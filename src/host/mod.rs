@@ -1,0 +1,3 @@
+//! The operating system: everything that a role asks of the machine it runs on.
+
+pub mod clock;

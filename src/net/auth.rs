@@ -1,0 +1,160 @@
+//! Bearer tokens: `dct_<id>_<secret>`, stored only as a keyed hash.
+//!
+//! The coordinator holds one verification key. A region gets a key of its own,
+//! derived from it, so that the region can check its agents' tokens with every
+//! coordinator down, and can check no others. A secret has 256 random bits, so
+//! a fast keyed hash is enough (a slow one would only invite overload).
+
+use std::collections::HashMap;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+
+use crate::model::digest::to_hex;
+use crate::model::id::{HostId, RegionName};
+use crate::wire::v1::token::{Role, Verifier};
+
+/// A verification key.
+pub type Key = [u8; 32];
+
+/// A token split in its public and its secret part.
+#[derive(Clone)]
+pub struct Token {
+    /// Public: finds the verifier.
+    pub id: String,
+    secret: String,
+}
+
+/// Who speaks, as the token says; never as the message says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The token's id.
+    pub token: String,
+    /// Who holds it.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// Its region.
+    pub region: Option<RegionName>,
+    /// Its one host.
+    pub host: Option<HostId>,
+}
+
+/// 32 random bytes from the operating system.
+///
+/// # Panics
+/// When the operating system has no random numbers: nothing is safe then.
+#[must_use]
+pub fn random_key() -> Key {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).expect("the operating system gives random numbers");
+    bytes
+}
+
+impl Token {
+    /// A new random token.
+    #[must_use]
+    pub fn mint() -> Self {
+        Self { id: to_hex(&random_key()[..8]), secret: to_hex(&random_key()) }
+    }
+
+    /// Reads `dct_<16 hex>_<64 hex>`; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (id, secret) = text.strip_prefix("dct_")?.split_once('_')?;
+        let hex =
+            |part: &str| part.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase());
+        (id.len() == 16 && secret.len() == 64 && hex(id) && hex(secret))
+            .then(|| Self { id: id.into(), secret: secret.into() })
+    }
+
+    /// The whole token, secret included: to be shown once or written to a 0600 file.
+    #[must_use]
+    pub fn reveal(&self) -> String {
+        format!("dct_{}_{}", self.id, self.secret)
+    }
+
+    /// What is stored in place of the secret.
+    #[must_use]
+    pub fn mac(&self, key: &Key) -> String {
+        to_hex(&keyed_hash(key, self.secret.as_bytes()))
+    }
+}
+
+/// The verification key of one region, derived from the coordinator's.
+#[must_use]
+pub fn region_key(key: &Key, region: &RegionName) -> Key {
+    keyed_hash(key, format!("deployctl region key v1:{region}").as_bytes())
+}
+
+/// HMAC-SHA256.
+///
+/// # Panics
+/// Never: HMAC takes keys of any length.
+#[must_use]
+pub fn keyed_hash(key: &Key, message: &[u8]) -> Key {
+    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("HMAC takes any key");
+    mac.update(message);
+    mac.finalize().into_bytes().into()
+}
+
+/// The tokens that one listener accepts.
+#[derive(Default, Clone)]
+pub struct Keyring {
+    key: Key,
+    by_id: HashMap<String, Verifier>,
+}
+
+impl Keyring {
+    /// A keyring of `verifiers`, made with `key`.
+    #[must_use]
+    pub fn new(key: Key, verifiers: impl IntoIterator<Item = Verifier>) -> Self {
+        Self { key, by_id: verifiers.into_iter().map(|v| (v.id.clone(), v)).collect() }
+    }
+
+    /// Who holds the token in an `Authorization: Bearer …` header's value.
+    #[must_use]
+    pub fn identify(&self, header: &str) -> Option<Identity> {
+        let token = Token::parse(header.strip_prefix("Bearer ")?)?;
+        let verifier = self.by_id.get(&token.id)?;
+        let same = verifier.mac.as_bytes().ct_eq(token.mac(&self.key).as_bytes());
+        bool::from(same).then(|| Identity {
+            token: token.id,
+            name: verifier.name.clone(),
+            role: verifier.role,
+            region: verifier.region.clone(),
+            host: verifier.host.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_right_secret_under_the_right_key_is_known() {
+        let (key, other) = (random_key(), random_key());
+        let token = Token::mint();
+        let verifier = Verifier {
+            id: token.id.clone(),
+            name: "ann".into(),
+            role: Role::Viewer,
+            region: None,
+            host: None,
+            mac: token.mac(&key),
+        };
+        let header = format!("Bearer {}", token.reveal());
+        let ring = Keyring::new(key, [verifier.clone()]);
+        assert_eq!(ring.identify(&header).unwrap().name, "ann");
+        assert!(ring.identify(&header.replace("Bearer ", "")).is_none());
+        let mut wrong = header.clone();
+        let last = if wrong.pop() == Some('0') { '1' } else { '0' };
+        wrong.push(last);
+        assert!(ring.identify(&wrong).is_none());
+        assert!(Keyring::new(other, [verifier]).identify(&header).is_none());
+        let eu = region_key(&key, &"eu".parse().unwrap());
+        assert_ne!(eu, region_key(&key, &"us".parse().unwrap()));
+    }
+}

@@ -1,0 +1,184 @@
+//! The HTTP client of every role: JSON out, JSON or a problem back.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::wire::problem::{Code, Problem};
+
+/// Time to make a connection: a dead peer must not hold anybody up.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest JSON reply, bytes.
+const REPLY_BYTES_MAX: usize = 64 << 20;
+
+/// Why a call brought no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The server refused, with a reason.
+    #[error("{0}")]
+    Refused(Box<Problem>),
+    /// No answer: not connected, cut off, or out of time.
+    #[error("{url} can't be reached: {source}")]
+    Unreachable {
+        /// The server.
+        url: String,
+        /// Why.
+        source: reqwest::Error,
+    },
+    /// An answer that this version does not understand.
+    #[error("{url} answered something unexpected: {why}")]
+    BadReply {
+        /// The server.
+        url: String,
+        /// What.
+        why: String,
+    },
+}
+
+impl CallError {
+    /// The code of a refusal; [`Code::Unavailable`] when there was no answer at all.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Refused(problem) => problem.code,
+            Self::Unreachable { .. } => Code::Unavailable,
+            Self::BadReply { .. } => Code::Internal,
+        }
+    }
+
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.code() == Code::Unavailable
+    }
+}
+
+/// A client of one server, with its token; cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: Option<String>,
+}
+
+/// A connection pool with this project's limits and TLS provider.
+///
+/// # Panics
+/// Never in practice: the builder's options are constants.
+#[must_use]
+pub fn http_client() -> reqwest::Client {
+    // An error means that another part of the process installed it first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .user_agent(concat!("deployctl/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .expect("the client's options are constants")
+}
+
+impl Client {
+    /// A client of the server at `base`, such as `http://127.0.0.1:7878`.
+    #[must_use]
+    pub fn new(base: &str, token: Option<String>) -> Self {
+        Self { http: http_client(), base: base.trim_end_matches('/').to_owned(), token }
+    }
+
+    /// The server's URL.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// A request for anything that is not JSON both ways.
+    #[must_use]
+    pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    /// Sends a request and reads its JSON; 204 reads as `null`.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn send<T: DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+        timeout: Duration,
+    ) -> Result<T, CallError> {
+        let reply = request.timeout(timeout).send().await.map_err(|e| self.unreachable(e))?;
+        let status = reply.status();
+        let bytes = self.body(reply).await?;
+        if !status.is_success() {
+            return Err(self.refusal(status.as_u16(), &bytes));
+        }
+        let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
+        serde_json::from_slice(bytes)
+            .map_err(|e| CallError::BadReply { url: self.base.clone(), why: e.to_string() })
+    }
+
+    /// `GET path`.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        timeout: Duration,
+    ) -> Result<T, CallError> {
+        self.send(self.request(reqwest::Method::GET, path), timeout).await
+    }
+
+    /// `POST path` with a JSON body.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<T, CallError> {
+        self.send(self.request(reqwest::Method::POST, path).json(body), timeout).await
+    }
+
+    /// The refusal in a reply that is not a success.
+    #[must_use]
+    pub fn refusal(&self, status: u16, body: &[u8]) -> CallError {
+        match serde_json::from_slice::<Problem>(body) {
+            Ok(problem) => CallError::Refused(Box::new(problem)),
+            Err(_) if status == 503 || status == 429 || status == 502 => {
+                CallError::Refused(Box::new(Problem::new(
+                    Code::Unavailable,
+                    format!("{} answered {status}", self.base),
+                )))
+            }
+            Err(_) => {
+                CallError::BadReply { url: self.base.clone(), why: format!("status {status}") }
+            }
+        }
+    }
+
+    /// A transport error as a [`CallError`].
+    #[must_use]
+    pub fn unreachable(&self, source: reqwest::Error) -> CallError {
+        CallError::Unreachable { url: self.base.clone(), source: source.without_url() }
+    }
+
+    async fn body(&self, mut reply: reqwest::Response) -> Result<Vec<u8>, CallError> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = reply.chunk().await.map_err(|e| self.unreachable(e))? {
+            if bytes.len() + chunk.len() > REPLY_BYTES_MAX {
+                let why = format!("a reply of over {REPLY_BYTES_MAX} bytes");
+                return Err(CallError::BadReply { url: self.base.clone(), why });
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+}

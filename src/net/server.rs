@@ -1,0 +1,150 @@
+//! The HTTP server of every role: limits, problems, graceful stop.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::wire::problem::{Code, Problem};
+
+/// Time for a client to send its request head; without a timer hyper's own
+/// limit is silently inert [reliability-security 1.3].
+const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long open requests may go on after a stop was asked for.
+const DRAIN: Duration = Duration::from_secs(10);
+/// Largest JSON request body, bytes. Regions' reports are the largest.
+pub const BODY_BYTES_MAX: usize = 16 << 20;
+/// Connections of one listener: a process may open 20,000 files.
+const CONNECTIONS_MAX: usize = 18_000;
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status =
+            StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut reply = (status, body).into_response();
+        let kind = HeaderValue::from_static("application/problem+json");
+        reply.headers_mut().insert(header::CONTENT_TYPE, kind);
+        if self.code == Code::Unavailable {
+            reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        reply
+    }
+}
+
+/// A JSON body in, bounded, with problems for errors; JSON out.
+pub struct Json<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let bytes = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await;
+        let too_large =
+            || Problem::new(Code::TooLarge, format!("request body is over {BODY_BYTES_MAX} bytes"));
+        let bytes = bytes.map_err(|_| too_large())?;
+        serde_json::from_slice(&bytes).map(Self).map_err(|e| {
+            Problem::new(Code::Usage, "request body is not what this path takes").because(e)
+        })
+    }
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        match serde_json::to_vec(&self.0) {
+            Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+            Err(e) => Problem::new(Code::Internal, "a reply could not be written")
+                .because(e)
+                .into_response(),
+        }
+    }
+}
+
+/// A query string in, with problems for errors.
+pub struct Params<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query = Query::<T>::from_request_parts(parts, state).await;
+        query.map(|Query(value)| Self(value)).map_err(|e| {
+            Problem::new(Code::Usage, "the query is not what this path takes")
+                .because(e.body_text())
+        })
+    }
+}
+
+/// A path's parameters in, with problems for errors.
+pub struct Path<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        path.map(|axum::extract::Path(value)| Self(value)).map_err(|e| {
+            Problem::new(Code::Usage, "the path is not well formed").because(e.body_text())
+        })
+    }
+}
+
+/// Serves `router` until `stop` turns true, then lets open requests end for 10 s.
+/// The peer's address is in each request's extensions as a [`std::net::SocketAddr`].
+pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
+    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_headers(64);
+    let graceful = GracefulShutdown::new();
+    let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let Ok((stream, address)) = accepted else {
+            // Out of files: wait for some connection to end rather than spin.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
+        let _ = stream.set_nodelay(true);
+        let router = router.clone().layer(axum::Extension(address));
+        let connection =
+            builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        let connection = graceful.watch(connection.into_owned());
+        tokio::spawn(async move {
+            // A client that goes away is no news.
+            let _ = connection.await;
+            drop(slot);
+        });
+    }
+    let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+}
+
+/// Turns true on SIGTERM or SIGINT.
+#[must_use]
+pub fn stop_signal() -> watch::Receiver<bool> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        let (Ok(mut term), Ok(mut int)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            return std::future::pending().await;
+        };
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        sender.send_replace(true);
+        // A second signal means now.
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        std::process::exit(130);
+    });
+    receiver
+}

@@ -1,0 +1,1 @@
+//! The region's service: goal mirror, replicator, tracker, fleet roll-up.

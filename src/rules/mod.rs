@@ -1,0 +1,1 @@
+//! Decisions without I/O: `step(now, event) -> actions`; time and randomness are arguments.

@@ -1,0 +1,6 @@
+//! What must last: ports and their adapters.
+//!
+//! `db` is the SQL truth, `blobs` the bytes, `goals` the small watched keys; the
+//! three durabilities never blur.
+
+pub mod blobs;

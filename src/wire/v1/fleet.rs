@@ -1,0 +1,171 @@
+//! The fleet: agents report to their region (`POST /v1/agent/poll`,
+//! `POST /v1/agent/report`), people read `GET /v1/hosts` and `GET /v1/regions`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::fleet::AppStatus;
+use crate::model::id::{AppName, EnvName, HostId, RegionName};
+use crate::model::selector::Labels;
+use crate::model::time::UnixMillis;
+use crate::wire::seal::Sealed;
+
+/// Who an agent is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostInfo {
+    /// The host.
+    pub host: HostId,
+    /// The env it serves.
+    pub env: EnvName,
+    /// Its labels, at most 32.
+    #[serde(default)]
+    pub labels: Labels,
+    /// Its rack; empty: not known.
+    #[serde(default)]
+    pub rack: String,
+    /// Its zone; empty: not known.
+    #[serde(default)]
+    pub zone: String,
+    /// The port where it serves pieces to peers; the address is the connection's own.
+    pub peer_port: u16,
+    /// The agent's version.
+    pub agent_version: String,
+}
+
+/// `POST /v1/agent/poll`: waits until there is a goal newer than `since`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PollRequest {
+    /// Who asks.
+    pub info: HostInfo,
+    /// The region's goal revision that the agent has; 0: none.
+    pub since: u64,
+    /// How long to wait at most, milliseconds, at most 55,000.
+    pub wait_ms: u64,
+}
+
+/// The goals of the host's env, all of them, whenever one changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PollReply {
+    /// The region's revision of these goals.
+    pub revision: u64,
+    /// The region's name.
+    pub region: RegionName,
+    /// Goals that cover the host's labels; `None`: nothing newer than `since`.
+    pub goals: Option<Vec<Sealed>>,
+    /// How often to report when nothing changes, milliseconds.
+    pub report_ms: u64,
+}
+
+/// `POST /v1/agent/report`: at once on a change, else each `report_ms`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Who reports.
+    pub info: HostInfo,
+    /// Every app on the host, at most 256.
+    pub apps: Vec<AppStatus>,
+}
+
+/// The answer to a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportReply {
+    /// How often to report when nothing changes, milliseconds.
+    pub report_ms: u64,
+}
+
+/// A host as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRow {
+    /// Who it is.
+    pub info: HostInfo,
+    /// Its region.
+    pub region: RegionName,
+    /// Its address as the region sees it.
+    pub address: String,
+    /// Whether it was heard of within three report intervals.
+    pub reachable: bool,
+    /// When it was last heard of.
+    pub seen_at: UnixMillis,
+    /// Its apps.
+    pub apps: Vec<AppStatus>,
+}
+
+/// `GET /v1/hosts?app=&env=&region=&host=&limit=`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hosts {
+    /// By region and id, at most `limit` (default 1,000, at most 20,000).
+    pub hosts: Vec<HostRow>,
+    /// How many there are without the limit.
+    pub total: u64,
+}
+
+/// A region as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Region {
+    /// Its name.
+    pub region: RegionName,
+    /// Its blob store's URL.
+    pub blobs: String,
+    /// When it last reported; `None`: never.
+    pub seen_at: Option<UnixMillis>,
+    /// Hosts that it knows.
+    pub hosts: u64,
+    /// Of those, not heard of.
+    pub unreachable: u64,
+    /// Artifacts that it holds, checked.
+    pub artifacts: u64,
+    /// Artifacts that it still owes.
+    pub owed: u64,
+    /// The newest goal revision that it mirrors.
+    pub goals_revision: u64,
+}
+
+/// `GET /v1/regions`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Regions {
+    /// By name.
+    pub regions: Vec<Region>,
+}
+
+/// `GET /v1/workers`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workers {
+    /// By name.
+    pub workers: Vec<WorkerRow>,
+}
+
+/// A worker as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerRow {
+    /// Its id: random per start.
+    pub worker: String,
+    /// The machine's name.
+    pub machine: String,
+    /// Slots that it has.
+    pub slots: u32,
+    /// Jobs that it runs.
+    pub running: u32,
+    /// When it was last heard of.
+    pub seen_at: UnixMillis,
+}
+
+/// Names for completion: `GET /v1/complete?kind=app|env|region|release|build|host&app=&env=&prefix=`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Completions {
+    /// At most 50 names with a short help text each.
+    pub names: Vec<(String, String)>,
+}
+
+/// `GET /v1/status?app=&env=`: one row per app and env.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// By app and env.
+    pub apps: Vec<super::rollout::EnvStatus>,
+}
+
+/// Which app and env a query is about.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    /// Only this app.
+    pub app: Option<AppName>,
+    /// Only this env.
+    pub env: Option<EnvName>,
+}

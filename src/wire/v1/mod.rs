@@ -1,0 +1,12 @@
+//! Version 1 of the HTTP API: one file per noun. Fields may be added, never
+//! renamed or removed; unknown fields in replies are ignored by older readers.
+
+pub mod app;
+pub mod build;
+pub mod event;
+pub mod fleet;
+pub mod region;
+pub mod rollout;
+pub mod swarm;
+pub mod token;
+pub mod worker;

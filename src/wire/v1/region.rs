@@ -1,0 +1,113 @@
+//! A region's two calls to the coordinator: `POST /v1/region/feed` brings goals,
+//! wanted artifacts and token verifiers down; `POST /v1/region/report` brings
+//! counts, failures and replication progress up. The region dials; nothing
+//! dials a region.
+
+use serde::{Deserialize, Serialize};
+
+use super::fleet::HostRow;
+use super::token::Verifier;
+use crate::model::digest::ArtifactId;
+use crate::model::fleet::Tally;
+use crate::model::id::{AppName, EnvName, RegionName};
+use crate::wire::seal::Sealed;
+
+/// Waits until something newer than `since` is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedRequest {
+    /// Who asks; must be the token's region.
+    pub region: RegionName,
+    /// The feed revision that the region has; 0: none, send everything.
+    pub since: u64,
+    /// How long to wait at most, milliseconds, at most 55,000.
+    pub wait_ms: u64,
+}
+
+/// Everything that changed since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Feed {
+    /// The revision to ask from next.
+    pub revision: u64,
+    /// Whether this is everything (`since` was 0 or not known any more).
+    pub full: bool,
+    /// Goals that changed.
+    pub goals: Vec<Sealed>,
+    /// Artifacts that the region must hold, or need not any more.
+    pub artifacts: Vec<Wanted>,
+    /// Tokens that the region's own listener accepts; `None`: unchanged.
+    pub verifiers: Option<Verifiers>,
+}
+
+/// An artifact that every region must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Its identity.
+    pub artifact: ArtifactId,
+    /// Whether it is to be dropped instead.
+    #[serde(default)]
+    pub gone: bool,
+}
+
+/// The region's share of the token table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verifiers {
+    /// Hex of the region's own verification key (32 bytes), derived from the
+    /// coordinator's; see `net::auth`.
+    pub key: String,
+    /// Agent tokens of this region.
+    pub tokens: Vec<Verifier>,
+}
+
+/// What a region says upward, at once on a change (at most twice a second), else each 5 s.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegionReport {
+    /// Who reports; must be the token's region.
+    pub region: RegionName,
+    /// The feed revision that it mirrors.
+    pub revision: u64,
+    /// Every app and env with a goal.
+    pub tallies: Vec<EnvTally>,
+    /// Hosts that changed since the last report that was answered, at most 2,000.
+    pub hosts: Vec<HostRow>,
+    /// Hosts known in all.
+    pub host_count: u64,
+    /// Of those, unreachable.
+    pub unreachable: u64,
+    /// Artifacts whose replication changed since the last report that was answered.
+    pub replicas: Vec<ReplicaReport>,
+}
+
+/// One app and env's hosts in the region.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvTally {
+    /// The app.
+    pub app: AppName,
+    /// The env.
+    pub env: EnvName,
+    /// The counts.
+    pub tally: Tally,
+}
+
+/// How far the region's copy of an artifact is, by its own word; the
+/// synchronizer looks for itself before it counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaReport {
+    /// The artifact.
+    pub artifact: ArtifactId,
+    /// Bytes of the pack that are verified.
+    pub bytes: u64,
+    /// Whether manifest and pack are durable in the regional store.
+    pub complete: bool,
+    /// What stops it, if something does.
+    #[serde(default)]
+    pub error: String,
+}
+
+/// The answer to a region's report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegionReportReply {
+    /// Artifacts that the synchronizer found missing or damaged in the region's
+    /// store: fetch them again.
+    #[serde(default)]
+    pub heal: Vec<ArtifactId>,
+}

@@ -1,0 +1,147 @@
+//! Rollouts and releases: `POST /v1/apps/{app}/envs/{env}/rollouts`,
+//! `GET …/rollouts/{rN}?since=STAMP&wait_ms=M`, `POST …/rollouts/{rN}/{promote|cancel|retry}`,
+//! `GET …/releases?limit=&before=`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::fleet::Tally;
+use crate::model::goal::{GoalVersion, Target};
+use crate::model::id::{AppName, EnvName, RegionName};
+use crate::model::rollout::{PlanName, Release, RolloutKind};
+use crate::model::time::UnixMillis;
+
+/// Asks for a rollout. An identical open one is joined instead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutRequest {
+    /// Deploy or rollback.
+    pub kind: RolloutKind,
+    /// What: `r411`, `b12`, `@`, `@~`, `@~2`, `@stable`, `@latest`, `staging:@`, or at least 7
+    /// hexadecimal digits of a commit. Empty with a rollback: the last known-good release.
+    #[serde(default)]
+    pub target: String,
+    /// The plan.
+    #[serde(default)]
+    pub plan: PlanName,
+    /// Only these regions; empty: all.
+    #[serde(default)]
+    pub regions: Vec<RegionName>,
+    /// Every bake of the plan, seconds; `None`: the plan's own.
+    #[serde(default)]
+    pub bake_s: Option<u32>,
+    /// Wait this long for build and replication before expiring, seconds; `None`: refuse.
+    #[serde(default)]
+    pub when_ready_s: Option<u32>,
+    /// Deploy a release that was marked bad.
+    #[serde(default)]
+    pub allow_bad: bool,
+    /// Refuse unless the env's goal generation is still this.
+    #[serde(default)]
+    pub expect_generation: Option<u64>,
+    /// Why.
+    #[serde(default)]
+    pub message: String,
+    /// Only say what would happen.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// A rollout with all that a watcher shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// The release and its state.
+    #[serde(flatten)]
+    pub release: Release,
+    /// Grows with every change of this document; wait for the next with `since`.
+    pub stamp: u64,
+    /// The plan's steps in order; empty while pending.
+    pub steps: Vec<StepView>,
+    /// Index of the step that is under way.
+    pub step: u32,
+    /// What the step does now.
+    pub stage: Stage,
+    /// When the stage ends by itself or its deadline fires.
+    pub due_at: Option<UnixMillis>,
+    /// One line: what it waits for.
+    pub waiting_on: String,
+    /// What ran before; where a revert goes.
+    pub base: Option<Target>,
+    /// Counts per region.
+    pub regions: BTreeMap<RegionName, Tally>,
+    /// Whether it was there already and this request joined it.
+    #[serde(default)]
+    pub joined: bool,
+}
+
+/// What a running step does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Not started, or over.
+    #[default]
+    Idle,
+    /// Hosts move to the new release.
+    Converging,
+    /// All converged; watched for a while.
+    Baking,
+}
+
+/// One step of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepView {
+    /// Its wave, from 0: canary, then waves of regions.
+    pub wave: u32,
+    /// For people: "canary eu", "eu 25%".
+    pub name: String,
+    /// Buckets admitted per region once it began.
+    pub admit: BTreeMap<String, u32>,
+    /// Bake after it converged, seconds.
+    pub bake_s: u32,
+}
+
+/// `POST …/promote`: the next step at once, or all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromoteRequest {
+    /// Skip every remaining step and bake.
+    #[serde(default)]
+    pub full: bool,
+}
+
+/// `POST …/cancel`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CancelRequest {
+    /// Go back to the release before (default), or leave hosts as they are.
+    #[serde(default)]
+    pub keep: bool,
+    /// Why.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// `GET …/releases`: history, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Releases {
+    /// At most `limit` (default 20, at most 500).
+    pub releases: Vec<Release>,
+}
+
+/// What runs where, for one app and env.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvStatus {
+    /// The app.
+    pub app: AppName,
+    /// The env.
+    pub env: EnvName,
+    /// The release that is the goal now; `None`: never deployed.
+    pub current: Option<Release>,
+    /// The rollout that is open.
+    pub rollout: Option<Rollout>,
+    /// The goal's version.
+    pub version: Option<GoalVersion>,
+    /// Counts per region.
+    pub regions: BTreeMap<RegionName, Tally>,
+}

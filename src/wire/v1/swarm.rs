@@ -1,0 +1,1 @@
+//! Swarm: what agents say to their region's tracker and to each other.

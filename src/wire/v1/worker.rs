@@ -1,0 +1,113 @@
+//! A worker's calls: `POST /v1/worker/claim`, `POST /v1/worker/jobs/{b}/beat`,
+//! `…/log`, `…/finish`, `…/release`. Every one but the claim carries the attempt,
+//! the fencing token; a stale attempt gets 409 `fenced` and must kill its build.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::commit::CommitId;
+use crate::model::id::{AppName, JobNo, WorkerId};
+use crate::model::job::Outcome;
+use crate::model::recipe::Recipe;
+
+/// Waits for a job. 200 with a [`Claim`], or 204 when there was none in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimRequest {
+    /// This start of this worker process.
+    pub worker: WorkerId,
+    /// The machine's name, for people, at most 128 bytes.
+    pub machine: String,
+    /// Slots in all and slots busy.
+    pub slots: u32,
+    /// Slots that run a job.
+    pub busy: u32,
+    /// How long to wait at most, milliseconds, at most 55,000.
+    pub wait_ms: u64,
+}
+
+/// A job and the lease on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The job.
+    pub build: JobNo,
+    /// The fencing token.
+    pub attempt: u32,
+    /// The app.
+    pub app: AppName,
+    /// Where to fetch from.
+    pub repo: String,
+    /// The branch that the commit must be on.
+    pub trunk: String,
+    /// The commit.
+    pub commit: CommitId,
+    /// Whether it may be off the trunk.
+    pub allow_unmerged: bool,
+    /// The app's stored recipe.
+    pub recipe: Recipe,
+    /// How often to beat, milliseconds.
+    pub beat_ms: u64,
+    /// How long after the last good beat the lease lapses, milliseconds. The worker
+    /// kills its own build before.
+    pub lease_ms: u64,
+}
+
+/// `POST …/beat`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Beat {
+    /// Who holds the job.
+    pub worker: WorkerId,
+    /// The fencing token.
+    pub attempt: u32,
+}
+
+/// What the coordinator answers to a beat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BeatReply {
+    /// What to do.
+    pub order: Order,
+}
+
+/// An order that rides on a beat's reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Go on.
+    Continue,
+    /// Kill the build and finish it as canceled.
+    Cancel,
+}
+
+/// `POST …/log`: the next bytes of the log, in order from 0, each once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogChunk {
+    /// The fencing token.
+    pub attempt: u32,
+    /// Where `text` starts in this attempt's log, bytes. A chunk that was had
+    /// already is acknowledged and dropped.
+    pub offset: u64,
+    /// At most 64 KiB.
+    pub text: String,
+}
+
+/// `POST …/finish`: idempotent for the same attempt and outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finish {
+    /// Who held the job.
+    pub worker: WorkerId,
+    /// The fencing token.
+    pub attempt: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// `POST …/release`: hands the job back to the front of the queue, the attempt not counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandBack {
+    /// Who held the job.
+    pub worker: WorkerId,
+    /// The fencing token.
+    pub attempt: u32,
+}
