@@ -1,3 +1,4 @@
 //! The operating system: everything that a role asks of the machine it runs on.
 
 pub mod clock;
+pub mod fs;
