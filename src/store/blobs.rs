@@ -217,12 +217,21 @@ impl Blobs {
     /// # Errors
     /// When the store fails.
     pub async fn list(&self, kind: Kind) -> Result<Vec<ArtifactId>, BlobError> {
+        Ok(self.list_sizes(kind).await?.into_iter().map(|(artifact, _)| artifact).collect())
+    }
+
+    /// Every artifact with an object of `kind` and that object's length in bytes, in no order.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn list_sizes(&self, kind: Kind) -> Result<Vec<(ArtifactId, u64)>, BlobError> {
         let any = Key::new(kind, Digest([0; 32]));
         let folder = any.to_string();
         let prefix = ObjectPath::from(folder.split('/').next().unwrap_or_default());
         let names = self.store.list(Some(&prefix)).map_err(BlobError::Store).try_filter_map(
             |meta| async move {
-                Ok(meta.location.filename().and_then(|name| name.parse::<Digest>().ok()))
+                let artifact = meta.location.filename().and_then(|name| name.parse().ok());
+                Ok(artifact.map(|artifact| (artifact, meta.size)))
             },
         );
         names.try_collect().await

@@ -10,7 +10,7 @@ use super::token::Verifier;
 use crate::model::digest::ArtifactId;
 use crate::model::fleet::Tally;
 use crate::model::id::{AppName, EnvName, RegionName};
-use crate::wire::seal::Sealed;
+use crate::wire::seal::{PublicKey, Sealed};
 
 /// Waits until something newer than `since` is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,19 @@ pub struct Feed {
     pub artifacts: Vec<Wanted>,
     /// Tokens that the region's own listener accepts; `None`: unchanged.
     pub verifiers: Option<Verifiers>,
+    /// Whose signatures the region and its agents believe; `None`: unchanged.
+    #[serde(default)]
+    pub trust: Option<Trust>,
+}
+
+/// The public keys of this installation; also the coordinator's `trust.json` and
+/// the answer of a region's `GET /v1/agent/trust`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trust {
+    /// Keys that sign goals.
+    pub goal_keys: Vec<PublicKey>,
+    /// Keys that sign manifests.
+    pub build_keys: Vec<PublicKey>,
 }
 
 /// An artifact that every region must hold.
