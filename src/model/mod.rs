@@ -12,6 +12,7 @@ pub mod id;
 pub mod job;
 pub mod manifest;
 pub mod recipe;
+pub mod replication;
 pub mod rng;
 pub mod rollout;
 pub mod selector;

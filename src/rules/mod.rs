@@ -1,1 +1,4 @@
 //! Decisions without I/O: `step(now, event) -> actions`; time and randomness are arguments.
+
+pub mod replication;
+pub mod tally;

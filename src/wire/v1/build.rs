@@ -7,6 +7,7 @@ use crate::model::commit::CommitId;
 use crate::model::digest::ArtifactId;
 use crate::model::id::{AppName, JobNo, RegionName};
 use crate::model::job::{BuildFailure, JobState};
+pub use crate::model::replication::ReplicationStatus;
 use crate::model::time::UnixMillis;
 
 /// Asks for a build; the same app and commit yields the same job.
@@ -84,42 +85,6 @@ pub struct ArtifactView {
     pub pieces: u32,
     /// Paths.
     pub entries: u32,
-}
-
-/// `replication_status` of an artifact.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReplicationStatus {
-    /// No region holds it.
-    #[default]
-    Pending,
-    /// Some regions hold it, or parts of it.
-    Partial,
-    /// Every region holds it, checked by the synchronizer. Only now deployable.
-    Complete,
-    /// It was complete, and a region lost it; it is healed from the main store.
-    Lost,
-}
-
-impl ReplicationStatus {
-    /// The word in the database and in JSON.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Partial => "partial",
-            Self::Complete => "complete",
-            Self::Lost => "lost",
-        }
-    }
-
-    /// Reads [`ReplicationStatus::word`] back.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Pending, Self::Partial, Self::Complete, Self::Lost]
-            .into_iter()
-            .find(|s| s.word() == word)
-    }
 }
 
 /// Where an artifact stands, region by region.
