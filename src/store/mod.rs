@@ -4,3 +4,4 @@
 //! three durabilities never blur.
 
 pub mod blobs;
+pub mod db;

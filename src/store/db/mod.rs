@@ -1,0 +1,91 @@
+//! The SQL truth: jobs, artifacts, tokens, events and what the other roles add.
+//!
+//! One writer thread commits many writes in one transaction (see `writer`);
+//! reads run beside it on connections of their own. Callers speak SQL in the
+//! subset that SQLite and PostgreSQL share, through [`Tx`], so that a second
+//! engine is a second adapter and no caller changes. Queries of one noun live in
+//! one file. No decision is taken here: that is what `rules` is for.
+
+mod open;
+mod schema;
+mod tx;
+mod value;
+mod writer;
+
+pub use open::Db;
+pub use tx::{Row, Tx};
+pub use value::Value;
+pub(crate) use value::values;
+pub use writer::Topic;
+
+/// Why the database did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// The engine refused or failed.
+    #[error("database: {0}")]
+    Engine(#[from] rusqlite::Error),
+    /// A row holds something that no release of this program wrote.
+    #[error("the database holds {text:?} where {what} is expected")]
+    Corrupt {
+        /// What was expected.
+        what: &'static str,
+        /// What is there, cut to 80 characters.
+        text: String,
+    },
+    /// A row that must exist does not.
+    #[error("a row is missing: {0}")]
+    Missing(&'static str),
+    /// A guarded write changed no row: somebody else changed it first.
+    #[error("{0} changed in between")]
+    Raced(&'static str),
+    /// The transaction that held this write could not be committed; nothing of it is there.
+    #[error("the write was not committed: {0}")]
+    NotCommitted(String),
+    /// The write's own code panicked; nothing of it is there.
+    #[error("a write panicked; it was rolled back")]
+    Panicked,
+    /// The database is closed.
+    #[error("the database is closed")]
+    Closed,
+    /// Another process owns the file.
+    #[error("{0} is in use by another coordinator")]
+    InUse(String),
+    /// The file was written by a newer release.
+    #[error(
+        "the database has schema version {0}, which this release does not know; use a newer release"
+    )]
+    NewerSchema(i64),
+    /// A migration's text is not the one that was applied to this file.
+    #[error("schema version {0} of this database was made by a different build of this program")]
+    OtherSchema(i64),
+    /// The SQLite linked in has the WAL-reset bug [reliability-security 1.1].
+    #[error("SQLite {0} is too old; 3.51.3 is needed")]
+    OldEngine(i32),
+    /// A file could not be made or opened.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl DbError {
+    /// Whether a unique index refused the write.
+    #[must_use]
+    pub fn is_duplicate(&self) -> bool {
+        let Self::Engine(rusqlite::Error::SqliteFailure(error, _)) = self else { return false };
+        let unique =
+            [rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE, rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY];
+        unique.contains(&error.extended_code)
+    }
+
+    /// Whether a flush failed: the page cache can't be trusted any more, only a
+    /// restart from the log can [reliability-security 1.1].
+    pub(crate) fn is_lost_flush(&self) -> bool {
+        let Self::Engine(rusqlite::Error::SqliteFailure(error, _)) = self else { return false };
+        let flush = [rusqlite::ffi::SQLITE_IOERR_FSYNC, rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC];
+        flush.contains(&error.extended_code)
+    }
+}
