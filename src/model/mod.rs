@@ -11,6 +11,7 @@ pub mod goal;
 pub mod id;
 pub mod job;
 pub mod manifest;
+pub mod pieces;
 pub mod recipe;
 pub mod replication;
 pub mod rng;

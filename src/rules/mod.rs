@@ -2,3 +2,4 @@
 
 pub mod replication;
 pub mod tally;
+pub mod tracker;

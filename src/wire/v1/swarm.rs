@@ -1,1 +1,188 @@
-//! Swarm: what agents say to their region's tracker and to each other.
+//! Swarm: what agents say to their region's tracker
+//! (`POST /v1/agent/swarm/{artifact}/{join,lease,beat,done,bad}`) and to each
+//! other (`GET /v1/peer/{artifact}/have`, `GET /v1/peer/{artifact}/pieces/{i}`).
+//!
+//! A call under an epoch that the tracker does not know (it was restarted, or
+//! dropped a silent host) is refused with `conflict`: join again.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::id::HostId;
+use crate::model::pieces::PieceSet;
+
+/// Header of a read from the regional store: the lease that allows it.
+pub const LEASE_HEADER: &str = "deployctl-lease";
+/// Header of a manifest's reply: its signature.
+pub const SIGNATURE_HEADER: &str = "deployctl-signature";
+/// Request header: the generation of the sender's bits that the caller has.
+pub const HAVE_SINCE_HEADER: &str = "deployctl-have-since";
+/// Reply header, when the bits changed: `<generation>:<hex>`.
+pub const HAVE_HEADER: &str = "deployctl-have";
+/// Reply header of a busy peer: when to ask again, milliseconds.
+pub const RETRY_HEADER: &str = "retry-after-ms";
+/// Longest rack or zone name, bytes.
+pub const PLACE_BYTES_MAX: usize = 64;
+/// Longest wait of a peer's long poll, milliseconds.
+pub const HAVE_WAIT_MS_MAX: u64 = 25_000;
+
+/// Enters an artifact's swarm, or enters it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// Who joins.
+    pub host: HostId,
+    /// Where it serves peers; the address is the connection's own.
+    pub peer_port: u16,
+    /// Its rack; empty: not known.
+    #[serde(default)]
+    pub rack: String,
+    /// Its zone; empty: not known.
+    #[serde(default)]
+    pub zone: String,
+    /// The epoch that it knew; `None`: it is new.
+    #[serde(default)]
+    pub epoch: Option<u64>,
+    /// Pieces that it can serve.
+    #[serde(default)]
+    pub have: PieceSet,
+}
+
+/// What a member of a swarm needs to know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinReply {
+    /// Of this start of the tracker; goes with every later call.
+    pub epoch: u64,
+    /// Opens the peers' listeners for this artifact, and is to be asked for.
+    pub ticket: String,
+    /// Whom to fetch from.
+    pub neighbours: Neighbours,
+    /// How often to beat, milliseconds.
+    pub beat_ms: u64,
+}
+
+/// A host's neighbours, numbered so that they are sent only when they changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbours {
+    /// Counts changes.
+    pub version: u64,
+    /// At most 24.
+    pub peers: Vec<Neighbour>,
+}
+
+/// One neighbour.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// Who.
+    pub host: HostId,
+    /// `address:port` of its peer listener.
+    pub address: String,
+    /// 0: same rack, 1: same zone, 2: farther.
+    pub distance: u8,
+}
+
+/// Says that the host is alive and what it has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BeatRequest {
+    /// Who.
+    pub host: HostId,
+    /// The tracker's epoch.
+    pub epoch: u64,
+    /// Pieces that it can serve.
+    pub have: PieceSet,
+    /// The neighbours' version that it knows.
+    #[serde(default)]
+    pub neighbours: u64,
+    /// Leases that still make progress, at most 8: each is prolonged.
+    #[serde(default)]
+    pub holding: Vec<u64>,
+}
+
+/// The answer to a beat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BeatReply {
+    /// Its neighbours, when they changed.
+    #[serde(default)]
+    pub neighbours: Option<Neighbours>,
+    /// How often to beat, milliseconds.
+    pub beat_ms: u64,
+}
+
+/// Asks for leave to read some pieces from the regional store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRequest {
+    /// A beat goes with it.
+    #[serde(flatten)]
+    pub beat: BeatRequest,
+    /// Pieces that it has but can't serve: not to be leased to it.
+    #[serde(default)]
+    pub unserved: PieceSet,
+    /// Leases that it gives back unread, at most 8.
+    #[serde(default)]
+    pub returned: Vec<u64>,
+}
+
+/// A lease, or when to ask again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseReply {
+    /// The lease; `None`: not now.
+    pub lease: Option<Lease>,
+    /// When to ask again if there was none, milliseconds.
+    pub retry_ms: u64,
+    /// The beat's answer.
+    #[serde(flatten)]
+    pub beat: BeatReply,
+}
+
+/// Leave to read neighbouring pieces once from the regional store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Goes in [`LEASE_HEADER`] with the read, in decimal.
+    pub id: u64,
+    /// First piece.
+    pub first: u32,
+    /// How many, 1 to 4.
+    pub count: u32,
+    /// It lapses after this time without a beat that holds it, milliseconds.
+    pub ttl_ms: u64,
+}
+
+/// Leaves a swarm: nothing is served any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoneRequest {
+    /// Who.
+    pub host: HostId,
+    /// The tracker's epoch.
+    pub epoch: u64,
+}
+
+/// A piece whose bytes were not what the manifest says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadRequest {
+    /// Who reports.
+    pub host: HostId,
+    /// The tracker's epoch.
+    pub epoch: u64,
+    /// The piece.
+    pub piece: u32,
+    /// The peer that sent it; `None`: the regional store did.
+    pub from: Option<HostId>,
+}
+
+/// A peer's bits: `GET /v1/peer/{artifact}/have?since=&wait_ms=`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HaveReply {
+    /// Changes with the bits.
+    pub generation: u64,
+    /// Pieces that it can serve.
+    pub have: PieceSet,
+}
+
+/// The query of [`HaveReply`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HaveQuery {
+    /// The generation that the caller has; 0: none.
+    #[serde(default)]
+    pub since: u64,
+    /// How long to wait for another, milliseconds, at most [`HAVE_WAIT_MS_MAX`].
+    #[serde(default)]
+    pub wait_ms: u64,
+}
