@@ -1,0 +1,49 @@
+//! The main job with real processes on loopback: commit to running hosts and
+//! back, with processes killed at each arrow.
+
+#[path = "flow/fleet.rs"]
+mod fleet;
+#[path = "flow/happy.rs"]
+mod happy;
+#[path = "flow/killed.rs"]
+mod killed;
+#[path = "flow/refused.rs"]
+mod refused;
+#[path = "flow/repository.rs"]
+mod repository;
+
+use fleet::Fleet;
+use repository::Repository;
+
+/// A recipe whose app is a shell loop: it needs no compiler and no port.
+pub const SERVICE: &str = r#"
+app = "api"
+
+[build]
+command = "mkdir -p out && cp run.sh out/run.sh && chmod +x out/run.sh && cp -R data out/ 2>/dev/null; cat version > out/version"
+artifact = "out"
+
+[run]
+start = "exec ./run.sh"
+min_healthy_s = 1
+deadline_s = 20
+probe = { exec = "test -s version" }
+"#;
+
+pub const RUN: &str = "#!/bin/sh\necho \"version $(cat version)\"\nwhile :; do sleep 1; done\n";
+
+/// A fleet of two regions with `hosts` each, a worker, and the app registered.
+pub fn fleet_with_app(hosts: usize) -> (Fleet, Repository) {
+    let mut fleet = Fleet::new(&["eu", "us"]);
+    let repository = Repository::new(&fleet.path(""));
+    repository.publish(&[("deployctl.toml", SERVICE), ("run.sh", RUN), ("version", "1")], "First");
+    for region in ["eu", "us"] {
+        fleet.start_region(region);
+        for n in 1..=hosts {
+            fleet.start_agent(region, &format!("{region}-{n}"));
+        }
+    }
+    fleet.start_worker("worker-1");
+    fleet.expect(&repository.folder, &["apps", "add", "api", "--repo", &repository.url()], 0);
+    (fleet, repository)
+}

@@ -1,0 +1,272 @@
+//! A whole fleet of real processes on loopback, in a temporary folder.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Long enough for a loaded machine; a test that waits for it has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Processes by name, a git repository, and the folder of all.
+pub struct Fleet {
+    folder: tempfile::TempDir,
+    running: BTreeMap<String, Child>,
+    pub server: String,
+    ports: BTreeMap<String, u16>,
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn binary(name: &str) -> &'static str {
+    match name {
+        "coordinator" => env!("CARGO_BIN_EXE_deployctl-coordinator"),
+        "region" => env!("CARGO_BIN_EXE_deployctl-region"),
+        "worker" => env!("CARGO_BIN_EXE_deployctl-worker"),
+        "agent" => env!("CARGO_BIN_EXE_deployctl-agent"),
+        _ => env!("CARGO_BIN_EXE_deployctl"),
+    }
+}
+
+impl Fleet {
+    /// A coordinator with `regions`, short intervals, and no other process yet.
+    pub fn new(regions: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut fleet = Self {
+            folder,
+            running: BTreeMap::new(),
+            server: String::new(),
+            ports: BTreeMap::new(),
+        };
+        let port = fleet.port("coordinator");
+        fleet.server = format!("http://127.0.0.1:{port}");
+        let mut config = format!(
+            "listen = \"127.0.0.1:{port}\"\ndata = \"{}\"\n[queue]\nbeat_ms = 500\nmonitor_ms = 200\n[synchronizer]\nevery_ms = 1000\n",
+            fleet.path("coordinator").display()
+        );
+        for region in regions {
+            config += &format!("[regions.{region}]\nblobs = \"{}\"\n", fleet.blobs(region));
+        }
+        fs::write(fleet.path("deployctl.config.toml"), config).unwrap();
+        fleet.start_coordinator();
+        fleet
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn url(&self, name: &str) -> String {
+        format!("file://{}", self.path(name).display())
+    }
+
+    fn blobs(&self, region: &str) -> String {
+        self.url(&format!("regions/{region}/blobs"))
+    }
+
+    /// The one port of a process, the same through restarts.
+    pub fn port(&mut self, name: &str) -> u16 {
+        *self.ports.entry(name.to_owned()).or_insert_with(free_port)
+    }
+
+    fn token(&self, name: &str) -> String {
+        self.path(&format!("coordinator/tokens/{name}.token")).display().to_string()
+    }
+
+    pub fn start_coordinator(&mut self) {
+        let config = self.path("deployctl.config.toml").display().to_string();
+        self.start("coordinator", "coordinator", &["--config", &config]);
+    }
+
+    pub fn start_region(&mut self, name: &str) {
+        let port = self.port(&format!("region-{name}"));
+        let data = self.path(&format!("regions/{name}/data")).display().to_string();
+        let (server, token) = (self.server.clone(), self.token(&format!("region-{name}")));
+        let (main, own) = (self.url("coordinator/blobs"), self.blobs(name));
+        let listen = format!("127.0.0.1:{port}");
+        let args = [
+            "--name",
+            name,
+            "--coordinator",
+            &server,
+            "--token-file",
+            &token,
+            "--main-blobs",
+            &main,
+            "--blobs",
+            &own,
+            "--data",
+            &data,
+            "--listen",
+            &listen,
+            "--report-ms",
+            "500",
+        ];
+        self.start(&format!("region-{name}"), "region", &args);
+    }
+
+    pub fn start_worker(&mut self, name: &str) {
+        let work = self.path(name).display().to_string();
+        let key = self.path("coordinator/keys/build.ed25519").display().to_string();
+        let (server, token) = (self.server.clone(), self.token("worker"));
+        let blobs = self.url("coordinator/blobs");
+        let args = [
+            "--coordinator",
+            &server,
+            "--token-file",
+            &token,
+            "--blobs",
+            &blobs,
+            "--key",
+            &key,
+            "--work",
+            &work,
+        ];
+        self.start(name, "worker", &args);
+    }
+
+    /// The folder of a host.
+    pub fn root(&self, host: &str) -> PathBuf {
+        self.path(&format!("hosts/{host}"))
+    }
+
+    pub fn start_agent(&mut self, region: &str, host: &str) {
+        let root = self.root(host).display().to_string();
+        let url = format!("http://127.0.0.1:{}", self.port(&format!("region-{region}")));
+        let token = self.token(&format!("agent-{region}"));
+        let port = format!("PORT={}", self.port(&format!("app-{host}")));
+        let args = [
+            "--region",
+            &url,
+            "--token-file",
+            &token,
+            "--host",
+            host,
+            "--env",
+            "prod",
+            "--root",
+            &root,
+            "--var",
+            &port,
+        ];
+        self.start(host, "agent", &args);
+    }
+
+    fn start(&mut self, name: &str, role: &str, args: &[&str]) {
+        fs::create_dir_all(self.path("logs")).unwrap();
+        let log = self.path(&format!("logs/{name}.log"));
+        let log = File::options().append(true).create(true).open(log).unwrap();
+        let mut child = Command::new(binary(role))
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        self.running.insert(name.to_owned(), child);
+        assert!(line.starts_with("ready "), "{name}: {line:?}\n{}", self.log(name));
+        std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
+    }
+
+    pub fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.path(&format!("logs/{name}.log"))).unwrap_or_default()
+    }
+
+    /// SIGKILL: no process gets to say goodbye.
+    pub fn kill(&mut self, name: &str) {
+        let mut child = self.running.remove(name).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// `deployctl args…` as an engineer on this machine types it, in `folder`.
+    pub fn command(&self, folder: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(binary("deployctl"));
+        command
+            .args(args)
+            .current_dir(folder)
+            .env("DEPLOYCTL_SERVER", &self.server)
+            .env("DEPLOYCTL_TOKEN_FILE", self.token("admin"))
+            .env("DEPLOYCTL_NO_INPUT", "1")
+            .env("HOME", self.folder.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn cli(&self, folder: &Path, args: &[&str]) -> Output {
+        self.command(folder, args).output().unwrap()
+    }
+
+    /// Runs a command that must end with `code`; returns its stdout.
+    pub fn expect(&self, folder: &Path, args: &[&str], code: i32) -> String {
+        let done = self.cli(folder, args);
+        let (out, err) = (text(&done.stdout), text(&done.stderr));
+        assert_eq!(
+            done.status.code(),
+            Some(code),
+            "deployctl {args:?}\n{out}\n{err}\n{}",
+            self.tails()
+        );
+        out
+    }
+
+    /// The same with `-o json`, parsed: exactly one document.
+    pub fn json(&self, folder: &Path, args: &[&str], code: i32) -> Value {
+        let mut all = args.to_vec();
+        all.extend(["-o", "json"]);
+        let out = self.expect(folder, &all, code);
+        serde_json::from_str(&out).unwrap_or_else(|e| panic!("deployctl {args:?}: {e}: {out}"))
+    }
+
+    /// What `current` of an app on a host leads to, if it is there.
+    pub fn current(&self, host: &str, app: &str) -> PathBuf {
+        self.root(host).join("apps").join(app).join("current")
+    }
+
+    fn tails(&self) -> String {
+        let tail = |name: &String| {
+            let log = self.log(name);
+            let lines: Vec<&str> = log.lines().rev().take(15).collect();
+            let lines: Vec<&str> = lines.into_iter().rev().collect();
+            format!("--- {name}\n{}\n", lines.join("\n"))
+        };
+        self.running.keys().map(tail).collect()
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for child in self.running.values_mut() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        // Apps outlive their agents on purpose; this fleet's must not outlive the test.
+        let folder = self.folder.path().display().to_string();
+        let _ = Command::new("pkill").args(["-KILL", "-f", &folder]).status();
+    }
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Polls until `check` holds.
+pub fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !check() {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,138 @@
+//! SIGKILL at each arrow: nothing that was answered is lost, nothing is half done.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::fleet::{eventually, text};
+use crate::fleet_with_app;
+
+/// Bytes that do not compress, as hexadecimal text, so that they fit a `&str`.
+fn noise(bytes: usize) -> String {
+    let mut x = 88_172_645_463_325_252u64;
+    let mut next = || {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x
+    };
+    (0..bytes / 16).map(|_| format!("{:016x}", next())).collect()
+}
+
+#[test]
+fn a_worker_killed_in_a_build_loses_its_job_to_the_next_worker() {
+    let (mut fleet, repository) = fleet_with_app(1);
+    let at = repository.folder.clone();
+    let slow = crate::SERVICE.replace("mkdir -p out", "test -f /tmp/never; sleep 4; mkdir -p out");
+    repository.publish(&[("deployctl.toml", &slow)], "Slow");
+    let queued = fleet.json(&at, &["build", "-d"], 0);
+    let build = queued["build"].as_str().unwrap().to_owned();
+    let state = |fleet: &crate::Fleet| fleet.json(&at, &["builds", "show", &build], 0);
+    eventually("the build runs", || state(&fleet)["state"] == "RUNNING");
+    fleet.kill("worker-1");
+    fleet.start_worker("worker-2");
+    eventually("another worker finishes it", || state(&fleet)["state"] == "SUCCEEDED");
+    assert_eq!(state(&fleet)["attempt"], 2);
+}
+
+#[test]
+fn a_coordinator_killed_in_a_rollout_goes_on_where_it_was() {
+    let (mut fleet, repository) = fleet_with_app(2);
+    let at = repository.folder.clone();
+    fleet.expect(&at, &["deploy", "--yes", "--build", "--plan", "all-at-once"], 0);
+    repository.publish(&[("version", "2")], "Second");
+    let args = ["deploy", "--yes", "--build", "--bake", "2s", "--timeout", "2m"];
+    let waiting = fleet.command(&at, &args).output_in_thread();
+    eventually("the rollout runs", || {
+        fleet.json(&at, &["status"], 0)["apps"][0]["rollout"]["state"] == "running"
+    });
+    fleet.kill("coordinator");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    fleet.start_coordinator();
+    let done = waiting.join().unwrap();
+    assert_eq!(done.status.code(), Some(0), "{}{}", text(&done.stdout), text(&done.stderr));
+}
+
+#[test]
+fn a_region_serves_with_the_coordinator_dead() {
+    let (mut fleet, repository) = fleet_with_app(1);
+    let at = repository.folder.clone();
+    fleet.expect(&at, &["deploy", "--yes", "--build", "--plan", "all-at-once"], 0);
+    fleet.kill("coordinator");
+    fleet.kill("region-eu");
+    fleet.start_region("eu");
+    fleet.start_agent("eu", "eu-late");
+    let late = fleet.current("eu-late", "api").join("version");
+    eventually("a new host converges", || fs::read_to_string(&late).is_ok_and(|v| v == "1"));
+}
+
+#[test]
+fn a_region_killed_in_replication_resumes() {
+    let (mut fleet, repository) = fleet_with_app(1);
+    let at = repository.folder.clone();
+    repository.publish(&[("data/noise", &noise(48 << 20))], "Large");
+    fleet.kill("region-us");
+    let queued = fleet.json(&at, &["build", "-d"], 0);
+    let build = queued["build"].as_str().unwrap().to_owned();
+    let show = |fleet: &crate::Fleet| fleet.json(&at, &["builds", "show", &build], 0);
+    eventually("it is built", || show(&fleet)["state"] == "SUCCEEDED");
+    eventually("one region has it", || show(&fleet)["replication"]["status"] == "partial");
+    assert_eq!(show(&fleet)["deployable"], false);
+    fleet.expect(&at, &["deploy", &build, "--yes"], 8);
+    fleet.start_region("us");
+    fleet.kill("region-us");
+    fleet.start_region("us");
+    eventually("every region has it", || show(&fleet)["replication"]["status"] == "complete");
+}
+
+#[test]
+fn an_agent_killed_again_and_again_never_shows_a_broken_release() {
+    let (mut fleet, repository) = fleet_with_app(1);
+    let at = repository.folder.clone();
+    fleet.expect(&at, &["deploy", "--yes", "--build", "--plan", "all-at-once"], 0);
+    repository.publish(&[("version", "2"), ("data/noise", &noise(24 << 20))], "Large");
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let current = fleet.current("eu-1", "api");
+    let reader = {
+        let (stop, current) = (stop.clone(), current.clone());
+        std::thread::spawn(move || {
+            let mut reads = 0u64;
+            while !stop.load(Ordering::Relaxed) {
+                // Through the resolved folder, so that one read sees one release.
+                let release = fs::canonicalize(&current).expect("current leads somewhere");
+                let version = fs::read_to_string(release.join("version")).expect("a whole release");
+                assert!(release.join("run.sh").exists());
+                if version == "2" {
+                    assert_eq!(fs::metadata(release.join("data/noise")).unwrap().len(), 24 << 20);
+                }
+                reads += 1;
+            }
+            reads
+        })
+    };
+    let args = ["deploy", "--yes", "--build", "--plan", "all-at-once", "--timeout", "2m"];
+    let waiting = fleet.command(&at, &args).output_in_thread();
+    for pause_ms in [700, 150, 250, 350, 450, 550] {
+        std::thread::sleep(std::time::Duration::from_millis(pause_ms));
+        fleet.kill("eu-1");
+        fleet.start_agent("eu", "eu-1");
+    }
+    let done = waiting.join().unwrap();
+    assert_eq!(done.status.code(), Some(0), "{}{}", text(&done.stdout), text(&done.stderr));
+    stop.store(true, Ordering::Relaxed);
+    assert!(reader.join().expect("the reader saw only whole releases") > 100);
+    assert_eq!(fs::read_to_string(current.join("version")).unwrap(), "2");
+}
+
+/// Runs a command on a thread of its own, so that a test can do harm meanwhile.
+trait OutputInThread {
+    fn output_in_thread(self) -> std::thread::JoinHandle<std::process::Output>;
+}
+
+impl OutputInThread for std::process::Command {
+    fn output_in_thread(mut self) -> std::thread::JoinHandle<std::process::Output> {
+        self.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        std::thread::spawn(move || self.output().unwrap())
+    }
+}
