@@ -21,6 +21,15 @@ pub(crate) struct Fleet {
     pub(crate) processes: Processes,
 }
 
+/// How an engineer's commands reach the demo's coordinator.
+#[derive(Clone)]
+pub(crate) struct Reach {
+    /// The coordinator's URL.
+    pub(crate) server: String,
+    /// The file with the administrator's token.
+    pub(crate) token_file: String,
+}
+
 fn text(path: &Path) -> String {
     path.display().to_string()
 }
@@ -45,6 +54,11 @@ impl Fleet {
             }
         }
         Ok(fleet)
+    }
+
+    /// How to reach the coordinator as its administrator.
+    pub(crate) fn reach(&self) -> Reach {
+        Reach { server: self.server.clone(), token_file: self.token("admin") }
     }
 
     /// The file that holds the token of `name`.
