@@ -1,10 +1,12 @@
 //! The HTTP client of every role: JSON out, JSON or a problem back.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::net::tls::TlsError;
 use crate::wire::problem::{Code, Problem};
 
 /// Time to make a connection: a dead peer must not hold anybody up.
@@ -68,6 +70,21 @@ pub struct Client {
 /// Never in practice: the builder's options are constants.
 #[must_use]
 pub fn http_client() -> reqwest::Client {
+    builder().build().expect("the client's options are constants")
+}
+
+/// The same, trusting only the certificate authorities in the PEM file at `ca`.
+///
+/// # Errors
+/// When the file can't be read or holds no certificate.
+pub fn http_client_trusting(ca: &Path) -> Result<reqwest::Client, TlsError> {
+    let unusable = |why: String| TlsError::Pem { path: ca.display().to_string(), why };
+    let pem = std::fs::read(ca).map_err(|e| unusable(e.to_string()))?;
+    let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| unusable(e.to_string()))?;
+    builder().tls_certs_only(roots).build().map_err(|e| unusable(e.to_string()))
+}
+
+fn builder() -> reqwest::ClientBuilder {
     // An error means that another part of the process installed it first.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
@@ -75,8 +92,6 @@ pub fn http_client() -> reqwest::Client {
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .user_agent(concat!("deployctl/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .expect("the client's options are constants")
 }
 
 impl Client {
@@ -84,6 +99,12 @@ impl Client {
     #[must_use]
     pub fn new(base: &str, token: Option<String>) -> Self {
         Self { http: http_client(), base: base.trim_end_matches('/').to_owned(), token }
+    }
+
+    /// The same client over another connection pool, such as one that trusts a private CA.
+    #[must_use]
+    pub fn over(self, http: reqwest::Client) -> Self {
+        Self { http, ..self }
     }
 
     /// The server's URL.

@@ -1,28 +1,35 @@
 //! The HTTP server of every role: limits, problems, graceful stop.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Query, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+
+use crate::net::tls::Security;
 
 use crate::wire::problem::{Code, Problem};
 
 /// Time for a client to send its request head; without a timer hyper's own
 /// limit is silently inert [reliability-security 1.3].
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long open requests may go on after a stop was asked for.
-const DRAIN: Duration = Duration::from_secs(10);
+/// How long a request that is under way may still take once a stop was asked for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long connections have to end after that.
+const DRAIN: Duration = Duration::from_secs(3);
 /// Largest JSON request body, bytes. Regions' reports are the largest.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
 /// Connections of one listener: a process may open 20,000 files.
@@ -97,13 +104,23 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
     }
 }
 
-/// Serves `router` until `stop` turns true, then lets open requests end for 10 s.
+/// Serves `router` on plain HTTP until `stop` turns true; see [`serve_on`].
+pub async fn serve(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) {
+    serve_on(listener, Security::Plain, router, stop).await;
+}
+
+/// Serves `router` until `stop` turns true, then gives open requests a second to end.
 /// The peer's address is in each request's extensions as a [`std::net::SocketAddr`].
-pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
-    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_headers(64);
+pub async fn serve_on(
+    listener: TcpListener,
+    security: Security,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
     let graceful = GracefulShutdown::new();
-    let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+    let router =
+        router.layer(axum::middleware::from_fn_with_state(stop.clone(), end_when_stopping));
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -117,16 +134,53 @@ pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Recei
         let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
         let _ = stream.set_nodelay(true);
         let router = router.clone().layer(axum::Extension(address));
-        let connection =
-            builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-        let connection = graceful.watch(connection.into_owned());
+        let (security, watcher) = (security.clone(), graceful.watcher());
         tokio::spawn(async move {
-            // A client that goes away is no news.
-            let _ = connection.await;
+            match security {
+                Security::Plain => speak(stream, router, watcher).await,
+                Security::Tls(acceptor) => {
+                    let shaken =
+                        tokio::time::timeout(HEADER_TIMEOUT, acceptor.accept(stream)).await;
+                    if let Ok(Ok(stream)) = shaken {
+                        speak(stream, router, watcher).await;
+                    }
+                }
+            }
             drop(slot);
         });
     }
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+}
+
+/// Long polls would hold a stop up for a minute: they are told to try elsewhere.
+async fn end_when_stopping(
+    State(mut stop): State<watch::Receiver<bool>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let stopped = async {
+        if stop.wait_for(|stop| *stop).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(LAST_WORDS).await;
+    };
+    tokio::select! {
+        reply = next.run(request) => reply,
+        () = stopped => Problem::new(Code::Unavailable, "this process is stopping").into_response(),
+    }
+}
+
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    watcher: Watcher,
+) {
+    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_headers(64);
+    let connection =
+        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    // A client that goes away is no news.
+    let _ = watcher.watch(connection.into_owned()).await;
 }
 
 /// Turns true on SIGTERM or SIGINT.
