@@ -1,5 +1,6 @@
 //! Decisions without I/O: `step(now, event) -> actions`; time and randomness are arguments.
 
 pub mod replication;
+pub mod swarm;
 pub mod tally;
 pub mod tracker;

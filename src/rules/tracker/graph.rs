@@ -18,6 +18,10 @@ pub const DEGREE_MAX: usize = 24;
 const QUOTAS: [usize; 3] = [11, 3, 2];
 /// Pools up to this size are walked whole, larger ones are sampled.
 const WALK_MAX: usize = 64;
+/// Graphs over this size are mended only each [`WALK_TICKS`] calls.
+const WALK_OFTEN: usize = 5000;
+/// See [`WALK_OFTEN`].
+const WALK_TICKS: u32 = 10;
 
 /// Where a host stands; 0 stands for "not known".
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -90,6 +94,7 @@ pub struct Graph {
     zones: BTreeMap<u32, Pool>,
     all: Pool,
     torn: bool,
+    unmended: u32,
 }
 
 impl Graph {
@@ -134,11 +139,14 @@ impl Graph {
         self.torn = true;
     }
 
-    /// Joins parts that leavers tore apart; cheap when nobody left.
+    /// Joins parts that came apart; cheap when nothing was taken out.
     pub fn mend(&mut self, rng: &mut Rng) {
-        if !std::mem::take(&mut self.torn) {
+        self.unmended += 1;
+        // Walking a large graph takes a while: not in every tick of a crowd's arrival.
+        if !self.torn || (self.nodes.len() > WALK_OFTEN && self.unmended < WALK_TICKS) {
             return;
         }
+        (self.torn, self.unmended) = (false, 0);
         let parts = self.parts();
         for pair in parts.windows(2) {
             self.link(pair[0], pair[1]);
@@ -217,15 +225,55 @@ impl Graph {
         };
         let Some(pool) = pool.filter(|_| wanted > 0) else { return };
         let goal = self.degree(host) + wanted;
+        let mut kept: Option<(HostNo, HostNo)> = None;
         for candidate in pool.draw(wanted, rng) {
             let left = goal.saturating_sub(self.degree(host));
             if left == 0 {
                 return;
             }
-            if self.suits(host, candidate, distance) {
-                self.attach(host, candidate, distance, left);
+            if !self.suits(host, candidate, distance) {
+                continue;
+            }
+            match self.far_edge(candidate).filter(|_| distance == Some(0) && left >= 2) {
+                Some(far) => kept = self.draw_near(host, kept, (candidate, far)),
+                None => self.attach(host, candidate, distance, left),
             }
         }
+    }
+
+    /// An edge out of its rack that a full host can spare.
+    fn far_edge(&self, host: HostNo) -> Option<HostNo> {
+        let node = self.nodes.get(&host).filter(|node| node.edges.len() >= DEGREE)?;
+        let far = |other: &&HostNo| {
+            self.nodes.get(other).is_some_and(|o| node.place.distance(o.place) > 0)
+        };
+        let spare = node.edges.iter().filter(far).count() > QUOTAS[1] + QUOTAS[2];
+        node.edges.iter().find(far).copied().filter(|_| spare)
+    }
+
+    /// Two full hosts of the rack give up a far edge each for `host`; the two far
+    /// ends are linked instead. Early joiners come near their rack so. One alone
+    /// is kept until a second is found.
+    fn draw_near(
+        &mut self,
+        host: HostNo,
+        kept: Option<(HostNo, HostNo)>,
+        (near, far): (HostNo, HostNo),
+    ) -> Option<(HostNo, HostNo)> {
+        let Some((kept_near, kept_far)) = kept.filter(|kept| self.linked(kept.0, kept.1)) else {
+            return Some((near, far));
+        };
+        if kept_near == near || kept_far == far || self.linked(kept_far, far) {
+            return kept;
+        }
+        for (a, b) in [(near, far), (kept_near, kept_far)] {
+            self.change(a, |edges| edges.remove(&b));
+            self.change(b, |edges| edges.remove(&a));
+            self.link(host, a);
+        }
+        self.link(kept_far, far);
+        self.torn = true;
+        None
     }
 
     fn suits(&self, host: HostNo, other: HostNo, distance: Option<u8>) -> bool {
@@ -290,6 +338,7 @@ mod tests {
     fn large_swarms_are_near_regular_local_and_connected() {
         let (mut graph, mut rng) = (Graph::default(), Rng::new(2));
         (0..2000).for_each(|host| graph.join(host, place(host, 50), &mut rng));
+        graph.mend(&mut rng);
         assert_eq!(graph.parts().len(), 1);
         let (mut near, mut far, mut edges) = (0, 0, 0);
         for host in 0..2000 {
