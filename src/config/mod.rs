@@ -1,1 +1,3 @@
 //! Configuration: typed, layered, unknown keys refused.
+
+pub mod daemon;

@@ -15,6 +15,7 @@ pub mod pieces;
 pub mod recipe;
 pub mod replication;
 pub mod rng;
+pub mod role;
 pub mod rollout;
 pub mod selector;
 pub mod time;

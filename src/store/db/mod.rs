@@ -6,8 +6,11 @@
 //! engine is a second adapter and no caller changes. Queries of one noun live in
 //! one file. No decision is taken here: that is what `rules` is for.
 
+pub mod apps;
+pub mod events;
 mod open;
 mod schema;
+pub mod tokens;
 mod tx;
 mod value;
 mod writer;
