@@ -1,1 +1,14 @@
 //! The coordinator: HTTP API and background loops, stateless over SQL.
+//!
+//! One file per noun, each with the `routes()` that it serves; `router` merges
+//! them. What is decided is decided in `rules`; what lasts is in `store::db`.
+
+mod apps;
+mod auth;
+mod events;
+mod first_start;
+mod openapi;
+mod router;
+pub mod run;
+pub mod state;
+mod tokens;

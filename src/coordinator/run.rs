@@ -1,0 +1,71 @@
+//! The coordinator's life: open everything, serve, stop gracefully.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::daemon::Config;
+use crate::coordinator::state::{Coordinator, Shared};
+use crate::coordinator::{first_start, router};
+use crate::net::server;
+use crate::store::blobs::{BlobError, Blobs};
+use crate::store::db::{Db, DbError};
+
+/// Why a coordinator did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The main blob store.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    /// The first files.
+    #[error(transparent)]
+    FirstStart(#[from] first_start::FirstStartError),
+    /// The listener.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Runs a coordinator until `stop` turns true, then lets open requests end and
+/// closes the database. Calls `ready` with the bound address once it serves.
+///
+/// # Errors
+/// When something can't be opened. After `ready`, none.
+pub async fn run(
+    config: Config,
+    stop: watch::Receiver<bool>,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), StartError> {
+    let data = config.data.clone();
+    let keys = first_start::keys(&data)?;
+    let db = Db::open(&data.join("coordinator.db"))?;
+    first_start::first_tokens(&db, &keys, &config).await?;
+    let blobs = Blobs::open(&config.blobs)?;
+    let listen = |source| StartError::Listen { address: config.listen, source };
+    let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+    let address = listener.local_addr().map_err(listen)?;
+    let shared = Coordinator::new(db, config, blobs, keys, stop.clone()).await?;
+    first_start::client_file(&data, address)?;
+    let mut loops = start_loops(&shared).await?;
+    tracing::info!(%address, data = %data.display(), "coordinator serves");
+    ready(address);
+    server::serve(listener, router::router(&shared), stop).await;
+    while loops.join_next().await.is_some() {}
+    shared.db.close().await;
+    tracing::info!("coordinator stopped");
+    Ok(())
+}
+
+/// The background loops; each ends by itself when `shared.stop` turns true.
+async fn start_loops(_shared: &Shared) -> Result<JoinSet<()>, StartError> {
+    Ok(JoinSet::new())
+}

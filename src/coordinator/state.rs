@@ -1,0 +1,165 @@
+//! What every handler and loop of the coordinator shares.
+//!
+//! Nothing here is the truth: that is the database. All of it can be made
+//! again at the next start.
+
+use std::future::Future;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use ed25519_dalek::SigningKey;
+use tokio::sync::watch;
+
+use crate::config::daemon::Config;
+use crate::host::clock;
+use crate::model::time::UnixMillis;
+use crate::net::auth::{Identity, Key, Keyring};
+use crate::rules::queue::Timing;
+use crate::store::blobs::Blobs;
+use crate::store::db::{Db, DbError, Topic, tokens};
+use crate::wire::problem::{Code, Problem};
+use crate::wire::seal::PublicKey;
+
+/// Longest that a request may wait for news; shorter than common proxies' 60 s.
+pub const WAIT_MAX: Duration = Duration::from_secs(55);
+/// The poll under every push: news that no wake-up came for is seen within it.
+const POLL_FLOOR: Duration = Duration::from_secs(5);
+
+/// The coordinator; shared by reference counting.
+pub type Shared = Arc<Coordinator>;
+
+/// What a coordinator is made of.
+pub struct Coordinator {
+    /// The SQL truth.
+    pub db: Db,
+    /// As configured.
+    pub config: Config,
+    /// The main blob store.
+    pub blobs: Blobs,
+    /// The keys.
+    pub keys: Keys,
+    /// Turns true when the process is asked to stop; loops and waits then end.
+    pub stop: watch::Receiver<bool>,
+    keyring: RwLock<Keyring>,
+    started: (UnixMillis, Instant),
+}
+
+/// The coordinator's keys, made at the first start.
+pub struct Keys {
+    /// Makes and checks tokens.
+    pub token: Key,
+    /// Signs goals.
+    pub goal: SigningKey,
+    /// Public keys that may sign goals, as agents are told.
+    pub trusted_goal: Vec<PublicKey>,
+    /// Public keys that may sign manifests, as agents are told.
+    pub trusted_build: Vec<PublicKey>,
+}
+
+impl Coordinator {
+    /// Puts the parts together and loads the keyring.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn new(
+        db: Db,
+        config: Config,
+        blobs: Blobs,
+        keys: Keys,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Shared, DbError> {
+        let keyring = RwLock::new(Keyring::default());
+        let started = (clock::now(), Instant::now());
+        let coordinator = Self { db, config, blobs, keys, stop, keyring, started };
+        coordinator.reload_keyring().await?;
+        Ok(Arc::new(coordinator))
+    }
+
+    /// The time that leases are judged by: it never jumps while the process lives.
+    #[must_use]
+    pub fn steady_now(&self) -> UnixMillis {
+        self.started.0 + self.started.1.elapsed()
+    }
+
+    /// The queue's clockwork, as configured.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        Timing {
+            beat: Duration::from_millis(self.config.queue.beat_ms),
+            missed_beats: self.config.queue.missed_beats,
+            max_attempts: self.config.queue.max_attempts,
+        }
+    }
+
+    /// Who holds the token in this `Authorization` header.
+    #[must_use]
+    pub fn identify(&self, header: &str) -> Option<Identity> {
+        self.keyring.read().unwrap_or_else(PoisonError::into_inner).identify(header)
+    }
+
+    /// Reads the tokens anew; call after every change of them.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn reload_keyring(&self) -> Result<(), DbError> {
+        let verifiers = self.db.read(|tx| tokens::of_coordinator(tx)).await?;
+        let keyring = Keyring::new(self.keys.token, verifiers);
+        *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = keyring;
+        Ok(())
+    }
+
+    /// Asks `look` now and after each commit that touched `topic`, until it has
+    /// an answer. `None` when `wait` (at most [`WAIT_MAX`]) is over or the
+    /// coordinator stops. The base of every long poll.
+    ///
+    /// # Errors
+    /// Whatever `look` returns.
+    pub async fn wait_for<T, F>(
+        &self,
+        topic: Topic,
+        wait: Duration,
+        mut look: impl FnMut() -> F,
+    ) -> Result<Option<T>, Problem>
+    where
+        F: Future<Output = Result<Option<T>, Problem>>,
+    {
+        let deadline = tokio::time::Instant::now() + wait.min(WAIT_MAX);
+        let mut changes = self.db.watch(topic);
+        let mut stop = self.stop.clone();
+        loop {
+            changes.borrow_and_update();
+            if let Some(answer) = look().await? {
+                return Ok(Some(answer));
+            }
+            let now = tokio::time::Instant::now();
+            if now >= deadline {
+                return Ok(None);
+            }
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = tokio::time::sleep_until(deadline.min(now + POLL_FLOOR)) => {}
+                _ = stop.wait_for(|stop| *stop) => return Ok(None),
+            }
+        }
+    }
+}
+
+impl From<DbError> for Problem {
+    fn from(error: DbError) -> Self {
+        match &error {
+            DbError::NotCommitted(_) | DbError::Closed | DbError::Raced(_) => {
+                Self::new(Code::Unavailable, "the coordinator could not save this").because(error)
+            }
+            _ => {
+                tracing::error!(%error, "a request failed in the database");
+                Self::new(Code::Internal, "the coordinator's database failed").because(error)
+            }
+        }
+    }
+}
+
+/// A `wait_ms` of a request as a duration.
+#[must_use]
+pub fn wait_of(wait_ms: u64) -> Duration {
+    Duration::from_millis(wait_ms).min(WAIT_MAX)
+}
