@@ -1,10 +1,12 @@
 //! A rollout's states, and the words of its plan.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::commit::CommitId;
 use super::digest::ArtifactId;
-use super::goal::GoalVersion;
+use super::goal::{GoalVersion, Target};
 use super::id::{AppName, EnvName, JobNo, RegionName, ReleaseNo};
 use super::time::UnixMillis;
 
@@ -114,6 +116,70 @@ impl PlanName {
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
         [Self::Standard, Self::AllAtOnce].into_iter().find(|plan| plan.word() == word)
+    }
+}
+
+/// What a running step does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Not started, or over.
+    #[default]
+    Idle,
+    /// Hosts move to the new release.
+    Converging,
+    /// All converged; watched for a while.
+    Baking,
+}
+
+/// One step of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Its wave, from 0: canary, then waves of regions.
+    pub wave: u32,
+    /// For people: "canary eu", "eu 25%".
+    pub name: String,
+    /// Buckets admitted per region once it began; `*` is all others.
+    pub admit: BTreeMap<String, u32>,
+    /// Bake after it converged, seconds.
+    pub bake_s: u32,
+}
+
+impl Step {
+    /// Buckets that the step admits in `region`.
+    #[must_use]
+    pub fn admits(&self, region: &RegionName) -> u32 {
+        let own = self.admit.get(region.as_str()).or_else(|| self.admit.get("*"));
+        own.copied().unwrap_or(0)
+    }
+}
+
+/// What an env runs when no rollout is open.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stable {
+    /// In every region that is not named below; `None`: nothing yet.
+    pub base: Option<Target>,
+    /// Where a region differs on purpose.
+    #[serde(default)]
+    pub region_base: BTreeMap<RegionName, Target>,
+}
+
+impl Stable {
+    /// What `region` runs.
+    #[must_use]
+    pub fn of(&self, region: &RegionName) -> Option<Target> {
+        self.region_base.get(region).copied().or(self.base)
+    }
+
+    /// After `next` took its place in `regions`; none named: everywhere.
+    #[must_use]
+    pub fn with(&self, next: Target, regions: &[RegionName]) -> Self {
+        if regions.is_empty() {
+            return Self { base: Some(next), region_base: BTreeMap::new() };
+        }
+        let mut changed = self.clone();
+        changed.region_base.extend(regions.iter().map(|region| (region.clone(), next)));
+        changed
     }
 }
 

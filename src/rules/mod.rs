@@ -3,6 +3,7 @@
 pub mod authorize;
 pub mod queue;
 pub mod replication;
+pub mod rollout;
 pub mod swarm;
 pub mod tally;
 pub mod tracker;

@@ -10,6 +10,7 @@ use crate::model::fleet::Tally;
 use crate::model::goal::{GoalVersion, Target};
 use crate::model::id::{AppName, EnvName, RegionName};
 use crate::model::rollout::{PlanName, Release, RolloutKind};
+pub use crate::model::rollout::{Stage, Step as StepView};
 use crate::model::time::UnixMillis;
 
 /// Asks for a rollout. An identical open one is joined instead.
@@ -73,32 +74,6 @@ pub struct Rollout {
     /// Whether it was there already and this request joined it.
     #[serde(default)]
     pub joined: bool,
-}
-
-/// What a running step does.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// Not started, or over.
-    #[default]
-    Idle,
-    /// Hosts move to the new release.
-    Converging,
-    /// All converged; watched for a while.
-    Baking,
-}
-
-/// One step of a plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StepView {
-    /// Its wave, from 0: canary, then waves of regions.
-    pub wave: u32,
-    /// For people: "canary eu", "eu 25%".
-    pub name: String,
-    /// Buckets admitted per region once it began.
-    pub admit: BTreeMap<String, u32>,
-    /// Bake after it converged, seconds.
-    pub bake_s: u32,
 }
 
 /// `POST …/promote`: the next step at once, or all of them.

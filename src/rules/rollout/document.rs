@@ -1,0 +1,60 @@
+//! The goal document that a rollout stands for: a pure function of its row.
+
+use std::collections::BTreeMap;
+
+use crate::model::goal::{BUCKETS, Goal, GoalKind, Target};
+use crate::model::rollout::RolloutKind;
+use crate::model::selector::Selector;
+use crate::model::time::UnixMillis;
+use crate::rules::rollout::Rollout;
+
+/// Format version of the documents written here.
+const FORMAT: u32 = 1;
+
+impl Rollout {
+    /// The document of the present step; `None` before it began.
+    #[must_use]
+    pub fn document(&self, now: UnixMillis) -> Option<Goal> {
+        let version = self.version?;
+        let back = self.went_back;
+        let (next, admit) = if back { self.way_back()? } else { (self.next?, self.admit()) };
+        let rollback = back || self.kind == RolloutKind::Rollback;
+        Some(Goal {
+            v: FORMAT,
+            app: self.app.clone(),
+            env: self.env.clone(),
+            version,
+            kind: if rollback { GoalKind::Rollback } else { GoalKind::Deploy },
+            rollout: self.release,
+            base: self.stable.base,
+            next,
+            tolerate: if back { vec![] } else { self.tolerate.clone() },
+            region_base: self.stable.region_base.clone(),
+            admit,
+            salt: version.generation.to_string(),
+            canary: Selector::default(),
+            hosts: self.hosts.clone(),
+            stage: !rollback,
+            spread_ms: 0,
+            retry: self.retry,
+            issued_at: now,
+        })
+    }
+
+    fn admit(&self) -> BTreeMap<String, u32> {
+        self.step_now().map(|step| step.admit.clone()).unwrap_or_default()
+    }
+
+    /// What hosts go back to: each region to what it ran before. The document has one
+    /// `next`; regions that ran something else are not admitted and take their base.
+    fn way_back(&self) -> Option<(Target, BTreeMap<String, u32>)> {
+        let mut bases = self.exposed().into_iter().filter_map(|region| self.stable.of(&region));
+        let next = bases.next().or(self.stable.base)?;
+        let open = |target: Option<Target>| if target == Some(next) { BUCKETS } else { 0 };
+        let mut admit = BTreeMap::from([("*".to_owned(), open(self.stable.base))]);
+        for (region, target) in &self.stable.region_base {
+            admit.insert(region.as_str().to_owned(), open(Some(*target)));
+        }
+        Some((next, admit))
+    }
+}

@@ -1,0 +1,243 @@
+//! Judges a step by what hosts say of themselves [orchestration 6.6].
+//!
+//! Only release faults fail a rollout. Host faults, unreachable hosts and missing
+//! data pause it. Per region: `T` admitted, `U` unreachable of them, `R = T - U`,
+//! `H` healthy on the new release, `F` release faults, `X` host faults.
+
+use crate::model::fleet::{FailureClass, Tally};
+use crate::model::goal::GoalVersion;
+use crate::model::id::RegionName;
+use crate::model::time::UnixMillis;
+use crate::rules::rollout::{Facts, RegionFacts, Rollout, THIN_GRACE};
+
+/// Below this many hosts one failure is over 2 %, yet no proof: a second host must agree.
+const FEW_HOSTS: u32 = 50;
+/// Release faults in a region that fail a step, at most, hosts.
+const FAULTS_MAX: u32 = 50;
+/// Release faults in all regions together that fail a rollout, hosts.
+const FAULTS_TOTAL_MAX: u32 = 200;
+/// Host faults that are never too many, hosts.
+const HOST_FAULTS_MIN: u32 = 3;
+/// Unreachable hosts that are never too many, hosts: one dead machine blocks nobody.
+const UNREACHABLE_MIN: u32 = 1;
+
+/// What is to be made of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opinion {
+    /// The release is at fault.
+    Failed(String),
+    /// Something else is; a person must look.
+    Stuck(String),
+    /// There is not enough data; a person must look if that lasts.
+    Thin(String),
+    /// The only early host fails; another must be asked.
+    Suspect,
+    /// Every region has what it should.
+    Converged,
+    /// Hosts are on their way.
+    Waiting {
+        /// Whether a release fault was seen.
+        failed: bool,
+    },
+}
+
+/// A step's judgement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// What is to be made of it.
+    pub opinion: Opinion,
+    /// Grows as hosts get further; only compared with itself.
+    pub progress: u64,
+    /// Regions where no host can be reached.
+    pub skipped: Vec<RegionName>,
+}
+
+/// Judges the step under way.
+#[must_use]
+pub fn judge(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> Verdict {
+    let mut verdict = Verdict { opinion: Opinion::Converged, progress: 0, skipped: Vec::new() };
+    let Some(version) = rollout.version else { return verdict };
+    let (mut judged, mut faults) = (0, 0);
+    let mut worst = Opinion::Converged;
+    for (name, region) in taking_part(rollout, facts) {
+        if region.speaks_of(version) {
+            verdict.progress += progress(&region.tally);
+            faults += unexcused(rollout, name, &region.tally);
+        }
+        match judge_region(rollout, now, name, region) {
+            None => verdict.skipped.push(name.clone()),
+            Some(opinion) => {
+                judged += 1;
+                worst = graver(worst, opinion);
+            }
+        }
+    }
+    if faults > FAULTS_TOTAL_MAX && now >= rollout.judge_from {
+        worst = Opinion::Failed(format!("{faults} hosts failed"));
+    }
+    if judged == 0 && !verdict.skipped.is_empty() && !others_reachable(rollout, version, facts) {
+        worst = Opinion::Thin("no host can be reached".into());
+    }
+    verdict.opinion = worst;
+    verdict
+}
+
+/// Regions that the step admits and that have hosts.
+fn taking_part<'a>(
+    rollout: &'a Rollout,
+    facts: &'a Facts,
+) -> impl Iterator<Item = (&'a RegionName, &'a RegionFacts)> {
+    facts.regions.iter().filter(|(name, region)| {
+        let admits = rollout.step_now().is_some_and(|step| step.admits(name) > 0);
+        admits && rollout.covers(name) && region.hosts() > 0
+    })
+}
+
+fn others_reachable(rollout: &Rollout, version: GoalVersion, facts: &Facts) -> bool {
+    let reachable = |(name, region): (&RegionName, &RegionFacts)| {
+        rollout.covers(name) && region.reachable(version) > 0
+    };
+    facts.regions.iter().any(reachable)
+}
+
+/// Judges one region; `None`: nobody there can be asked, and it blocks nobody.
+fn judge_region(
+    rollout: &Rollout,
+    now: UnixMillis,
+    name: &RegionName,
+    region: &RegionFacts,
+) -> Option<Opinion> {
+    let version = rollout.version?;
+    let tally = &region.tally;
+    let dark = region.reachable(version) == 0;
+    // An early region that went dark proves nothing about the release; nor does one
+    // that took the step and then fell silent.
+    let may_skip = rollout.step > 0 || rollout.steps.len() == 1;
+    let took_it = region.speaks_of(version) && advances(rollout, name);
+    let doubtful = took_it && (region.silent || region.reachable > 0);
+    if dark && (!may_skip || doubtful) {
+        return Some(Opinion::Thin(format!("no word from the hosts in {name}")));
+    }
+    if dark {
+        return None;
+    }
+    if !region.speaks_of(version) {
+        return Some(Opinion::Waiting { failed: false });
+    }
+    Some(judge_tally(rollout, now, name, tally))
+}
+
+fn judge_tally(rollout: &Rollout, now: UnixMillis, name: &RegionName, tally: &Tally) -> Opinion {
+    let asked = tally.admitted;
+    let reachable = asked.saturating_sub(tally.admitted_unreachable);
+    let faults = unexcused(rollout, name, tally);
+    let excused = tally.failed - faults;
+    if faults > budget(reachable) && now >= rollout.judge_from {
+        return Opinion::Failed(why(tally, FailureClass::Release, faults));
+    }
+    if tally.host_faults > HOST_FAULTS_MIN.max(reachable / 50) {
+        return Opinion::Stuck(why(tally, FailureClass::Host, tally.host_faults));
+    }
+    // The counts of an older step do not know who is admitted by this one.
+    if rollout.version.is_some_and(|version| tally.version.step < version.step) {
+        return Opinion::Waiting { failed: faults > 0 };
+    }
+    if faults == 1 && reachable < FEW_HOSTS && now >= rollout.judge_from {
+        return judge_one_fault(rollout, name, tally);
+    }
+    let enough = (reachable * 49).div_ceil(50);
+    if tally.healthy + excused >= enough && reachable > 0 {
+        return if tally.admitted_unreachable <= UNREACHABLE_MIN.max(asked / 10) {
+            Opinion::Converged
+        } else {
+            let percent = tally.admitted_unreachable * 100 / asked;
+            Opinion::Thin(format!("{percent}% of the hosts in {name} can't be reached"))
+        };
+    }
+    if reachable == 0 {
+        // Reachable hosts exist, but none of those that were admitted.
+        let early = rollout.step == 0 && rollout.steps.len() > 1;
+        return if asked == 0 && !early {
+            Opinion::Converged
+        } else {
+            Opinion::Thin(format!("no admitted host in {name} can be reached"))
+        };
+    }
+    let settled = tally.healthy + tally.failed + tally.host_faults + tally.transport_faults;
+    if settled >= reachable && faults == 0 && now >= rollout.progress_at + THIN_GRACE {
+        return Opinion::Stuck(stuck(tally));
+    }
+    Opinion::Waiting { failed: faults > 0 }
+}
+
+/// One failed host of few: alone it proves nothing unless there is nobody else to ask.
+fn judge_one_fault(rollout: &Rollout, name: &RegionName, tally: &Tally) -> Opinion {
+    let reachable = tally.admitted.saturating_sub(tally.admitted_unreachable);
+    if reachable <= 1 {
+        let spare = rollout.spare.as_ref().is_some_and(|(region, _)| region == name);
+        let can_ask = spare && tally.hosts.saturating_sub(tally.unreachable) > reachable;
+        return if can_ask {
+            Opinion::Suspect
+        } else {
+            Opinion::Failed(why(tally, FailureClass::Release, 1))
+        };
+    }
+    if tally.healthy + tally.failed < reachable {
+        return Opinion::Waiting { failed: true };
+    }
+    // All others are healthy: a sick host or a flaky release; a person decides.
+    let cause = why(tally, FailureClass::Release, 1);
+    Opinion::Stuck(format!("{cause}; the other {} in {name} are healthy", tally.healthy))
+}
+
+/// Whether the step admits more of `name` than the one before.
+fn advances(rollout: &Rollout, name: &RegionName) -> bool {
+    let at = rollout.step as usize;
+    let before = at.checked_sub(1).and_then(|at| rollout.steps.get(at));
+    let before = before.map_or(0, |step| step.admits(name));
+    rollout.step_now().is_some_and(|step| step.admits(name) > before)
+}
+
+/// Release faults that are tolerated, hosts.
+fn budget(reachable: u32) -> u32 {
+    reachable.div_ceil(100).clamp(1, FAULTS_MAX)
+}
+
+fn unexcused(rollout: &Rollout, name: &RegionName, tally: &Tally) -> u32 {
+    tally.failed.saturating_sub(rollout.excused.get(name).copied().unwrap_or(0))
+}
+
+/// Hosts weigh most, then complete downloads, then bytes.
+fn progress(tally: &Tally) -> u64 {
+    (u64::from(tally.healthy) * 1_000_000 + u64::from(tally.staged)) * 1001
+        + u64::from(tally.fetched_permille)
+}
+
+fn graver(a: Opinion, b: Opinion) -> Opinion {
+    let rank = |opinion: &Opinion| match opinion {
+        Opinion::Failed(_) => 6,
+        Opinion::Stuck(_) => 5,
+        Opinion::Suspect => 4,
+        Opinion::Waiting { failed: true } => 3,
+        Opinion::Waiting { failed: false } => 2,
+        Opinion::Thin(_) => 1,
+        Opinion::Converged => 0,
+    };
+    if rank(&b) > rank(&a) { b } else { a }
+}
+
+/// "2 hosts: probe failed (first: eu-1)".
+pub(crate) fn why(tally: &Tally, class: FailureClass, hosts: u32) -> String {
+    let noun = if hosts == 1 { "host" } else { "hosts" };
+    match tally.failures.iter().find(|group| group.class == class) {
+        Some(group) => format!("{hosts} {noun} failed: {} (first: {})", group.reason, group.first),
+        None => format!("{hosts} {noun} failed"),
+    }
+}
+
+fn stuck(tally: &Tally) -> String {
+    if tally.host_faults > 0 {
+        return why(tally, FailureClass::Host, tally.host_faults);
+    }
+    why(tally, FailureClass::Transport, tally.transport_faults)
+}

@@ -1,0 +1,512 @@
+//! One rollout as a machine: `now` and facts in, actions out; no I/O, no clock.
+//!
+//! ```text
+//! state      event                                     becomes
+//! pending    begin (the build is replicated)           running, step 0, a new generation
+//! pending    not ready in time                         expired
+//! pending    the build failed                          failed
+//! running    the step converged                        running, bakes (or the next step)
+//! running    the bake ended, still converged           running, next step; after the last: succeeded
+//! running    a release fault over its budget           reverting, a new generation; no base: failed
+//! running    one early host of one fails               running, one more host is asked
+//! running    host faults, unreachable, stalled, no data  paused
+//! running    (rollback) all settled                    succeeded; not in 15 min: failed
+//! paused     resume, promote, retry                    running
+//! reverting  all exposed regions settled               reverted (canceled when a person asked)
+//! reverting  not settled in 15 min                     failed
+//! any open   supersede                                 superseded
+//! any open   cancel                                    canceled (keep), else reverting
+//! ```
+//!
+//! Every open state but `paused` has a due time: the clock alone ends it, and
+//! `paused` blocks nobody. A later kind of gate or plan adds a file here.
+
+pub mod command;
+pub mod document;
+pub mod gate;
+pub mod plan;
+pub mod revert;
+#[cfg(test)]
+mod simulation;
+pub mod words;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::digest::ArtifactId;
+use crate::model::fleet::Tally;
+use crate::model::goal::{GoalVersion, Target};
+use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
+use crate::model::rollout::{PlanName, RolloutKind, RolloutState, Stable, Stage, Step};
+use crate::model::selector::Selector;
+use crate::model::time::UnixMillis;
+use crate::rules::rollout::gate::Opinion;
+use crate::rules::rollout::plan::{Fleet, Wish, plan};
+
+/// A step pauses or fails without progress for so long [orchestration 6.2].
+pub const PROGRESS_DEADLINE: Duration = Duration::from_secs(10 * 60);
+/// A step pauses or fails after so long, progress or not [orchestration 6.2].
+pub const STEP_CAP: Duration = Duration::from_secs(60 * 60);
+/// A revert or rollback that has not settled by then failed [orchestration 6.2].
+pub const REVERT_CAP: Duration = Duration::from_secs(15 * 60);
+/// How long missing or thin data may last before it pauses a rollout.
+pub const THIN_GRACE: Duration = Duration::from_secs(60);
+/// By how much an inconclusive bake is prolonged, and how often [orchestration 6.6].
+pub const DOUBT_PERIOD: Duration = Duration::from_secs(30);
+/// Prolongations before an inconclusive bake pauses.
+pub const DOUBTS_MAX: u32 = 3;
+/// Old failures may still be reported for so long after hosts were asked to try again.
+pub const RETRY_GRACE: Duration = Duration::from_secs(20);
+
+/// A rollout, whole: all that its rules remember. Kept as JSON in its row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// The app.
+    pub app: AppName,
+    /// The env.
+    pub env: EnvName,
+    /// The release that it tries.
+    pub release: ReleaseNo,
+    /// Deploy or rollback.
+    pub kind: RolloutKind,
+    /// The plan.
+    pub plan: PlanName,
+    /// Only these regions; empty: all.
+    pub regions: Vec<RegionName>,
+    /// The hosts that run the app.
+    pub hosts: Selector,
+    /// Every bake, seconds; `None`: the plan's own.
+    pub bake_s: Option<u32>,
+    /// What it brings; `None` while pending.
+    pub next: Option<Target>,
+    /// What ran before; where a revert goes.
+    pub stable: Stable,
+    /// Artifacts that hosts may go on running until they are admitted.
+    pub tolerate: Vec<ArtifactId>,
+
+    /// Where it stands.
+    pub state: RolloutState,
+    /// One sentence: why it ended or paused.
+    pub reason: String,
+    /// The plan's steps; empty while pending.
+    pub steps: Vec<Step>,
+    /// Index of the step under way.
+    pub step: u32,
+    /// What the step does.
+    pub stage: Stage,
+    /// Version of the goal document that it wrote last.
+    pub version: Option<GoalVersion>,
+    /// How often hosts were asked to try again.
+    pub retry: u32,
+    /// When the clock alone changes it; `None` when paused or over.
+    pub due_at: Option<UnixMillis>,
+    /// When the step (or the revert) began.
+    pub began_at: UnixMillis,
+    /// When it last got further.
+    pub progress_at: UnixMillis,
+    /// How far it got; only compared with itself.
+    pub progress: u64,
+    /// Failures count from then on.
+    pub judge_from: UnixMillis,
+    /// Since when data is too thin to judge.
+    pub thin_since: Option<UnixMillis>,
+    /// How often the bake was prolonged for want of data.
+    pub doubts: u32,
+    /// Failed hosts that a person accepted, by region.
+    pub excused: BTreeMap<RegionName, u32>,
+    /// Where one more host can be asked when the only early host fails.
+    pub spare: Option<(RegionName, u32)>,
+    /// Whether a person asked to skip every bake.
+    pub hurried: bool,
+    /// Whether its documents lead back to what ran before.
+    pub went_back: bool,
+    /// How it ends once a revert settled.
+    pub after_revert: RolloutState,
+    /// Regions that were left out because no host could be reached.
+    pub skipped: Vec<RegionName>,
+}
+
+/// What a rollout is made of, at admission.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    /// The app.
+    pub app: AppName,
+    /// The env.
+    pub env: EnvName,
+    /// The release's number.
+    pub release: ReleaseNo,
+    /// Deploy or rollback.
+    pub kind: RolloutKind,
+    /// The plan.
+    pub plan: PlanName,
+    /// Only these regions; empty: all.
+    pub regions: Vec<RegionName>,
+    /// The hosts that run the app.
+    pub hosts: Selector,
+    /// Every bake, seconds; `None`: the plan's own.
+    pub bake_s: Option<u32>,
+    /// What ran before.
+    pub stable: Stable,
+    /// Artifacts that hosts may go on running until they are admitted.
+    pub tolerate: Vec<ArtifactId>,
+    /// When it expires unless it began.
+    pub start_by: UnixMillis,
+}
+
+/// What is known of one region.
+#[derive(Debug, Clone, Default)]
+pub struct RegionFacts {
+    /// The newest counts; all zero when there are none yet.
+    pub tally: Tally,
+    /// Whether nothing was heard of the region for a while.
+    pub silent: bool,
+    /// Covered hosts known.
+    pub known: u32,
+    /// Of those, reachable when last heard of.
+    pub reachable: u32,
+}
+
+/// What a step is judged on.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Every region, by name.
+    pub regions: BTreeMap<RegionName, RegionFacts>,
+    /// The version of a generation made now.
+    pub fresh: GoalVersion,
+}
+
+/// What the caller does, in order, in one transaction with the rollout's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Write the goal document ([`Rollout::document`]).
+    Publish,
+    /// The env runs this from now on.
+    Settle(Stable),
+    /// The release is bad: never go back to it.
+    MarkBad,
+    /// Tell everybody.
+    Tell {
+        /// The event's kind, such as `rollout.step`.
+        kind: &'static str,
+        /// One sentence.
+        message: String,
+    },
+}
+
+impl RegionFacts {
+    /// Whether the counts were made under `version`'s generation.
+    #[must_use]
+    pub fn speaks_of(&self, version: GoalVersion) -> bool {
+        let counted = self.tally.version;
+        (counted.epoch, counted.generation) == (version.epoch, version.generation)
+    }
+
+    /// Hosts that can be reached, as far as is known.
+    #[must_use]
+    pub fn reachable(&self, version: GoalVersion) -> u32 {
+        match (self.silent, self.speaks_of(version)) {
+            (true, _) => 0,
+            (false, true) => self.tally.hosts.saturating_sub(self.tally.unreachable),
+            (false, false) => self.reachable,
+        }
+    }
+
+    /// Hosts, reachable or not.
+    #[must_use]
+    pub fn hosts(&self) -> u32 {
+        self.known.max(self.tally.hosts)
+    }
+}
+
+impl Rollout {
+    /// A rollout that waits for its artifact.
+    #[must_use]
+    pub fn admitted(now: UnixMillis, admission: Admission) -> Self {
+        Self {
+            app: admission.app,
+            env: admission.env,
+            release: admission.release,
+            kind: admission.kind,
+            plan: admission.plan,
+            regions: admission.regions,
+            hosts: admission.hosts,
+            bake_s: admission.bake_s,
+            next: None,
+            stable: admission.stable,
+            tolerate: admission.tolerate,
+            state: RolloutState::Pending,
+            reason: String::new(),
+            steps: vec![],
+            step: 0,
+            stage: Stage::Idle,
+            version: None,
+            retry: 0,
+            due_at: Some(admission.start_by),
+            began_at: now,
+            progress_at: now,
+            progress: 0,
+            judge_from: now,
+            thin_since: None,
+            doubts: 0,
+            excused: BTreeMap::new(),
+            spare: None,
+            hurried: false,
+            went_back: false,
+            after_revert: RolloutState::Reverted,
+            skipped: vec![],
+        }
+    }
+
+    /// Whether `region` is part of it.
+    #[must_use]
+    pub fn covers(&self, region: &RegionName) -> bool {
+        self.regions.is_empty() || self.regions.contains(region)
+    }
+
+    /// Starts it: `fresh` is the new generation's version, `fleet` was drawn with it.
+    #[must_use]
+    pub fn begin(
+        &mut self,
+        now: UnixMillis,
+        artifact: ArtifactId,
+        fresh: GoalVersion,
+        fleet: &Fleet,
+    ) -> Vec<Action> {
+        if self.state != RolloutState::Pending {
+            return vec![];
+        }
+        let next = Target { release: self.release, artifact };
+        self.next = Some(next);
+        let first = self.stable.base.is_none() && self.stable.region_base.is_empty();
+        // A rollback goes flat out whatever plan its request named.
+        let name = if self.kind == RolloutKind::Rollback { PlanName::AllAtOnce } else { self.plan };
+        let bake_s = self.bake_s.filter(|_| self.kind == RolloutKind::Deploy);
+        let made = plan(Wish { plan: name, first, bake_s }, fleet);
+        (self.steps, self.spare) = (made.steps, made.spare);
+        self.version = Some(fresh);
+        self.enter(now);
+        let mut actions = vec![Action::Publish];
+        if self.kind == RolloutKind::Rollback {
+            // What a rollback restores is the base of whatever comes next, at once.
+            actions.push(Action::Settle(self.stable.with(next, &self.regions)));
+        }
+        actions.push(self.tell("rollout.started", format!("{} started", self.release)));
+        actions
+    }
+
+    /// Ends it before it began: its build will never be there.
+    #[must_use]
+    pub fn give_up(&mut self, why: &str) -> Vec<Action> {
+        if self.state != RolloutState::Pending {
+            return vec![];
+        }
+        self.finish(RolloutState::Failed, why.to_owned())
+    }
+
+    /// Looks at the facts and the clock. Called on every report and each second;
+    /// calling it twice with the same facts does nothing the second time.
+    #[must_use]
+    pub fn step(&mut self, now: UnixMillis, facts: &Facts) -> Vec<Action> {
+        match (self.state, self.kind) {
+            (RolloutState::Pending, _) if self.is_due(now) => {
+                let why = "its build was not replicated in time".to_owned();
+                self.finish(RolloutState::Expired, why)
+            }
+            (RolloutState::Running, RolloutKind::Deploy) => self.run(now, facts),
+            (RolloutState::Running, RolloutKind::Rollback) | (RolloutState::Reverting, _) => {
+                self.settle(now, facts)
+            }
+            _ => vec![],
+        }
+    }
+
+    fn run(&mut self, now: UnixMillis, facts: &Facts) -> Vec<Action> {
+        let verdict = gate::judge(self, now, facts);
+        for region in &verdict.skipped {
+            if !self.skipped.contains(region) {
+                self.skipped.push(region.clone());
+            }
+        }
+        if verdict.progress > self.progress {
+            (self.progress, self.progress_at) = (verdict.progress, now);
+            self.set_due();
+        }
+        if !matches!(verdict.opinion, Opinion::Thin(_)) {
+            self.thin_since = None;
+        }
+        match verdict.opinion {
+            Opinion::Failed(why) => self.fail(now, facts, &why),
+            Opinion::Stuck(why) => self.pause(why),
+            Opinion::Thin(why) => self.doubt_data(now, why),
+            Opinion::Suspect => self.ask_another(now),
+            Opinion::Converged => self.converged(now, facts),
+            Opinion::Waiting { failed } => self.wait(now, facts, failed),
+        }
+    }
+
+    fn converged(&mut self, now: UnixMillis, facts: &Facts) -> Vec<Action> {
+        match self.stage {
+            Stage::Baking if !self.is_due(now) && !self.hurried => vec![],
+            Stage::Converging if self.bake_s_now() > 0 => {
+                let bake = Duration::from_secs(u64::from(self.bake_s_now()));
+                (self.stage, self.due_at, self.doubts) = (Stage::Baking, Some(now + bake), 0);
+                let name = self.step_name();
+                vec![self.tell("rollout.baking", format!("{name} converged; bakes {bake:?}"))]
+            }
+            _ => self.next_step(now, facts),
+        }
+    }
+
+    /// Not converged, and nothing is wrong enough to act at once.
+    fn wait(&mut self, now: UnixMillis, facts: &Facts, failed: bool) -> Vec<Action> {
+        if !self.is_due(now) {
+            return vec![];
+        }
+        if self.stage == Stage::Baking && self.doubts < DOUBTS_MAX {
+            self.doubts += 1;
+            self.due_at = Some(now + DOUBT_PERIOD);
+            return vec![];
+        }
+        match (self.stage, failed) {
+            (Stage::Baking, _) => {
+                self.pause("hosts that were healthy are not any more, without a failure".into())
+            }
+            (_, true) => self.fail(now, facts, "no progress, and hosts have failed"),
+            (_, false) => self.pause("stalled: no host got further for too long".into()),
+        }
+    }
+
+    fn doubt_data(&mut self, now: UnixMillis, why: String) -> Vec<Action> {
+        let since = *self.thin_since.get_or_insert(now);
+        if now >= since + THIN_GRACE || (self.stage == Stage::Converging && self.is_due(now)) {
+            return self.pause(why);
+        }
+        vec![]
+    }
+
+    /// The only early host fails: another one is asked before the release is judged,
+    /// so that one sick machine can't kill it.
+    fn ask_another(&mut self, now: UnixMillis) -> Vec<Action> {
+        let Some((region, threshold)) = self.spare.take() else { return vec![] };
+        let at = self.step as usize;
+        for step in self.steps.iter_mut().skip(at) {
+            let entry = step.admit.entry(region.as_str().to_owned()).or_insert(0);
+            *entry = threshold.max(*entry);
+        }
+        self.enter(now);
+        self.bump();
+        let message = format!("the first host in {region} failed; asks a second one");
+        vec![Action::Publish, self.tell("rollout.second_opinion", message)]
+    }
+
+    pub(crate) fn next_step(&mut self, now: UnixMillis, facts: &Facts) -> Vec<Action> {
+        if self.step as usize + 1 >= self.steps.len() {
+            return self.succeed(facts);
+        }
+        self.step += 1;
+        self.spare = None;
+        self.bump();
+        self.enter(now);
+        let message = format!("{} began", self.step_name());
+        vec![Action::Publish, self.tell("rollout.step", message)]
+    }
+
+    pub(crate) fn succeed(&mut self, facts: &Facts) -> Vec<Action> {
+        let Some(next) = self.next else { return vec![] };
+        let reason = words::outcome(self, facts);
+        let mut actions = self.finish(RolloutState::Succeeded, reason);
+        actions.insert(0, Action::Settle(self.stable.with(next, &self.regions)));
+        actions
+    }
+
+    /// A release fault: back to what ran before, if anything did.
+    fn fail(&mut self, now: UnixMillis, facts: &Facts, why: &str) -> Vec<Action> {
+        if !self.can_revert() {
+            let why = format!("{why}; there is no release to go back to");
+            let mut actions = self.finish(RolloutState::Failed, why);
+            actions.insert(0, Action::MarkBad);
+            return actions;
+        }
+        let mut actions = self.revert(now, facts.fresh, RolloutState::Reverted, why);
+        actions.insert(0, Action::MarkBad);
+        actions
+    }
+
+    pub(crate) fn pause(&mut self, why: String) -> Vec<Action> {
+        self.state = RolloutState::Paused;
+        self.due_at = None;
+        self.thin_since = None;
+        self.reason = why.clone();
+        vec![self.tell("rollout.paused", why)]
+    }
+
+    pub(crate) fn finish(&mut self, state: RolloutState, reason: String) -> Vec<Action> {
+        self.state = state;
+        self.stage = Stage::Idle;
+        self.due_at = None;
+        self.reason = reason.clone();
+        let kind = match state {
+            RolloutState::Succeeded => "rollout.succeeded",
+            RolloutState::Reverted => "rollout.reverted",
+            RolloutState::Superseded => "rollout.superseded",
+            RolloutState::Canceled => "rollout.canceled",
+            RolloutState::Expired => "rollout.expired",
+            _ => "rollout.failed",
+        };
+        vec![self.tell(kind, reason)]
+    }
+
+    /// Runs the present step from its beginning.
+    pub(crate) fn enter(&mut self, now: UnixMillis) {
+        self.state = RolloutState::Running;
+        self.stage = Stage::Converging;
+        self.reason = String::new();
+        (self.began_at, self.progress_at, self.progress) = (now, now, 0);
+        (self.thin_since, self.doubts) = (None, 0);
+        self.set_due();
+    }
+
+    fn set_due(&mut self) {
+        if self.stage != Stage::Converging {
+            return;
+        }
+        self.due_at = Some(match self.kind {
+            RolloutKind::Deploy => {
+                (self.progress_at + PROGRESS_DEADLINE).min(self.began_at + STEP_CAP)
+            }
+            RolloutKind::Rollback => self.began_at + REVERT_CAP,
+        });
+    }
+
+    /// The next document of the same generation.
+    pub(crate) fn bump(&mut self) {
+        if let Some(version) = &mut self.version {
+            version.step += 1;
+        }
+    }
+
+    pub(crate) fn is_due(&self, now: UnixMillis) -> bool {
+        self.due_at.is_some_and(|due| now >= due)
+    }
+
+    /// The step under way.
+    #[must_use]
+    pub fn step_now(&self) -> Option<&Step> {
+        self.steps.get(self.step as usize)
+    }
+
+    fn bake_s_now(&self) -> u32 {
+        if self.hurried { 0 } else { self.step_now().map_or(0, |step| step.bake_s) }
+    }
+
+    fn step_name(&self) -> String {
+        self.step_now().map_or_else(String::new, |step| step.name.clone())
+    }
+
+    #[expect(clippy::unused_self, reason = "reads as a sentence where it is called")]
+    pub(crate) fn tell(&self, kind: &'static str, message: String) -> Action {
+        Action::Tell { kind, message }
+    }
+}

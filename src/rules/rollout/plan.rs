@@ -1,0 +1,348 @@
+//! Turns a plan's name and the fleet into steps of buckets.
+//!
+//! Percentages are of hosts, not of buckets: each threshold is the smallest that
+//! admits the wanted number of the hosts known and reachable now, so that a canary
+//! of one host is one host also in a fleet of four. Steps that would add no host
+//! are left out. `admit` never shrinks from one step to the next.
+
+use std::collections::BTreeMap;
+
+use crate::model::goal::BUCKETS;
+use crate::model::id::RegionName;
+use crate::model::rollout::{PlanName, Step};
+
+/// Largest canary, hosts [orchestration 6.5].
+const CANARY_HOSTS_MAX: usize = 50;
+/// Bakes of the plan `standard`, seconds [orchestration 6.5].
+const CANARY_BAKE_S: u32 = 300;
+const FIRST_PART_BAKE_S: u32 = 120;
+const FIRST_WAVE_BAKE_S: u32 = 600;
+const WAVE_BAKE_S: u32 = 300;
+/// Bake of a first deploy's early hosts, seconds: the plan `fast` [orchestration 6.5].
+const FAST_BAKE_S: u32 = 60;
+/// Early hosts of a first deploy, percent of the fleet.
+const FAST_PERCENT: usize = 5;
+
+/// The fleet as the planner sees it.
+#[derive(Debug, Clone, Default)]
+pub struct Fleet {
+    /// Regions in rollout order, wave by wave, each region once.
+    pub waves: Vec<Vec<RegionName>>,
+    /// Buckets of each region's reachable hosts, drawn with the new generation's salt.
+    pub buckets: BTreeMap<RegionName, Vec<u32>>,
+    /// Whether regions that are not named are part of it.
+    pub everywhere: bool,
+}
+
+/// What the planner is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    /// The plan.
+    pub plan: PlanName,
+    /// Whether nothing runs yet: then there is nothing to compare with or go back to.
+    pub first: bool,
+    /// Every bake, seconds; `None`: the plan's own.
+    pub bake_s: Option<u32>,
+}
+
+/// Steps, and the threshold that admits one more canary host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In order, at least one.
+    pub steps: Vec<Step>,
+    /// Where a second host can be asked when the only early host fails.
+    pub spare: Option<(RegionName, u32)>,
+}
+
+struct Draft {
+    wave: u32,
+    name: String,
+    wanted: Vec<(RegionName, Wanted)>,
+    bake_s: u32,
+}
+
+#[derive(Clone, Copy)]
+enum Wanted {
+    Hosts(usize),
+    Percent(usize),
+}
+
+impl Fleet {
+    /// The hosts of `region` that are known and reachable.
+    fn hosts(&self, region: &RegionName) -> usize {
+        self.buckets.get(region).map_or(0, Vec::len)
+    }
+
+    fn regions(&self) -> impl Iterator<Item = &RegionName> {
+        self.waves.iter().flatten()
+    }
+
+    /// All hosts.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.regions().map(|region| self.hosts(region)).sum()
+    }
+
+    /// The smallest threshold that admits `wanted` of the region's hosts.
+    fn threshold(&self, region: &RegionName, wanted: Wanted) -> u32 {
+        let mut buckets = self.buckets.get(region).cloned().unwrap_or_default();
+        buckets.sort_unstable();
+        let hosts = match wanted {
+            Wanted::Percent(100) => return BUCKETS,
+            Wanted::Percent(percent) => (buckets.len() * percent).div_ceil(100),
+            Wanted::Hosts(hosts) => hosts.min(buckets.len()),
+        };
+        hosts.checked_sub(1).and_then(|last| buckets.get(last)).map_or(0, |bucket| bucket + 1)
+    }
+
+    fn admitted(&self, admit: &BTreeMap<String, u32>) -> usize {
+        let count = |region: &RegionName| {
+            let threshold = admit.get(region.as_str()).copied().unwrap_or(0);
+            let buckets = self.buckets.get(region).map_or(&[][..], Vec::as_slice);
+            buckets.iter().filter(|bucket| **bucket < threshold).count()
+        };
+        self.regions().map(count).sum()
+    }
+}
+
+/// Plans the steps.
+#[must_use]
+pub fn plan(wish: Wish, fleet: &Fleet) -> Plan {
+    let drafts = match (wish.plan, wish.first) {
+        (PlanName::AllAtOnce, _) => vec![],
+        (PlanName::Standard, true) => vec![early(fleet)],
+        (PlanName::Standard, false) => standard(fleet),
+    };
+    let spare = drafts.first().and_then(|draft| spare(fleet, draft));
+    Plan { steps: steps(wish, fleet, drafts), spare }
+}
+
+/// Counts up the drafts, leaves out those that add no host, and ends with everybody.
+fn steps(wish: Wish, fleet: &Fleet, drafts: Vec<Draft>) -> Vec<Step> {
+    let bake = |own: u32| if own == 0 { 0 } else { wish.bake_s.unwrap_or(own) };
+    let mut admit = BTreeMap::from([("*".to_owned(), 0)]);
+    let mut kept: Vec<Step> = Vec::new();
+    for draft in drafts {
+        let before = fleet.admitted(&admit);
+        for (region, wanted) in &draft.wanted {
+            let threshold = fleet.threshold(region, *wanted);
+            let entry = admit.entry(region.as_str().to_owned()).or_insert(0);
+            *entry = threshold.max(*entry);
+        }
+        if fleet.admitted(&admit) > before {
+            let Draft { wave, name, bake_s, .. } = draft;
+            kept.push(Step { wave, name, admit: admit.clone(), bake_s: bake(bake_s) });
+        }
+    }
+    let mut all: BTreeMap<String, u32> =
+        fleet.regions().map(|region| (region.as_str().to_owned(), BUCKETS)).collect();
+    all.insert("*".into(), if fleet.everywhere { BUCKETS } else { 0 });
+    match kept.last_mut() {
+        Some(last) if fleet.admitted(&last.admit) == fleet.total() => last.admit = all,
+        _ => {
+            let wave = kept.last().map_or(0, |step| step.wave + 1);
+            let bake_s = wish.bake_s.filter(|_| wish.plan == PlanName::AllAtOnce).unwrap_or(0);
+            kept.push(Step { wave, name: "all hosts".into(), admit: all, bake_s });
+        }
+    }
+    kept
+}
+
+/// The canary, then wave by wave.
+fn standard(fleet: &Fleet) -> Vec<Draft> {
+    let Some(first) = fleet.regions().find(|region| fleet.hosts(region) > 0) else {
+        return vec![];
+    };
+    // No plan may expose over a tenth of the fleet before its first bake ends.
+    let most = (fleet.total() / 10).clamp(1, CANARY_HOSTS_MAX);
+    let canary = (fleet.hosts(first) / 100).clamp(1, most);
+    let mut drafts = vec![Draft {
+        wave: 0,
+        name: format!("canary {first}"),
+        wanted: vec![(first.clone(), Wanted::Hosts(canary))],
+        bake_s: CANARY_BAKE_S,
+    }];
+    for (index, regions) in fleet.waves.iter().enumerate() {
+        let parts: &[(usize, u32)] = match index {
+            0 => &[(25, FIRST_PART_BAKE_S), (100, FIRST_WAVE_BAKE_S)],
+            1 => &[(10, 0), (50, 0), (100, WAVE_BAKE_S)],
+            _ => &[(25, 0), (100, WAVE_BAKE_S)],
+        };
+        for &(percent, bake_s) in parts {
+            drafts.push(Draft {
+                wave: index as u32 + 1,
+                name: format!("{} {percent}%", names(regions)),
+                wanted: regions.iter().map(|r| (r.clone(), Wanted::Percent(percent))).collect(),
+                bake_s,
+            });
+        }
+    }
+    drafts
+}
+
+/// A few hosts of the whole fleet, at least one, at most a twentieth.
+fn early(fleet: &Fleet) -> Draft {
+    let mut wanted: Vec<(RegionName, Wanted)> = fleet
+        .regions()
+        .map(|region| (region.clone(), Wanted::Hosts(fleet.hosts(region) * FAST_PERCENT / 100)))
+        .collect();
+    let none = |wanted: &(RegionName, Wanted)| matches!(wanted.1, Wanted::Hosts(0));
+    if wanted.iter().all(none)
+        && let Some(first) = wanted.iter_mut().find(|(region, _)| fleet.hosts(region) > 0)
+    {
+        first.1 = Wanted::Hosts(1);
+    }
+    Draft { wave: 0, name: "first hosts".into(), wanted, bake_s: FAST_BAKE_S }
+}
+
+/// One more host than an only early one.
+fn spare(fleet: &Fleet, draft: &Draft) -> Option<(RegionName, u32)> {
+    let mut some = draft.wanted.iter().filter(|(_, wanted)| !matches!(wanted, Wanted::Hosts(0)));
+    match (some.next(), some.next()) {
+        (Some((region, Wanted::Hosts(1))), None) if fleet.hosts(region) > 1 => {
+            Some((region.clone(), fleet.threshold(region, Wanted::Hosts(2))))
+        }
+        _ => None,
+    }
+}
+
+fn names(regions: &[RegionName]) -> String {
+    match regions {
+        [first, second, third, rest @ ..] if !rest.is_empty() => {
+            format!("{first}, {second}, {third} and {} more", rest.len())
+        }
+        _ => regions.iter().map(RegionName::as_str).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// Orders `regions` by an app's waves; `*` is all that no wave names. Without waves:
+/// the first by name, then all others.
+#[must_use]
+pub fn waves(order: &[Vec<String>], regions: &[RegionName]) -> Vec<Vec<RegionName>> {
+    let default = || match regions {
+        [first, rest @ ..] => vec![vec![first.clone()], rest.to_vec()],
+        [] => vec![],
+    };
+    if order.is_empty() {
+        return default().into_iter().filter(|wave| !wave.is_empty()).collect();
+    }
+    let named = |region: &RegionName| order.iter().flatten().any(|name| name == region.as_str());
+    let rest: Vec<RegionName> = regions.iter().filter(|r| !named(r)).cloned().collect();
+    let mut left = Some(rest);
+    let mut seen: Vec<RegionName> = Vec::new();
+    let mut waves: Vec<Vec<RegionName>> = Vec::new();
+    for names in order {
+        let mut wave: Vec<RegionName> = Vec::new();
+        for name in names {
+            if name == "*" {
+                wave.extend(left.take().unwrap_or_default());
+            } else if let Some(region) = regions.iter().find(|r| r.as_str() == name)
+                && !seen.contains(region)
+            {
+                seen.push(region.clone());
+                wave.push(region.clone());
+            }
+        }
+        waves.push(wave);
+    }
+    waves.push(left.unwrap_or_default());
+    waves.into_iter().filter(|wave| !wave.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn region(name: &str) -> RegionName {
+        name.parse().unwrap()
+    }
+
+    fn fleet(sizes: &[(&str, usize)]) -> Fleet {
+        let regions: Vec<RegionName> = sizes.iter().map(|(name, _)| region(name)).collect();
+        let spread = |n: usize| (0..n).map(|i| (i * 9973 % 10_000) as u32).collect();
+        Fleet {
+            waves: waves(&[], &regions),
+            buckets: sizes.iter().map(|(name, n)| (region(name), spread(*n))).collect(),
+            everywhere: true,
+        }
+    }
+
+    fn check(wish: Wish, sizes: &[(&str, usize)], expected: &[(&str, usize, u32)]) {
+        let fleet = fleet(sizes);
+        let made = plan(wish, &fleet);
+        let seen: Vec<(&str, usize, u32)> = made
+            .steps
+            .iter()
+            .map(|step| (step.name.as_str(), fleet.admitted(&step.admit), step.bake_s))
+            .collect();
+        assert_eq!(seen, expected);
+    }
+
+    const STANDARD: Wish = Wish { plan: PlanName::Standard, first: false, bake_s: None };
+
+    #[test]
+    fn a_canary_is_one_host_in_a_tiny_fleet() {
+        let expected = [
+            ("canary eu", 1, 300),
+            ("eu 100%", 4, 600),
+            ("us 10%", 5, 0),
+            ("us 50%", 6, 0),
+            ("us 100%", 8, 300),
+        ];
+        check(STANDARD, &[("eu", 4), ("us", 4)], &expected);
+    }
+
+    #[test]
+    fn a_canary_is_a_hundredth_of_a_large_region_and_at_most_fifty() {
+        let large = fleet(&[("eu", 3000), ("us", 3000)]);
+        assert_eq!(large.admitted(&plan(STANDARD, &large).steps[0].admit), 30);
+        let vast = fleet(&[("eu", 9000)]);
+        assert_eq!(vast.admitted(&plan(STANDARD, &vast).steps[0].admit), 50);
+    }
+
+    #[test]
+    fn steps_without_hosts_are_left_out() {
+        check(STANDARD, &[("eu", 1)], &[("canary eu", 1, 300)]);
+        check(STANDARD, &[("eu", 0), ("us", 1)], &[("canary us", 1, 300)]);
+        check(STANDARD, &[("eu", 0)], &[("all hosts", 0, 0)]);
+        check(STANDARD, &[], &[("all hosts", 0, 0)]);
+    }
+
+    #[test]
+    fn a_first_deploy_has_few_early_hosts_and_one_bake() {
+        let first = Wish { first: true, ..STANDARD };
+        check(first, &[("eu", 4), ("us", 4)], &[("first hosts", 1, 60), ("all hosts", 8, 0)]);
+    }
+
+    #[test]
+    fn bakes_can_be_set_and_all_at_once_has_none_of_its_own() {
+        let quick = Wish { bake_s: Some(3), ..STANDARD };
+        check(quick, &[("eu", 4)], &[("canary eu", 1, 3), ("eu 100%", 4, 3)]);
+        let at_once = Wish { plan: PlanName::AllAtOnce, ..STANDARD };
+        check(at_once, &[("eu", 4), ("us", 4)], &[("all hosts", 8, 0)]);
+    }
+
+    #[test]
+    fn waves_follow_the_app_and_end_with_all_others() {
+        let regions = ["ap", "eu", "us"].map(region);
+        let order = vec![vec!["us".into()], vec!["*".into()], vec!["eu".into()]];
+        assert_eq!(
+            waves(&order, &regions),
+            [vec![region("us")], vec![region("ap")], vec![region("eu")]]
+        );
+        assert_eq!(waves(&[], &regions), [vec![region("ap")], vec![region("eu"), region("us")]]);
+        assert_eq!(
+            waves(&[vec!["eu".into()]], &regions),
+            [vec![region("eu")], vec![region("ap"), region("us")]]
+        );
+    }
+
+    #[test]
+    fn a_spare_host_is_known_when_the_canary_is_one() {
+        let fleet = fleet(&[("eu", 4), ("us", 4)]);
+        let (place, threshold) = plan(STANDARD, &fleet).spare.unwrap();
+        assert_eq!(place, region("eu"));
+        let admit = BTreeMap::from([("eu".to_owned(), threshold)]);
+        assert_eq!(fleet.admitted(&admit), 2);
+    }
+}

@@ -1,0 +1,341 @@
+//! The invariants of orchestration 6.14, checked at every tick of a little fleet.
+
+mod world;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
+use proptest::test_runner::TestCaseError;
+
+use crate::model::fleet::Tally;
+use crate::model::goal::{Goal, GoalVersion, HostView, Target};
+use crate::model::id::{RegionName, ReleaseNo};
+use crate::model::rollout::{PlanName, RolloutKind, RolloutState, Stable, Stage};
+use crate::model::selector::{Labels, Selector};
+use crate::model::time::UnixMillis;
+use crate::rules::rollout::command::Command;
+use crate::rules::rollout::simulation::world::{Weather, World, artifact, target};
+use crate::rules::rollout::{Action, Admission, Rollout};
+
+fn deploy(base: Option<Target>, bake_s: u32) -> Admission {
+    Admission {
+        app: "api".parse().unwrap(),
+        env: "prod".parse().unwrap(),
+        release: ReleaseNo(2),
+        kind: RolloutKind::Deploy,
+        plan: PlanName::Standard,
+        regions: vec![],
+        hosts: Selector::default(),
+        bake_s: Some(bake_s),
+        stable: Stable { base, region_base: BTreeMap::new() },
+        tolerate: vec![],
+        start_by: UnixMillis(i64::MAX),
+    }
+}
+
+/// Versions only grow, and `admit` never shrinks within a generation.
+fn check_documents(goals: &[Goal], regions: &[RegionName]) -> Result<(), TestCaseError> {
+    let stranger: RegionName = "unheard-of".parse().unwrap();
+    for pair in goals.windows(2) {
+        prop_assert!(pair[1].version > pair[0].version);
+        if pair[0].version.generation != pair[1].version.generation {
+            continue;
+        }
+        for region in regions.iter().chain([&stranger]) {
+            let of = |goal: &Goal| {
+                goal.admit.get(region.as_str()).or(goal.admit.get("*")).copied().unwrap_or(0)
+            };
+            prop_assert!(of(&pair[1]) >= of(&pair[0]), "{region} shrank");
+        }
+    }
+    Ok(())
+}
+
+fn run(world: &mut World, ticks: usize) -> Result<(), TestCaseError> {
+    world.begin();
+    let reachable = world.reachable();
+    let allowed = (reachable.len() / 10).clamp(1, 50) + 1;
+    for _ in 0..ticks {
+        let first = world.rollout.step == 0
+            && world.rollout.steps.len() > 1
+            && world.rollout.state == RolloutState::Running;
+        if first {
+            let exposed = world.exposed(&reachable);
+            prop_assert!(exposed <= allowed, "{exposed} exposed, {allowed} allowed");
+        }
+        if !world.is_open() {
+            break;
+        }
+        prop_assert!(world.rollout.due_at.is_some(), "no due time in {:?}", world.rollout.state);
+        world.tick();
+        let mut again = world.rollout.clone();
+        let repeated = again.step(world.now, &world.facts);
+        prop_assert!(
+            repeated.is_empty()
+                || again.step != world.rollout.step
+                || again.stage != world.rollout.stage
+                || again.state != world.rollout.state,
+        );
+    }
+    check_documents(&world.goals, &world.regions)
+}
+
+proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 192, ..Default::default() })]
+
+    #[test]
+    fn a_rollout_ends_and_a_revert_leaves_no_host_behind(
+        seed in any::<u64>(),
+        sizes in prop::collection::vec(0usize..14, 1..4),
+        broken in prop::sample::select(vec![0u64, 0, 30, 100]),
+        sick in prop::sample::select(vec![0u64, 0, 20]),
+        away in prop::sample::select(vec![0u64, 0, 10, 40]),
+        late in prop::sample::select(vec![0u64, 30, 80]),
+        based in any::<bool>(),
+    ) {
+        let weather = Weather { broken, sick, away, churn: 0, late };
+        let base = based.then(|| target(1));
+        let mut world = World::new(seed, &sizes, weather, deploy(base, 20));
+        run(&mut world, 20_000)?;
+        prop_assert!(!world.is_open(), "still {:?}", world.rollout.state);
+        match world.rollout.state {
+            RolloutState::Reverted => {
+                prop_assert!(based && world.bad);
+                for host in world.hosts.iter().filter(|host| host.reachable) {
+                    prop_assert_eq!(host.running, Some(artifact(1)), "{} was left", host.id);
+                }
+            }
+            RolloutState::Succeeded => {
+                for host in world.hosts.iter().filter(|host| host.reachable) {
+                    prop_assert_eq!(host.running, Some(artifact(2)), "{} was left", host.id);
+                }
+            }
+            RolloutState::Failed => prop_assert!(world.bad),
+            RolloutState::Paused => {}
+            other => prop_assert!(false, "ended {other:?}"),
+        }
+        prop_assert!(!world.rollout.reason.is_empty());
+        if broken == 0 && sick == 0 && away == 0 {
+            prop_assert_eq!(world.rollout.state, RolloutState::Succeeded);
+        }
+        if broken == 100 && sick == 0 && away == 0 && sizes.iter().sum::<usize>() > 0 {
+            let expected = if based { RolloutState::Reverted } else { RolloutState::Failed };
+            prop_assert_eq!(world.rollout.state, expected);
+        }
+    }
+
+    #[test]
+    fn unreachable_and_sick_hosts_never_revert_a_release(
+        seed in any::<u64>(),
+        sizes in prop::collection::vec(0usize..14, 1..4),
+        sick in 0u64..60,
+        away in 0u64..100,
+        churn in 0u64..10,
+        late in 0u64..80,
+    ) {
+        let weather = Weather { broken: 0, sick, away, churn, late };
+        let mut world = World::new(seed, &sizes, weather, deploy(Some(target(1)), 20));
+        run(&mut world, 20_000)?;
+        prop_assert!(!world.bad);
+        prop_assert!(
+            matches!(world.rollout.state, RolloutState::Succeeded | RolloutState::Paused),
+            "{:?}: {}", world.rollout.state, world.rollout.reason
+        );
+    }
+
+    #[test]
+    fn the_clock_alone_ends_every_state_but_paused(
+        seed in any::<u64>(),
+        sizes in prop::collection::vec(0usize..14, 1..4),
+        broken in prop::sample::select(vec![0u64, 30, 100]),
+        freeze_after in 0usize..40,
+        kind in prop::sample::select(vec![RolloutKind::Deploy, RolloutKind::Rollback]),
+        silent in any::<bool>(),
+    ) {
+        let weather = Weather { broken, sick: 5, away: 5, churn: 2, late: 50 };
+        let admission = Admission { kind, ..deploy(Some(target(1)), 20) };
+        let mut world = World::new(seed, &sizes, weather, admission);
+        run(&mut world, freeze_after)?;
+        for region in world.facts.regions.values_mut() {
+            region.silent |= silent;
+        }
+        // Every step's cap and bake, and the revert's.
+        let bound = (world.rollout.steps.len() as u32 + 1) * Duration::from_secs(64 * 60);
+        let until = world.now + bound;
+        while world.is_open() && world.now < until {
+            world.now = world.now + Duration::from_secs(10);
+            let actions = world.rollout.step(world.now, &world.facts);
+            world.follow(actions);
+        }
+        prop_assert!(!world.is_open(), "still {:?}", world.rollout);
+        check_documents(&world.goals, &world.regions)?;
+    }
+
+    #[test]
+    fn a_rollback_takes_every_reachable_host_back_and_never_reverts(
+        seed in any::<u64>(),
+        sizes in prop::collection::vec(1usize..14, 1..4),
+        late in 0u64..80,
+        away in prop::sample::select(vec![0u64, 30]),
+    ) {
+        let weather = Weather { broken: 0, sick: 0, away, churn: 0, late };
+        let admission = Admission { kind: RolloutKind::Rollback, ..deploy(Some(target(1)), 20) };
+        let mut world = World::new(seed, &sizes, weather, admission);
+        run(&mut world, 2_000)?;
+        prop_assert_eq!(world.rollout.steps.len(), 1);
+        if world.hosts.iter().any(|host| host.reachable) {
+            prop_assert_eq!(world.rollout.state, RolloutState::Succeeded);
+        } else {
+            prop_assert_eq!(world.rollout.state, RolloutState::Failed);
+        }
+        for host in world.hosts.iter().filter(|host| host.reachable) {
+            prop_assert_eq!(host.running, Some(artifact(2)));
+        }
+    }
+
+    #[test]
+    fn a_cancel_at_any_time_takes_hosts_back(
+        seed in any::<u64>(),
+        sizes in prop::collection::vec(1usize..14, 1..4),
+        after in 0usize..30,
+        late in 0u64..60,
+    ) {
+        let weather = Weather { broken: 0, sick: 0, away: 0, churn: 0, late };
+        let mut world = World::new(seed, &sizes, weather, deploy(Some(target(1)), 10));
+        run(&mut world, after)?;
+        let command = Command::Cancel { keep: false, why: "canceled by ann".into() };
+        let canceled = world.rollout.command(world.now, command, &world.facts);
+        let Ok(actions) = canceled else { return Ok(()) };
+        world.follow(actions);
+        while world.is_open() {
+            world.tick();
+        }
+        prop_assert_eq!(world.rollout.state, RolloutState::Canceled);
+        for host in &world.hosts {
+            prop_assert_eq!(host.running, Some(artifact(1)));
+        }
+        check_documents(&world.goals, &world.regions)?;
+    }
+
+    #[test]
+    fn the_same_document_and_host_want_the_same_release_after_a_trip(
+        seed in any::<u64>(),
+        size in 1usize..14,
+    ) {
+        let weather = Weather { broken: 0, sick: 0, away: 0, churn: 0, late: 0 };
+        let mut world = World::new(seed, &[size], weather, deploy(Some(target(1)), 10));
+        world.begin();
+        let goal = world.goal.clone().unwrap();
+        let copy: Goal = serde_json::from_str(&serde_json::to_string(&goal).unwrap()).unwrap();
+        let labels = Labels::new();
+        for host in &world.hosts {
+            let view = HostView {
+                host: &host.id, region: &host.region, labels: &labels, running: host.running,
+            };
+            prop_assert_eq!(goal.desired(&view), copy.desired(&view));
+        }
+        let row = serde_json::to_string(&world.rollout).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Rollout>(&row).unwrap(), world.rollout);
+    }
+}
+
+fn calm(sizes: &[usize], broken: u64) -> World {
+    let weather = Weather { broken, sick: 0, away: 0, churn: 0, late: 0 };
+    World::new(5, sizes, weather, deploy(Some(target(1)), 20))
+}
+
+#[test]
+fn a_bad_release_is_reverted_after_two_hosts_and_no_more() {
+    let mut world = calm(&[4, 4], 100);
+    let reachable = world.reachable();
+    world.begin();
+    assert_eq!(world.exposed(&reachable), 1);
+    let mut most = 0;
+    while world.is_open() {
+        if !world.rollout.went_back {
+            most = most.max(world.exposed(&reachable));
+        }
+        world.tick();
+    }
+    assert_eq!((most, world.rollout.state), (2, RolloutState::Reverted));
+    assert!(world.rollout.reason.contains("hosts are back on r1"), "{}", world.rollout.reason);
+}
+
+#[test]
+fn one_sick_host_pauses_and_a_promotion_accepts_it() {
+    let mut world = calm(&[4], 0);
+    world.begin();
+    while world.rollout.step == 0 {
+        world.tick();
+    }
+    world.tick();
+    let region = world.regions[0].clone();
+    let facts = world.facts.regions.get_mut(&region).unwrap();
+    facts.tally.version = world.rollout.version.unwrap();
+    (facts.tally.admitted, facts.tally.healthy, facts.tally.failed) = (4, 3, 1);
+    let facts = world.facts.clone();
+    let actions = world.rollout.step(world.now, &facts);
+    assert!(matches!(actions[..], [Action::Tell { kind: "rollout.paused", .. }]), "{actions:?}");
+    let promoted = world.rollout.command(world.now, Command::Promote { full: false }, &facts);
+    assert!(promoted.is_ok());
+    assert_eq!(world.rollout.state, RolloutState::Succeeded);
+    assert!(world.rollout.reason.contains("3 of 4 hosts on r2, 1 failed"));
+}
+
+#[test]
+fn older_counts_never_pass_a_step() {
+    let mut world = calm(&[4], 0);
+    world.begin();
+    let region = world.regions[0].clone();
+    let old = Tally {
+        version: GoalVersion { epoch: 1, generation: 3, step: 9 },
+        hosts: 4,
+        admitted: 4,
+        healthy: 4,
+        failed: 4,
+        ..Tally::default()
+    };
+    world.facts.regions.get_mut(&region).unwrap().tally = old;
+    assert!(world.rollout.step(world.now, &world.facts.clone()).is_empty());
+    assert_eq!(world.rollout.stage, Stage::Converging);
+}
+
+#[test]
+fn an_env_without_hosts_succeeds_and_says_so() {
+    let mut world = calm(&[], 0);
+    world.begin();
+    world.tick();
+    assert_eq!(world.rollout.state, RolloutState::Succeeded);
+    assert!(world.rollout.reason.contains("no hosts yet"));
+}
+
+#[test]
+fn a_region_without_reachable_hosts_is_skipped_with_a_note() {
+    let mut world = calm(&[4, 4], 0);
+    for host in world.hosts.iter_mut().filter(|host| host.region.as_str() == "r1") {
+        host.reachable = false;
+    }
+    world.observe();
+    world.begin();
+    while world.is_open() {
+        world.tick();
+    }
+    assert_eq!(world.rollout.state, RolloutState::Succeeded);
+    assert!(world.rollout.reason.contains("r1 was skipped"), "{}", world.rollout.reason);
+}
+
+#[test]
+fn a_rollout_of_some_regions_leaves_the_others_alone() {
+    let mut world = calm(&[4, 4], 0);
+    world.rollout.regions = vec![world.regions[1].clone()];
+    world.begin();
+    while world.is_open() {
+        world.tick();
+    }
+    assert_eq!(world.rollout.state, RolloutState::Succeeded);
+    for host in &world.hosts {
+        let expected = if host.region == world.regions[1] { 2 } else { 1 };
+        assert_eq!(host.running, Some(artifact(expected)), "{}", host.id);
+    }
+}

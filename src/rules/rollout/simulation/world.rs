@@ -1,0 +1,283 @@
+//! A little fleet that the rules steer: hosts fail, vanish and report late.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::model::digest::{ArtifactId, Digest};
+use crate::model::fleet::Tally;
+use crate::model::goal::{Goal, GoalVersion, HostView, Target, bucket};
+use crate::model::id::{HostId, RegionName, ReleaseNo};
+use crate::model::rng::Rng;
+use crate::model::rollout::RolloutState;
+use crate::model::selector::Labels;
+use crate::model::time::UnixMillis;
+use crate::rules::rollout::plan::{Fleet, waves};
+use crate::rules::rollout::{Action, Admission, Facts, RegionFacts, Rollout};
+
+pub(super) const TICK: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Health {
+    Healthy,
+    ReleaseFault,
+    HostFault,
+    TransportFault,
+}
+
+pub(super) struct Host {
+    pub(super) id: HostId,
+    pub(super) region: RegionName,
+    pub(super) reachable: bool,
+    pub(super) running: Option<ArtifactId>,
+    pub(super) health: Health,
+    /// The goal that `health` was found under.
+    pub(super) version: GoalVersion,
+    pub(super) retry: u32,
+}
+
+/// What the fleet is like, in percent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Weather {
+    /// Hosts on which the new release fails.
+    pub(super) broken: u64,
+    /// Hosts that fail by themselves, per attempt.
+    pub(super) sick: u64,
+    /// Hosts that are away from the start.
+    pub(super) away: u64,
+    /// Hosts that come or go, per tick.
+    pub(super) churn: u64,
+    /// Reports and goals that come a tick late.
+    pub(super) late: u64,
+}
+
+pub(super) struct World {
+    pub(super) rng: Rng,
+    pub(super) now: UnixMillis,
+    pub(super) weather: Weather,
+    pub(super) hosts: Vec<Host>,
+    pub(super) regions: Vec<RegionName>,
+    /// The goal that each region mirrors.
+    pub(super) mirrored: BTreeMap<RegionName, Goal>,
+    pub(super) facts: Facts,
+    pub(super) rollout: Rollout,
+    pub(super) goal: Option<Goal>,
+    pub(super) goals: Vec<Goal>,
+    pub(super) generation: u64,
+    pub(super) bad: bool,
+}
+
+pub(super) fn artifact(n: u64) -> ArtifactId {
+    Digest::of(&n.to_be_bytes())
+}
+
+pub(super) fn target(n: u64) -> Target {
+    Target { release: ReleaseNo(n), artifact: artifact(n) }
+}
+
+impl World {
+    pub(super) fn new(seed: u64, sizes: &[usize], weather: Weather, admission: Admission) -> Self {
+        let mut rng = Rng::new(seed);
+        let regions: Vec<RegionName> =
+            (0..sizes.len()).map(|n| format!("r{n}").parse().unwrap()).collect();
+        let running = admission.stable.base.map(|base| base.artifact);
+        let mut hosts = Vec::new();
+        for (region, size) in regions.iter().zip(sizes) {
+            for n in 0..*size {
+                hosts.push(Host {
+                    id: format!("{region}-{n}-{seed}").parse().unwrap(),
+                    region: region.clone(),
+                    reachable: rng.below(100) >= weather.away,
+                    running,
+                    health: Health::Healthy,
+                    version: GoalVersion::default(),
+                    retry: 0,
+                });
+            }
+        }
+        let now = UnixMillis(1_000_000);
+        let mut world = Self {
+            rng,
+            now,
+            weather,
+            hosts,
+            regions,
+            mirrored: BTreeMap::new(),
+            facts: Facts::default(),
+            rollout: Rollout::admitted(now, admission),
+            goal: None,
+            goals: vec![],
+            generation: 7,
+            bad: false,
+        };
+        // The coordinator knows every host when the rollout is asked for.
+        world.weather.late = 0;
+        world.observe();
+        world.weather = weather;
+        world
+    }
+
+    pub(super) fn fresh(&self) -> GoalVersion {
+        GoalVersion { epoch: 1, generation: self.generation + 1, step: 1 }
+    }
+
+    pub(super) fn begin(&mut self) {
+        let fresh = self.fresh();
+        let fleet = self.fleet(fresh);
+        let actions = self.rollout.begin(self.now, artifact(2), fresh, &fleet);
+        self.follow(actions);
+    }
+
+    pub(super) fn fleet(&self, fresh: GoalVersion) -> Fleet {
+        let salt = fresh.generation.to_string();
+        let mut buckets: BTreeMap<RegionName, Vec<u32>> = BTreeMap::new();
+        for host in self.hosts.iter().filter(|host| host.reachable) {
+            let drawn = bucket(&salt, &self.rollout.app, &host.id);
+            buckets.entry(host.region.clone()).or_default().push(drawn);
+        }
+        let covered: Vec<RegionName> =
+            self.regions.iter().filter(|r| self.rollout.covers(r)).cloned().collect();
+        let everywhere = self.rollout.regions.is_empty();
+        Fleet { waves: waves(&[], &covered), buckets, everywhere }
+    }
+
+    pub(super) fn follow(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Publish => {
+                    let goal = self.rollout.document(self.now).unwrap();
+                    self.generation = self.generation.max(goal.version.generation);
+                    self.goals.push(goal.clone());
+                    self.goal = Some(goal);
+                }
+                Action::MarkBad => self.bad = true,
+                Action::Settle(_) | Action::Tell { .. } => {}
+            }
+        }
+        self.facts.fresh = self.fresh();
+    }
+
+    /// Five seconds in the life of the fleet.
+    pub(super) fn tick(&mut self) {
+        self.now = self.now + TICK;
+        for n in 0..self.hosts.len() {
+            if self.rng.below(100) < self.weather.churn {
+                self.hosts[n].reachable ^= true;
+            }
+        }
+        for region in self.regions.clone() {
+            let late = self.rng.below(100) < self.weather.late;
+            if let (Some(goal), false) = (&self.goal, late) {
+                self.mirrored.insert(region.clone(), goal.clone());
+            }
+            self.act(&region);
+        }
+        self.observe();
+        let actions = self.rollout.step(self.now, &self.facts);
+        self.follow(actions);
+    }
+
+    pub(super) fn act(&mut self, region: &RegionName) {
+        let Some(goal) = self.mirrored.get(region).cloned() else { return };
+        let labels = Labels::new();
+        for host in self.hosts.iter_mut().filter(|host| host.region == *region && host.reachable) {
+            if self.rng.below(100) < self.weather.late {
+                continue;
+            }
+            let view = HostView { host: &host.id, region, labels: &labels, running: host.running };
+            let desired = goal.desired(&view).map(|target| target.artifact);
+            let failed_here = host.health == Health::ReleaseFault
+                && host.version.generation == goal.version.generation
+                && host.retry == goal.retry;
+            host.version = goal.version;
+            if desired.is_none() || desired == host.running {
+                if !failed_here {
+                    host.health = Health::Healthy;
+                }
+                continue;
+            }
+            if failed_here && desired == Some(goal.next.artifact) {
+                continue;
+            }
+            host.retry = goal.retry;
+            let draw = self.rng.below(100);
+            let broken =
+                u64::from(bucket("broken", &goal.app, &host.id)) < self.weather.broken * 100;
+            if desired == Some(artifact(2)) && broken {
+                host.health = Health::ReleaseFault;
+            } else if draw < self.weather.sick {
+                host.health =
+                    if draw.is_multiple_of(2) { Health::HostFault } else { Health::TransportFault };
+            } else {
+                host.running = desired;
+                host.health = Health::Healthy;
+            }
+        }
+    }
+
+    pub(super) fn observe(&mut self) {
+        self.facts.fresh = self.fresh();
+        for region in self.regions.clone() {
+            if self.rng.below(100) < self.weather.late {
+                continue;
+            }
+            let here = self.hosts.iter().filter(|host| host.region == region);
+            let known = here.clone().count() as u32;
+            let reachable = here.filter(|host| host.reachable).count() as u32;
+            let tally = self.mirrored.get(&region).map(|goal| self.tally(goal, &region));
+            let tally = tally.unwrap_or_default();
+            let facts = RegionFacts { tally, silent: false, known, reachable };
+            self.facts.regions.insert(region, facts);
+        }
+    }
+
+    pub(super) fn tally(&self, goal: &Goal, region: &RegionName) -> Tally {
+        let labels = Labels::new();
+        let mut tally = Tally { version: goal.version, ..Tally::default() };
+        for host in self.hosts.iter().filter(|host| host.region == *region) {
+            let view = HostView { host: &host.id, region, labels: &labels, running: host.running };
+            let admitted = goal.admits(&view);
+            let current = host.version.generation == goal.version.generation;
+            let on_next = host.running == Some(goal.next.artifact);
+            let desired = goal.desired(&view).map(|target| target.artifact);
+            tally.hosts += 1;
+            tally.admitted += u32::from(admitted);
+            if !host.reachable {
+                tally.unreachable += 1;
+                tally.admitted_unreachable += u32::from(admitted);
+                continue;
+            }
+            let healthy = host.health == Health::Healthy && current;
+            tally.healthy += u32::from(admitted && on_next && healthy);
+            tally.settled += u32::from(healthy && desired.is_none_or(|d| Some(d) == host.running));
+            if current && admitted {
+                tally.failed += u32::from(host.health == Health::ReleaseFault);
+                tally.host_faults += u32::from(host.health == Health::HostFault);
+                tally.transport_faults += u32::from(host.health == Health::TransportFault);
+            }
+        }
+        tally
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        !self.rollout.state.is_final() && self.rollout.state != RolloutState::Paused
+    }
+
+    /// Hosts that the newest document admits, away or not.
+    pub(super) fn exposed(&self, reachable: &[HostId]) -> usize {
+        let (goal, labels) = (self.goal.as_ref().unwrap(), Labels::new());
+        let admitted = |host: &&Host| {
+            let view = HostView {
+                host: &host.id,
+                region: &host.region,
+                labels: &labels,
+                running: host.running,
+            };
+            reachable.contains(&host.id) && goal.admits(&view)
+        };
+        self.hosts.iter().filter(admitted).count()
+    }
+
+    pub(super) fn reachable(&self) -> Vec<HostId> {
+        self.hosts.iter().filter(|host| host.reachable).map(|host| host.id.clone()).collect()
+    }
+}

@@ -1,0 +1,139 @@
+//! What a rollout waits for, and how it ended: always one true sentence.
+
+use crate::model::id::RegionName;
+use crate::model::rollout::{RolloutKind, RolloutState, Stage};
+use crate::model::time::UnixMillis;
+use crate::rules::rollout::{Facts, RegionFacts, Rollout};
+
+/// Hosts of the regions that the present step admits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Count {
+    admitted: u32,
+    healthy: u32,
+    failed: u32,
+    unreachable: u32,
+    /// Regions that have not said anything under this goal.
+    mute: u32,
+}
+
+/// What it waits for now, or why it ended.
+#[must_use]
+pub fn waiting_on(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> String {
+    let left = |what: &str| match rollout.due_at {
+        Some(due) => format!("{what} {}", span(due.since(now).as_secs())),
+        None => String::new(),
+    };
+    match (rollout.state, rollout.stage) {
+        (RolloutState::Pending, _) => {
+            format!("its build to be replicated; {}", left("expires in"))
+        }
+        (RolloutState::Running, Stage::Baking) => {
+            format!("{}; {}", left("bake ends in"), count(rollout, facts).hosts_on(rollout))
+        }
+        (RolloutState::Running, _) if rollout.kind == RolloutKind::Deploy => {
+            count(rollout, facts).sentence(rollout)
+        }
+        (RolloutState::Running | RolloutState::Reverting, _) => {
+            let way = rollout.way(facts);
+            let back = format!("{} of {} hosts are back", way.settled, way.reachable);
+            if rollout.state == RolloutState::Reverting {
+                format!("{back}; reverts because {}", rollout.reason)
+            } else {
+                back
+            }
+        }
+        (RolloutState::Paused, _) => format!("a person: {}", rollout.reason),
+        _ => rollout.reason.clone(),
+    }
+}
+
+/// How a rollout that succeeded ended.
+#[must_use]
+pub(crate) fn outcome(rollout: &Rollout, facts: &Facts) -> String {
+    let part = facts.regions.iter().filter(|(name, _)| rollout.covers(name));
+    if part.clone().all(|(_, region)| region.hosts() == 0) {
+        return "no hosts yet; hosts take it when they come".into();
+    }
+    let mut text = count(rollout, facts).hosts_on(rollout);
+    for region in &rollout.skipped {
+        let dark = facts.regions.get(region).is_some_and(|facts| {
+            rollout.version.is_some_and(|version| facts.reachable(version) == 0)
+        });
+        if dark {
+            text.push_str(&format!("; {region} was skipped: no host there could be reached"));
+        }
+    }
+    if !rollout.regions.is_empty() {
+        text.push_str("; other regions keep what they run (mixed on purpose)");
+    }
+    text
+}
+
+/// "the fleet is back on r1".
+#[must_use]
+pub(crate) fn went_back_to(rollout: &Rollout) -> String {
+    let base = rollout
+        .exposed()
+        .iter()
+        .find_map(|region| rollout.stable.of(region))
+        .or(rollout.stable.base);
+    match base {
+        Some(target) => format!("hosts are back on {}", target.release),
+        None => "hosts are back on what they ran".into(),
+    }
+}
+
+fn count(rollout: &Rollout, facts: &Facts) -> Count {
+    let mut sum = Count::default();
+    let Some(version) = rollout.version else { return sum };
+    let takes_part = |name: &RegionName, region: &RegionFacts| {
+        let admits = rollout.step_now().is_some_and(|step| step.admits(name) > 0);
+        admits && rollout.covers(name) && region.hosts() > 0
+    };
+    for (_, region) in facts.regions.iter().filter(|(name, region)| takes_part(name, region)) {
+        let tally = &region.tally;
+        if !region.speaks_of(version) || tally.version.step < version.step {
+            sum.mute += 1;
+            continue;
+        }
+        sum.admitted += tally.admitted;
+        sum.healthy += tally.healthy;
+        sum.failed += tally.failed + tally.host_faults + tally.transport_faults;
+        sum.unreachable += tally.admitted_unreachable;
+    }
+    sum
+}
+
+impl Count {
+    fn hosts_on(self, rollout: &Rollout) -> String {
+        let noun = if self.admitted == 1 { "host" } else { "hosts" };
+        let mut text =
+            format!("{} of {} {noun} on {}", self.healthy, self.admitted, rollout.release);
+        if self.failed > 0 {
+            text.push_str(&format!(", {} failed", self.failed));
+        }
+        if self.unreachable > 0 {
+            text.push_str(&format!(", {} unreachable", self.unreachable));
+        }
+        text
+    }
+
+    fn sentence(self, rollout: &Rollout) -> String {
+        if self.admitted == 0 && self.mute > 0 {
+            let noun = if self.mute == 1 { "region" } else { "regions" };
+            return format!("{} {noun} to take the goal", self.mute);
+        }
+        let left = self
+            .admitted
+            .saturating_sub(self.healthy)
+            .saturating_sub(self.failed)
+            .saturating_sub(self.unreachable);
+        let hosts = self.hosts_on(rollout);
+        if left == 0 { hosts } else { format!("{hosts}; waiting for {left}") }
+    }
+}
+
+/// "20 s", "4 min".
+fn span(seconds: u64) -> String {
+    if seconds < 120 { format!("{seconds} s") } else { format!("{} min", seconds / 60) }
+}
