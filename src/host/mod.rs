@@ -1,4 +1,7 @@
 //! The operating system: everything that a role asks of the machine it runs on.
 
 pub mod clock;
+pub mod exec;
 pub mod fs;
+pub mod git;
+pub mod sandbox;

@@ -52,7 +52,7 @@ fn default_limit() -> u32 {
 
 /// How a host runs and probes what it was given. All commands are given to
 /// `sh -c` in the release's folder.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RunSpec {
     /// Whether `start` stays (a service) or ends (a one-shot hook).
@@ -129,11 +129,25 @@ impl Recipe {
     }
 }
 
+impl Default for RunSpec {
+    fn default() -> Self {
+        Self {
+            kind: RunKind::default(),
+            start: None,
+            stop: None,
+            probe: None,
+            min_healthy_s: MIN_HEALTHY_S,
+            deadline_s: PROBE_DEADLINE_S,
+            env: BTreeMap::new(),
+        }
+    }
+}
+
 impl RunSpec {
     /// A spec with the documented defaults and nothing to start.
     #[must_use]
     pub fn with_defaults() -> Self {
-        Self { min_healthy_s: MIN_HEALTHY_S, deadline_s: PROBE_DEADLINE_S, ..Self::default() }
+        Self::default()
     }
 
     /// Checks every bound.

@@ -1,1 +1,9 @@
-//! The worker: claims jobs, builds, packs, publishes.
+//! The worker: claims a job, builds it in a sandbox, packs and publishes what it made.
+//!
+//! One file per step of an attempt, in this order: `claim`, `lease` (beside all
+//! others), `checkout`, `recipe`, `build` (with `log`), `walk` and `pack`,
+//! `publish`; `attempt` strings them together and `run` starts it all.
+
+pub mod checkout;
+pub mod failure;
+pub mod recipe;

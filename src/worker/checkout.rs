@@ -1,0 +1,402 @@
+//! From a claim to a clean checkout: fetches, decides whether the commit may be
+//! built, and checks it out.
+//!
+//! One bare mirror per repository URL, shared by all slots under a file lock.
+//! The trunk is fetched first and whole: the question "is it merged?" has a
+//! wrong answer in a shallow clone, and that a commit can be fetched by id
+//! proves nothing (servers hand out commits that no branch contains). A mirror
+//! that is broken, as a killed fetch may leave it, is made anew once.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::host::git::{self, CommitFacts, Git, GitError};
+use crate::model::commit::CommitId;
+use crate::model::digest::Digest;
+use crate::worker::failure::Failure;
+use crate::worker::recipe::{RECIPE_BYTES_MAX, RECIPE_FILE};
+
+/// How many of a repository's branches a refusal names.
+const BRANCHES_NAMED: usize = 10;
+/// How often a slot asks for a lock that another holds.
+const LOCK_POLL: Duration = Duration::from_millis(100);
+
+/// What is to be checked out.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Where to fetch from.
+    pub repo: &'a str,
+    /// The branch that the commit must be on.
+    pub trunk: &'a str,
+    /// The commit.
+    pub commit: &'a CommitId,
+    /// Whether it may be off the trunk.
+    pub allow_unmerged: bool,
+}
+
+/// A commit, checked out.
+#[derive(Debug)]
+pub struct Source {
+    /// The commit's tree and time.
+    pub facts: CommitFacts,
+    /// Its `deployctl.toml`, if it has one.
+    pub recipe: Option<Vec<u8>>,
+}
+
+/// The mirrors of one worker.
+#[derive(Debug, Clone)]
+pub struct Mirrors {
+    git: Git,
+    folder: PathBuf,
+    lock_wait: Duration,
+}
+
+/// Why a step on a mirror did not work out.
+enum Trouble {
+    /// An answer: nothing that a fresh mirror would change.
+    Answer(Failure),
+    /// Maybe the mirror is broken.
+    Mirror(GitError),
+}
+
+impl From<GitError> for Trouble {
+    fn from(error: GitError) -> Self {
+        Self::Mirror(error)
+    }
+}
+
+impl Mirrors {
+    /// Mirrors under `folder` (made if missing). A slot waits for another's fetch
+    /// at most `lock_wait`.
+    ///
+    /// # Errors
+    /// When the folder can't be made.
+    pub fn open(git: Git, folder: &Path, lock_wait: Duration) -> std::io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        Ok(Self { git, folder: folder.canonicalize()?, lock_wait })
+    }
+
+    /// Checks the wanted commit out at `to`, which must not exist. Cancel-safe: at
+    /// worst a broken mirror is left, which the next call makes anew.
+    ///
+    /// # Errors
+    /// Refused: the commit or the trunk is not there, or the commit is not on the
+    /// trunk. Infra: network, disk, or a lock held too long.
+    pub async fn checkout(&self, wanted: Wanted<'_>, to: &Path) -> Result<Source, Failure> {
+        git::check_url(wanted.repo).map_err(Failure::refused)?;
+        if !git::is_branch_name(wanted.trunk) {
+            return Err(Failure::refused(format!("{:?} is not a branch name", wanted.trunk)));
+        }
+        let name = Digest::of(wanted.repo.as_bytes());
+        let _lock = self.lock(&self.folder.join(format!("{name}.lock"))).await?;
+        let mirror = self.folder.join(format!("{name}.git"));
+        self.check_trunk(wanted).await?;
+        let was_there = mirror.join("HEAD").exists();
+        match self.bring(wanted, &mirror, to).await {
+            Ok(source) => Ok(source),
+            Err(Trouble::Answer(failure)) if !was_there || !is_shallow(&mirror) => Err(failure),
+            Err(Trouble::Mirror(error)) if !was_there => Err(Failure::infra(error)),
+            Err(_) => {
+                tracing::warn!(repo = git::without_credentials(wanted.repo), "mirror made anew");
+                remove(&mirror).and_then(|()| remove(to)).map_err(Failure::infra)?;
+                self.bring(wanted, &mirror, to).await.map_err(|trouble| match trouble {
+                    Trouble::Answer(failure) => failure,
+                    Trouble::Mirror(error) => Failure::infra(error),
+                })
+            }
+        }
+    }
+
+    async fn lock(&self, path: &Path) -> Result<File, Failure> {
+        let broken = |e: std::io::Error| Failure::infra(format!("{}: {e}", path.display()));
+        let file = File::options().create(true).append(true).open(path).map_err(broken)?;
+        let until = tokio::time::Instant::now() + self.lock_wait;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::Error(e)) => return Err(broken(e)),
+                Err(TryLockError::WouldBlock) if tokio::time::Instant::now() > until => {
+                    let waited = self.lock_wait.as_secs();
+                    let why = format!("another build has fetched this repository for {waited} s");
+                    return Err(Failure::infra(why));
+                }
+                Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_POLL).await,
+            }
+        }
+    }
+
+    /// Asks the remote for its branches: tells an unreachable remote from a
+    /// missing branch before anything is fetched.
+    async fn check_trunk(&self, wanted: Wanted<'_>) -> Result<(), Failure> {
+        let repo = git::without_credentials(wanted.repo);
+        let listed = self.git.branches(wanted.repo).await;
+        let branches = listed.map_err(|e| {
+            let reason = format!("{repo} can't be read: {e}");
+            if e.is_refusal() { Failure::refused(reason) } else { Failure::infra(reason) }
+        })?;
+        if branches.iter().any(|branch| branch == wanted.trunk) {
+            return Ok(());
+        }
+        let (trunk, mut there) = (wanted.trunk, branches);
+        let more = there.len().saturating_sub(BRANCHES_NAMED);
+        there.truncate(BRANCHES_NAMED);
+        let there = match (there.join(", "), more) {
+            (none, _) if none.is_empty() => "it has no branches; push one".to_owned(),
+            (names, 0) => format!("its branches are {names}"),
+            (names, more) => format!("its branches are {names} and {more} more"),
+        };
+        Err(Failure::refused(format!("there is no branch {trunk} in {repo}: {there}")))
+    }
+
+    async fn bring(&self, wanted: Wanted<'_>, mirror: &Path, to: &Path) -> Result<Source, Trouble> {
+        let (git, commit) = (&self.git, wanted.commit);
+        if !mirror.join("HEAD").exists() {
+            remove(mirror).map_err(|e| Trouble::Answer(Failure::infra(e)))?;
+            git.init_bare(mirror, commit).await?;
+        }
+        let trunk = format!("refs/remotes/origin/{}", wanted.trunk);
+        let refspec = format!("+refs/heads/{}:{trunk}", wanted.trunk);
+        git.fetch(mirror, wanted.repo, &[&refspec]).await?;
+        if !git.holds(mirror, commit).await? {
+            self.fetch_commit(wanted, mirror).await?;
+        }
+        if !wanted.allow_unmerged && !git.is_on(mirror, commit, &trunk).await? {
+            return Err(Trouble::Answer(not_merged(wanted)));
+        }
+        let facts = git.facts(mirror, commit).await?;
+        let recipe = match git.file(mirror, commit, RECIPE_FILE, RECIPE_BYTES_MAX).await {
+            Err(GitError::Failed { what: "ls-tree", reason }) => {
+                return Err(Trouble::Answer(Failure::refused(reason)));
+            }
+            recipe => recipe?,
+        };
+        git.checkout(mirror, commit, to).await?;
+        Ok(Source { facts, recipe })
+    }
+
+    /// Brings a commit that the trunk does not contain: by id, and from a server
+    /// that gives none by id, with all branches.
+    async fn fetch_commit(&self, wanted: Wanted<'_>, mirror: &Path) -> Result<(), Trouble> {
+        let id = wanted.commit.as_str();
+        if let Err(error) = self.git.fetch(mirror, wanted.repo, &[id]).await {
+            tracing::debug!(%error, "no fetch by id, fetching all branches");
+            let all = "+refs/heads/*:refs/remotes/origin/*";
+            self.git.fetch(mirror, wanted.repo, &[all]).await?;
+        }
+        if self.git.holds(mirror, wanted.commit).await? {
+            return Ok(());
+        }
+        let repo = git::without_credentials(wanted.repo);
+        let push = format!("push it (git push origin {}), then build again", wanted.trunk);
+        Err(Trouble::Answer(Failure::refused(format!("commit {id} is not in {repo}: {push}"))))
+    }
+}
+
+fn not_merged(wanted: Wanted<'_>) -> Failure {
+    let (commit, trunk) = (wanted.commit, wanted.trunk);
+    Failure::refused(format!(
+        "commit {commit} is not on {trunk}: merge it, or build it with --allow-unmerged"
+    ))
+}
+
+/// Whether the mirror's history is cut off, as its source once was.
+fn is_shallow(mirror: &Path) -> bool {
+    std::fs::metadata(mirror.join("shallow")).is_ok_and(|file| file.len() > 0)
+}
+
+/// Removes a folder with all that is in it, though a build took away its own
+/// permissions (the Go module cache is read-only); no error when there is none.
+///
+/// # Errors
+/// When something can't be removed.
+pub fn remove(folder: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {}
+        other => return other,
+    }
+    unlock(folder)?;
+    std::fs::remove_dir_all(folder)
+}
+
+fn unlock(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700))?;
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                open.push(entry.path());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::job::BuildFailure;
+
+    struct Repo {
+        folder: tempfile::TempDir,
+        mirrors: Mirrors,
+    }
+
+    impl Repo {
+        /// `main` has two commits; `side` one more; a third is not pushed.
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let git = Git::open(&folder.path().join("home"), Duration::from_secs(60)).unwrap();
+            let place = folder.path().join("mirrors");
+            let mirrors = Mirrors::open(git, &place, Duration::from_secs(30)).unwrap();
+            let repo = Self { folder, mirrors };
+            repo.sh(
+                "git init -q -b main clone && cd clone && git init -q --bare -b main ../origin.git &&
+                 printf one > a && printf '#!/bin/sh\\n' > tool && chmod +x tool && ln -s a link &&
+                 printf '[build]\\n' > deployctl.toml && git add . && git commit -qm one && git tag v1 &&
+                 printf two > a && git commit -qam two && git push -q --tags ../origin.git main &&
+                 git checkout -q -b side && printf side > a && git commit -qam side &&
+                 git push -q ../origin.git side && printf three > a && git commit -qam three",
+            );
+            repo
+        }
+
+        fn sh(&self, script: &str) -> String {
+            let mut sh = std::process::Command::new("sh");
+            sh.args(["-ec", script]).current_dir(self.folder.path());
+            sh.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+            for who in ["AUTHOR", "COMMITTER"] {
+                sh.env(format!("GIT_{who}_NAME"), "t").env(format!("GIT_{who}_EMAIL"), "t@t");
+                sh.env(format!("GIT_{who}_DATE"), "1700000000 +0000");
+            }
+            let said = sh.output().unwrap();
+            assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+            String::from_utf8(said.stdout).unwrap().trim().to_owned()
+        }
+
+        fn commit(&self, name: &str) -> CommitId {
+            self.sh(&format!("git -C clone rev-parse '{name}^{{commit}}'")).parse().unwrap()
+        }
+
+        fn url(&self) -> String {
+            format!("file://{}/origin.git", self.folder.path().display())
+        }
+
+        fn to(&self) -> PathBuf {
+            self.folder.path().join("checkout")
+        }
+
+        async fn checkout(&self, commit: &CommitId, trunk: &str) -> Result<Source, Failure> {
+            remove(&self.to()).unwrap();
+            let repo = &self.url();
+            let wanted = Wanted { repo, trunk, commit, allow_unmerged: false };
+            self.mirrors.checkout(wanted, &self.to()).await
+        }
+
+        fn mirror(&self) -> PathBuf {
+            let name = Digest::of(self.url().as_bytes());
+            self.folder.path().join("mirrors").join(format!("{name}.git"))
+        }
+    }
+
+    fn refused(result: Result<Source, Failure>, expected: &str) {
+        let failure = result.unwrap_err();
+        assert_eq!(failure.class, BuildFailure::Refused, "{failure}");
+        assert!(failure.reason.contains(expected), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_merged_commit_is_checked_out_with_links_modes_and_history() {
+        use std::os::unix::fs::PermissionsExt;
+        let repo = Repo::new();
+        let old = repo.commit("v1");
+        let source = repo.checkout(&old, "main").await.unwrap();
+        assert_eq!(source.facts.time_s, 1_700_000_000);
+        assert_eq!(source.facts.tree, repo.sh("git -C clone rev-parse 'v1^{tree}'"));
+        assert_eq!(source.recipe.as_deref(), Some(&b"[build]\n"[..]));
+        assert_eq!(std::fs::read_to_string(repo.to().join("a")).unwrap(), "one");
+        assert_eq!(std::fs::read_link(repo.to().join("link")).unwrap(), Path::new("a"));
+        let mode = std::fs::metadata(repo.to().join("tool")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o111, 0o111);
+        assert_eq!(repo.sh("git -C checkout describe --tags"), "v1");
+        repo.checkout(&repo.commit("main"), "main").await.unwrap();
+        assert_eq!(repo.sh("git -C checkout describe --tags --always --dirty | cut -c1-4"), "v1-1");
+    }
+
+    #[tokio::test]
+    async fn what_may_not_be_built_is_refused_with_the_reason() {
+        let repo = Repo::new();
+        let (main, side, unpushed) =
+            (repo.commit("main"), repo.commit("side~1"), repo.commit("side"));
+        refused(repo.checkout(&side, "main").await, &format!("commit {side} is not on main"));
+        refused(
+            repo.checkout(&unpushed, "main").await,
+            &format!("commit {unpushed} is not in file:///"),
+        );
+        refused(repo.checkout(&main, "trunk").await, "its branches are main, side");
+        refused(repo.checkout(&main, "--upload-pack=x").await, "not a branch name");
+        let wanted = |repo| Wanted { repo, trunk: "main", commit: &main, allow_unmerged: false };
+        refused(
+            repo.mirrors.checkout(wanted("file:///nonexistent"), &repo.to()).await,
+            "can't be read",
+        );
+        refused(repo.mirrors.checkout(wanted("ext::sh -c x"), &repo.to()).await, "a repository");
+        let url = repo.url();
+        let unmerged = Wanted { commit: &side, allow_unmerged: true, ..wanted(&url) };
+        remove(&repo.to()).unwrap();
+        repo.mirrors.checkout(unmerged, &repo.to()).await.unwrap();
+        assert_eq!(std::fs::read_to_string(repo.to().join("a")).unwrap(), "side");
+    }
+
+    #[tokio::test]
+    async fn a_remote_that_is_down_is_trouble_of_the_workers_own() {
+        let repo = Repo::new();
+        let commit = &repo.commit("main");
+        let url = "git://127.0.0.1:1/x.git";
+        let wanted = Wanted { repo: url, trunk: "main", commit, allow_unmerged: false };
+        let failure = repo.mirrors.checkout(wanted, &repo.to()).await.unwrap_err();
+        assert_eq!(failure.class, BuildFailure::Infra, "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_broken_mirror_is_made_anew() {
+        let repo = Repo::new();
+        let commit = repo.commit("main");
+        repo.checkout(&commit, "main").await.unwrap();
+        for breaking in [
+            "find . -name '*.pack' -exec truncate -s 20 {} +",
+            "rm -rf objects",
+            "echo nonsense > HEAD",
+            "touch packed-refs.lock refs/remotes/origin/main.lock && rm -rf packed-refs refs/remotes/origin/main && git update-server-info",
+        ] {
+            repo.sh(&format!(
+                "cd {} && chmod -R u+w . && ({breaking}) 2>/dev/null || true",
+                repo.mirror().display()
+            ));
+            repo.checkout(&commit, "main").await.unwrap();
+            assert_eq!(std::fs::read_to_string(repo.to().join("a")).unwrap(), "two", "{breaking}");
+        }
+    }
+
+    #[tokio::test]
+    async fn slots_share_a_mirror_and_wait_for_each_other() {
+        let repo = Repo::new();
+        let commit = &repo.commit("main");
+        let url = &repo.url();
+        let wanted = Wanted { repo: url, trunk: "main", commit, allow_unmerged: false };
+        let places: Vec<PathBuf> =
+            (0..4).map(|slot| repo.folder.path().join(format!("slot{slot}"))).collect();
+        let all = places.iter().map(|to| repo.mirrors.checkout(wanted, to));
+        for source in futures_util::future::join_all(all).await {
+            source.unwrap();
+        }
+        let hasty = Mirrors { lock_wait: Duration::ZERO, ..repo.mirrors.clone() };
+        let name = Digest::of(url.as_bytes());
+        let _held = repo.mirrors.lock(&hasty.folder.join(format!("{name}.lock"))).await.unwrap();
+        let failure = hasty.checkout(wanted, &repo.to()).await.unwrap_err();
+        assert_eq!(failure.class, BuildFailure::Infra, "{failure}");
+    }
+}
