@@ -147,6 +147,13 @@ pub fn lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
+/// Whether some process holds the lock on `path`.
+#[must_use]
+pub fn is_locked(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+}
+
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -197,7 +204,9 @@ mod tests {
         let held = lock(&path).unwrap();
         assert!(held.is_some());
         assert!(lock(&path).unwrap().is_none());
+        assert!(is_locked(&path));
         drop(held);
+        assert!(!is_locked(&path));
         assert!(lock(&path).unwrap().is_some());
     }
 }

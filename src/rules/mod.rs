@@ -1,8 +1,11 @@
 //! Decisions without I/O: `step(now, event) -> actions`; time and randomness are arguments.
 
+pub mod activation;
 pub mod authorize;
 pub mod queue;
+pub mod reconcile;
 pub mod replication;
+pub mod retention;
 pub mod rollout;
 pub mod swarm;
 pub mod tally;

@@ -1,0 +1,97 @@
+//! Which releases a host may forget.
+//!
+//! Kept: what runs, the known-good ones before it, everything that the goal or a
+//! local hold names, and the last one that failed (to be looked at).
+
+use std::collections::BTreeSet;
+
+use crate::model::digest::ArtifactId;
+use crate::model::goal::{Goal, Target};
+
+/// Known-good releases kept, the active one included: it and two before it, so that
+/// two rollbacks in a row move no bytes [reliability-security I-11].
+pub const GOOD_MAX: usize = 3;
+
+/// What a host still needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Needs<'a> {
+    /// What `current` points to.
+    pub running: Option<Target>,
+    /// Releases that worked, newest first.
+    pub good: &'a [Target],
+    /// The goal.
+    pub goal: Option<&'a Goal>,
+    /// The release of a local hold.
+    pub hold: Option<Target>,
+    /// The last one that failed.
+    pub failed: Option<ArtifactId>,
+}
+
+/// The artifacts among `held` that nothing needs.
+#[must_use]
+pub fn prunable(held: &[ArtifactId], needs: &Needs<'_>) -> Vec<ArtifactId> {
+    let targets = needs.good.iter().take(GOOD_MAX).chain(&needs.running).chain(&needs.hold);
+    let mut kept: BTreeSet<ArtifactId> = targets.map(|target| target.artifact).collect();
+    kept.extend(needs.failed);
+    kept.extend(needs.goal.into_iter().flat_map(Goal::artifacts));
+    held.iter().filter(|artifact| !kept.contains(artifact)).copied().collect()
+}
+
+/// The known-good list after `target` proved itself: it comes first. After a rollback
+/// what was left behind is no way to go back to any more, so that going back twice
+/// goes further back and never toggles.
+#[must_use]
+pub fn good_after(good: &[Target], target: Target, rollback: bool) -> Vec<Target> {
+    let left = good.iter().position(|known| known.artifact == target.artifact);
+    let skipped = if rollback { left.unwrap_or(0) } else { 0 };
+    let rest = good[skipped..].iter().filter(|known| known.artifact != target.artifact);
+    std::iter::once(target).chain(rest.copied()).take(GOOD_MAX).collect()
+}
+
+/// Where a rollback on the host itself goes: the newest known-good release that is
+/// not `running`.
+#[must_use]
+pub fn previous(good: &[Target], running: Option<Target>) -> Option<Target> {
+    let at = running.map(|running| running.artifact);
+    let after = good.iter().position(|known| Some(known.artifact) == at).map_or(0, |i| i + 1);
+    good[after..].first().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::digest::Digest;
+    use crate::model::id::ReleaseNo;
+
+    fn target(n: u64) -> Target {
+        Target { release: ReleaseNo(n), artifact: Digest::of(&n.to_be_bytes()) }
+    }
+
+    #[test]
+    fn what_runs_worked_failed_or_is_held_stays() {
+        let held: Vec<ArtifactId> = (1..9).map(|n| target(n).artifact).collect();
+        let good = [target(8), target(7), target(6)];
+        let needs = Needs {
+            running: Some(target(8)),
+            good: &good,
+            goal: None,
+            hold: Some(target(2)),
+            failed: Some(target(5).artifact),
+        };
+        let gone: Vec<ArtifactId> = [1, 3, 4].map(|n| target(n).artifact).to_vec();
+        assert_eq!(prunable(&held, &needs), gone);
+    }
+
+    #[test]
+    fn going_back_twice_goes_further_back() {
+        let good = good_after(&[target(2), target(1)], target(3), false);
+        assert_eq!(good, [target(3), target(2), target(1)]);
+        assert_eq!(previous(&good, Some(target(3))), Some(target(2)));
+        let good = good_after(&good, target(2), true);
+        assert_eq!(good, [target(2), target(1)]);
+        assert_eq!(previous(&good, Some(target(2))), Some(target(1)));
+        assert_eq!(previous(&good_after(&good, target(1), true), Some(target(1))), None);
+        // What runs never proved itself: the newest one that did.
+        assert_eq!(previous(&good, Some(target(9))), Some(target(2)));
+    }
+}
