@@ -1,3 +1,5 @@
 //! `deployctl`, the command line.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    deployctl::cli::main()
+}

@@ -1,1 +1,271 @@
 //! The command line: what engineers see.
+//!
+//! One file per command in `commands/`; this file is the tree, the dispatch and the
+//! one place where an interruption ends a command. Help, man pages and completion
+//! come from [`command`].
+
+pub mod api;
+pub mod args;
+pub mod commands;
+pub mod complete;
+pub mod context;
+pub mod discover;
+pub mod failure;
+pub mod outcome;
+pub mod output;
+pub mod progress;
+pub mod prompt;
+pub mod reference;
+pub mod table;
+pub mod topics;
+pub mod wait;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use args::GlobalArgs;
+use commands as c;
+use context::Context;
+use failure::{ExitCode, Failure};
+use output::{ColorChoice, Format, Output};
+
+/// Build a commit, replicate its binary to every region, and converge hosts on it
+#[derive(Debug, Parser)]
+#[command(name = "deployctl", version, disable_help_subcommand = true, infer_subcommands = false)]
+#[command(subcommand_required = true, arg_required_else_help = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    flags: GlobalArgs,
+}
+
+/// Every command: adding one is a line here, in [`dispatch`] and in [`GROUPS`].
+#[derive(Debug, Subcommand)]
+enum Command {
+    Build(c::build::BuildArgs),
+    Status(c::status::StatusArgs),
+    Apps(c::apps::AppsArgs),
+    Builds(c::builds::BuildsArgs),
+    Hosts(c::hosts::HostsArgs),
+    Regions(c::regions::RegionsArgs),
+    Workers(c::workers::WorkersArgs),
+    Events(c::events::EventsArgs),
+    Completion(c::completion::CompletionArgs),
+    Help(c::help::HelpArgs),
+    Version(c::version::VersionArgs),
+    Coordinator(c::role::CoordinatorArgs),
+    Region(c::role::RegionArgs),
+    Worker(c::role::WorkerArgs),
+    Agent(c::role::AgentArgs),
+}
+
+/// The commands as `--help` groups them.
+pub const GROUPS: &[(&str, &[&str])] = &[
+    ("Daily", &["build", "status"]),
+    ("Steer", &[]),
+    ("Look", &["apps", "builds", "hosts", "regions", "workers", "events"]),
+    ("Set up", &["completion", "help", "version"]),
+    ("Run", &["coordinator", "region", "worker", "agent"]),
+];
+
+async fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Build(args) => c::build::run(ctx, args).await,
+        Command::Status(args) => c::status::run(ctx, args).await,
+        Command::Apps(args) => c::apps::run(ctx, args).await,
+        Command::Builds(args) => c::builds::run(ctx, args).await,
+        Command::Hosts(args) => c::hosts::run(ctx, args).await,
+        Command::Regions(args) => c::regions::run(ctx, args).await,
+        Command::Workers(args) => c::workers::run(ctx, args).await,
+        Command::Events(args) => c::events::run(ctx, args).await,
+        Command::Completion(args) => c::completion::run(ctx, args).await,
+        Command::Help(args) => c::help::run(ctx, args, command_tree()).await,
+        Command::Version(args) => c::version::run(ctx, args).await,
+        Command::Coordinator(args) => c::role::run(ctx, "coordinator", args.arguments).await,
+        Command::Region(args) => c::role::run(ctx, "region", args.arguments).await,
+        Command::Worker(args) => c::role::run(ctx, "worker", args.arguments).await,
+        Command::Agent(args) => c::role::run(ctx, "agent", args.arguments).await,
+    }
+}
+
+/// The whole tree: the source of help, man pages and completion.
+#[must_use]
+pub fn command() -> clap::Command {
+    command_tree()
+}
+
+fn command_tree() -> clap::Command {
+    let tree = Cli::command();
+    let mut listing = String::new();
+    for (group, names) in GROUPS {
+        listing.push_str(&format!("{group}:\n"));
+        for name in *names {
+            let about = tree.find_subcommand(name).and_then(|command| command.get_about());
+            listing.push_str(&format!("  {name:<12} {}\n", about.cloned().unwrap_or_default()));
+        }
+        listing.push('\n');
+    }
+    tree.help_template(format!(
+        "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{listing}{{options}}{{after-help}}"
+    ))
+    .after_help(
+        "Start here:\n  deployctl coordinator &                 a coordinator on this machine\n  \
+         deployctl init                          write deployctl.toml for this repository\n  \
+         deployctl build HEAD && deployctl deploy HEAD\n\n\
+         More: deployctl help COMMAND, deployctl help exit-codes|environment|refs|plans",
+    )
+}
+
+/// Runs the command line of this process and says how it ended.
+#[must_use]
+pub fn main() -> std::process::ExitCode {
+    clap_complete::CompleteEnv::with_factory(command).complete();
+    let parsed = command_tree().try_get_matches().and_then(|matches| {
+        use clap::FromArgMatches;
+        Cli::from_arg_matches(&matches)
+    });
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error).into(),
+    };
+    let early = Output::new(
+        cli.flags.output.unwrap_or_default(),
+        cli.flags.color,
+        cli.flags.quiet,
+        cli.flags.verbose,
+    );
+    if cli.flags.verbose > 1 {
+        crate::telemetry::start();
+    }
+    let ended = Context::new(cli.flags).map_err(|failure| (early, failure)).and_then(|ctx| {
+        let ended = run(&ctx, cli.command);
+        ended.map_err(|failure| (ctx.out, failure))
+    });
+    match ended {
+        Ok(code) => code.into(),
+        Err((out, failure)) => {
+            out.failure(&failure);
+            failure.code.into()
+        }
+    }
+}
+
+fn run(ctx: &Context, command: Command) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::new(ExitCode::Error, "can't start").because(e))?;
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            biased;
+            ended = dispatch(ctx, command) => ended,
+            Ok(()) = tokio::signal::ctrl_c() => Err(ctx.interrupted()),
+        }
+    });
+    // Nothing that is still open may keep the person waiting.
+    runtime.shutdown_background();
+    ended
+}
+
+/// Answers a line that can't be read: help, version, or what is wrong with it.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let words: Vec<_> = std::env::args_os().map(|w| w.to_string_lossy().into_owned()).collect();
+    let out = Output::new(asked_format(&words), ColorChoice::Auto, false, 0);
+    if error.exit_code() == 0 {
+        out.text(&error.render().to_string());
+        return ExitCode::Ok;
+    }
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        if out.is_json() {
+            out.failure(&Failure::usage("no command given").hint("deployctl --help"));
+        } else {
+            out.story(error.render().to_string().trim_end());
+        }
+        return ExitCode::Usage;
+    }
+    out.failure(&usage_failure(error));
+    ExitCode::Usage
+}
+
+fn usage_failure(error: &clap::Error) -> Failure {
+    use clap::error::{ContextKind, ContextValue};
+    let text = error.render().to_string();
+    let mut lines = text.lines().map(str::trim_end);
+    let title = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let mut failure = Failure::usage(title.trim_end_matches(':'));
+    failure.causes.extend(
+        lines
+            .take_while(|line| line.starts_with("  ") && !line.contains("tip:"))
+            .map(|line| line.trim().to_owned()),
+    );
+    let suggested =
+        [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue];
+    for (kind, value) in error.context().filter(|(kind, _)| suggested.contains(kind)) {
+        let lead = if kind == ContextKind::SuggestedSubcommand { "deployctl " } else { "" };
+        match value {
+            ContextValue::String(word) => failure.hints.push(format!("did you mean: {lead}{word}")),
+            ContextValue::Strings(words) => {
+                failure
+                    .hints
+                    .extend(words.iter().map(|word| format!("did you mean: {lead}{word}")));
+            }
+            _ => {}
+        }
+    }
+    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: "));
+    failure.hints.extend(usage.map(str::to_owned));
+    if usage.is_none() {
+        failure.hints.push("deployctl --help".into());
+    }
+    failure
+}
+
+/// The format that a line asks for, though the rest of it can't be read.
+fn asked_format(words: &[String]) -> Format {
+    use clap::ValueEnum;
+    let after = |flag: &str| words.iter().position(|w| w == flag).and_then(|i| words.get(i + 1));
+    let joined = words.iter().find_map(|w| w.strip_prefix("--output=").or(w.strip_prefix("-o")));
+    let word = after("-o").or(after("--output")).map(String::as_str).or(joined);
+    let word = word.map(str::to_owned).or_else(|| discover::variable("DEPLOYCTL_OUTPUT"));
+    word.and_then(|word| Format::from_str(word.trim_start_matches('='), true).ok())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn help_lists_every_command_once() {
+        let tree = command();
+        let mut listed: Vec<&str> =
+            GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        let mut there: Vec<&str> = tree.get_subcommands().map(clap::Command::get_name).collect();
+        listed.sort_unstable();
+        there.sort_unstable();
+        assert_eq!(listed, there);
+    }
+
+    #[test]
+    fn every_command_has_two_examples_and_a_plain_first_line() {
+        fn check(command: &clap::Command, path: &str) {
+            for child in command.get_subcommands() {
+                let path = format!("{path} {}", child.get_name());
+                let about = child.get_about().map(ToString::to_string).unwrap_or_default();
+                assert!(!about.is_empty() && !about.ends_with('.'), "{path}: {about:?}");
+                if child.has_subcommands() {
+                    check(child, &path);
+                } else {
+                    let text = child.get_after_help().map(ToString::to_string).unwrap_or_default();
+                    let examples =
+                        text.lines().filter(|l| l.trim_start().starts_with("deployctl")).count();
+                    assert!(examples >= 2, "{path} shows {examples} examples");
+                }
+            }
+        }
+        check(&command(), "deployctl");
+    }
+}

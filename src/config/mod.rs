@@ -1,3 +1,5 @@
 //! Configuration: typed, layered, unknown keys refused.
 
+pub mod client;
 pub mod daemon;
+pub mod project;

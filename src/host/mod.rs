@@ -6,5 +6,6 @@ pub mod exec;
 pub mod fs;
 pub mod git;
 pub mod probe;
+pub mod repo;
 pub mod sandbox;
 pub mod service;

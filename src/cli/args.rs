@@ -1,0 +1,127 @@
+//! What every command takes, and how values are read from text.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap_complete::ArgValueCompleter;
+
+use super::complete;
+use super::output::{ColorChoice, Format};
+use crate::model::id::{AppName, EnvName};
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalArgs {
+    /// The app [default: that of deployctl.toml]
+    #[arg(short, long, global = true, value_name = "APP", add = ArgValueCompleter::new(complete::apps))]
+    pub app: Option<AppName>,
+    /// The env [default: that of deployctl.toml, else prod]
+    #[arg(short, long, global = true, value_name = "ENV", add = ArgValueCompleter::new(complete::envs))]
+    pub env: Option<EnvName>,
+    /// Run as if started in DIR
+    #[arg(short = 'C', long = "directory", global = true, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// The coordinator's URL
+    #[arg(long, global = true, value_name = "URL")]
+    pub server: Option<String>,
+    /// A file that holds the token
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// How to write the answer
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FORMAT",
+        hide_possible_values = true,
+        help = "How to write the answer: table, wide, plain, json, jsonl or name"
+    )]
+    pub output: Option<Format>,
+    /// Tell no story on stderr
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Tell more; twice: also what goes over the wire
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// When to use colour: auto, always or never
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true,
+        hide_default_value = true
+    )]
+    pub color: ColorChoice,
+    /// Never ask
+    #[arg(long, global = true)]
+    pub no_input: bool,
+    /// Answer yes
+    #[arg(short, long, global = true)]
+    pub yes: bool,
+    /// How long one request may take
+    #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub request_timeout: Duration,
+}
+
+/// How long to stay and look.
+#[derive(Debug, Clone, Args)]
+pub struct WaitArgs {
+    /// Do not wait for the outcome
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Stop waiting after this time (exit code 124); what was started goes on
+    #[arg(long, value_name = "TIME", default_value = "2h", value_parser = duration)]
+    pub timeout: Duration,
+    /// End with code 14 when it pauses for a person [default when not on a terminal]
+    #[arg(long)]
+    pub exit_on_pause: bool,
+}
+
+/// Reads `90s`, `5m`, `2h`, `1d`, `250ms`; a plain number is seconds.
+///
+/// # Errors
+/// A sentence, when the text has another shape or is over 30 days.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: Option<u64> = text[..digits].parse().ok();
+    let unit_ms = match &text[digits..] {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => 0,
+    };
+    number
+        .and_then(|n| n.checked_mul(unit_ms))
+        .filter(|ms| unit_ms > 0 && *ms <= 30 * 86_400_000)
+        .map(Duration::from_millis)
+        .ok_or_else(|| "a time is a number and ms, s, m, h or d, at most 30d: 90s".to_owned())
+}
+
+/// As [`duration`], in whole seconds.
+///
+/// # Errors
+/// As [`duration`].
+pub fn seconds(text: &str) -> Result<u32, String> {
+    let span = duration(text)?;
+    Ok(u32::try_from(span.as_millis().div_ceil(1000)).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_a_number_and_a_unit() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(seconds("1500ms"), Ok(2));
+        for bad in ["", "m", "-1s", "1w", "31d", "1.5h", "99999999999999999999s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! `deployctl builds`: the newest builds and where their artifacts are.
+
+use clap::Args;
+
+use crate::cli::api::Api;
+use crate::cli::context::Context;
+use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::outcome::{build_tone, replication_tone};
+use crate::cli::table::{Cell, Table};
+use crate::host::clock;
+use crate::wire::v1::build::Builds;
+
+/// List builds, newest first
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  deployctl builds\n  deployctl builds --state failed -n 5 -o json"
+)]
+pub struct BuildsArgs {
+    /// Only this state: queued, running, succeeded or failed
+    #[arg(long, value_name = "STATE", ignore_case = true,
+          value_parser = ["queued", "running", "succeeded", "failed"], hide_possible_values = true)]
+    state: Option<String>,
+    /// Only this commit, in full
+    #[arg(long, value_name = "COMMIT")]
+    commit: Option<crate::model::commit::CommitId>,
+    /// Of every app, whatever the project file says
+    #[arg(short = 'A', long)]
+    all: bool,
+    /// At most this many
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20,
+          value_parser = clap::value_parser!(u32).range(1..=500))]
+    limit: u32,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// As the coordinator refuses it.
+pub async fn run(ctx: &Context, args: BuildsArgs) -> Result<ExitCode, Failure> {
+    let mut query = vec![("limit", args.limit.to_string())];
+    let app = if args.all { None } else { ctx.app_if_said()? };
+    query.extend(app.map(|app| ("app", app.to_string())));
+    query.extend(args.commit.map(|commit| ("commit", commit.to_string())));
+    query.extend(args.state.map(|state| ("state", state.to_ascii_uppercase())));
+    let reply = Api::new(ctx)?.builds(&query).await?;
+    ctx.out.answer(&reply, &table(&reply));
+    Ok(ExitCode::Ok)
+}
+
+/// Builds as a table.
+#[must_use]
+pub fn table(reply: &Builds) -> Table {
+    let columns = [
+        "BUILD", "APP", "COMMIT", "STATE", "REGIONS", "AGE", "SUBJECT", "SIZE", "PACK", "ATTEMPT",
+        "WORKER", "ACTOR", "ARTIFACT",
+    ];
+    let mut table = Table::new(&columns, 7, "no builds yet: deployctl build HEAD");
+    for build in &reply.builds {
+        let artifact = build.artifact.as_ref();
+        table.push([
+            build.build.to_string().into(),
+            build.app.as_str().into(),
+            Cell::id(&build.commit),
+            Cell::state(build.state.word(), build_tone(build.state)),
+            match artifact {
+                Some(_) => Cell::state(
+                    build.replication.status.word(),
+                    replication_tone(build.replication.status),
+                ),
+                None => Cell::maybe(None::<&str>),
+            },
+            Cell::time(Some(build.queued_at), clock::now()),
+            build.subject.as_str().into(),
+            artifact.map_or(Cell::maybe(None::<&str>), |artifact| Cell::bytes(artifact.size)),
+            artifact.map_or(Cell::maybe(None::<&str>), |artifact| Cell::bytes(artifact.wire_size)),
+            format!("{}/{}", build.attempt, build.max_attempts).into(),
+            Cell::maybe(build.worker.as_ref()),
+            build.actor.as_str().into(),
+            artifact.map_or(Cell::maybe(None::<&str>), |artifact| Cell::id(artifact.artifact)),
+        ]);
+    }
+    table
+}

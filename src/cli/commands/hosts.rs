@@ -1,0 +1,168 @@
+//! `deployctl hosts`: what each host runs, and which are not where they should be.
+
+use clap::Args;
+use clap_complete::ArgValueCompleter;
+
+use crate::cli::api::{Api, with_query};
+use crate::cli::complete;
+use crate::cli::context::Context;
+use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::output::Tone;
+use crate::cli::table::{Cell, Table};
+use crate::host::clock;
+use crate::model::fleet::{AppStatus, Phase};
+use crate::model::id::{HostId, RegionName};
+use crate::wire::v1::fleet::{HostRow, Hosts};
+
+/// Most hosts that the coordinator lists at once.
+const LIMIT: &str = "20000";
+
+/// List hosts with what they run
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  deployctl hosts --behind\n  deployctl hosts --failed --region eu -o json"
+)]
+pub struct HostsArgs {
+    /// Only this host
+    #[arg(value_name = "HOST", add = ArgValueCompleter::new(complete::hosts))]
+    host: Option<HostId>,
+    /// Only hosts that do not run what they should
+    #[arg(long)]
+    behind: bool,
+    /// Only hosts with a failure
+    #[arg(long)]
+    failed: bool,
+    /// Only hosts that were not heard of
+    #[arg(long)]
+    unreachable: bool,
+    /// Only this region
+    #[arg(long, value_name = "REGION", add = ArgValueCompleter::new(complete::regions))]
+    region: Option<RegionName>,
+    /// Of every app, whatever the project file says
+    #[arg(short = 'A', long)]
+    all: bool,
+    /// End with code 20 when the list is not empty
+    #[arg(long)]
+    exit_code: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// As the coordinator refuses it; exit code 3 when a host that was named is not there.
+pub async fn run(ctx: &Context, args: HostsArgs) -> Result<ExitCode, Failure> {
+    let app = if args.all { None } else { ctx.app_if_said()? };
+    let env = ctx.flags.env.clone();
+    let query = [
+        ("app", app.as_ref().map(|app| app.as_str())),
+        ("env", env.as_ref().map(|env| env.as_str())),
+        ("region", args.region.as_ref().map(|region| region.as_str())),
+        ("host", args.host.as_ref().map(|host| host.as_str())),
+        ("limit", Some(LIMIT)),
+    ];
+    let mut reply: Hosts = Api::new(ctx)?.get(&with_query("/v1/hosts", query)).await?;
+    if let Some(host) = args.host.as_ref().filter(|_| reply.hosts.is_empty()) {
+        return Err(
+            Failure::new(ExitCode::NotFound, format!("no host {host}")).hint("deployctl hosts -A")
+        );
+    }
+    let asked = args.behind || args.failed || args.unreachable;
+    let of_app = |status: &&AppStatus| app.as_ref().is_none_or(|app| *app == status.app);
+    let shown = |row: &HostRow| {
+        let mut apps = row.apps.iter().filter(of_app);
+        (args.unreachable && !row.reachable)
+            || (args.behind && apps.clone().any(is_behind))
+            || (args.failed && apps.any(|status| status.failure.is_some()))
+    };
+    if asked {
+        reply.hosts.retain(shown);
+        reply.total = reply.hosts.len() as u64;
+    }
+    let empty = if asked { "none" } else { "no host was heard of: deployctl agent --help" };
+    let mut table = new_table(empty);
+    for row in &reply.hosts {
+        let mut apps = row.apps.iter().filter(of_app).peekable();
+        if apps.peek().is_none() {
+            table.push(cells(row, None));
+        }
+        for status in apps {
+            table.push(cells(row, Some(status)));
+        }
+    }
+    ctx.out.answer(&reply, &table);
+    let any = args.exit_code && !reply.hosts.is_empty();
+    Ok(if any { ExitCode::Changes } else { ExitCode::Ok })
+}
+
+fn is_behind(status: &AppStatus) -> bool {
+    status.desired.is_some() && status.running != status.desired
+}
+
+fn new_table(empty: &str) -> Table {
+    let columns = [
+        "HOST",
+        "REGION",
+        "APP",
+        "ENV",
+        "RUNS",
+        "SHOULD RUN",
+        "PHASE",
+        "SEEN",
+        "REASON",
+        "PEER",
+        "STORE",
+        "LOCAL",
+        "ADDRESS",
+        "AGENT",
+    ];
+    Table::new(&columns, 9, empty)
+}
+
+fn cells(row: &HostRow, status: Option<&AppStatus>) -> Vec<Cell> {
+    let none = || Cell::maybe(None::<&str>);
+    let phase = match status {
+        _ if !row.reachable => Cell::state("unreachable", Tone::Look),
+        Some(status) => Cell::state(phase_word(status.phase), phase_tone(status.phase)),
+        None => Cell::state("idle", Tone::Dim),
+    };
+    let runs = |target: Option<crate::model::goal::Target>| Cell::maybe(target.map(|t| t.release));
+    vec![
+        row.info.host.as_str().into(),
+        row.region.as_str().into(),
+        status.map_or_else(none, |status| status.app.as_str().into()),
+        row.info.env.as_str().into(),
+        status.map_or_else(none, |status| runs(status.running)),
+        status.map_or_else(none, |status| runs(status.desired)),
+        phase,
+        Cell::time(Some(row.seen_at), clock::now()),
+        Cell::maybe(status.and_then(|status| Some(&status.failure.as_ref()?.reason))),
+        status.map_or_else(none, |status| Cell::bytes(status.sources.peer)),
+        status.map_or_else(none, |status| Cell::bytes(status.sources.store)),
+        status.map_or_else(none, |status| Cell::bytes(status.sources.local)),
+        row.address.as_str().into(),
+        row.info.agent_version.as_str().into(),
+    ]
+}
+
+fn phase_word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Idle => "idle",
+        Phase::Fetching => "fetching",
+        Phase::Staged => "staged",
+        Phase::Activating => "activating",
+        Phase::Probing => "probing",
+        Phase::Healthy => "healthy",
+        Phase::Failed => "failed",
+        Phase::Reverted => "reverted",
+    }
+}
+
+fn phase_tone(phase: Phase) -> Tone {
+    match phase {
+        Phase::Idle => Tone::Dim,
+        Phase::Fetching | Phase::Staged | Phase::Activating | Phase::Probing => Tone::Moving,
+        Phase::Healthy => Tone::Good,
+        Phase::Failed => Tone::Bad,
+        Phase::Reverted => Tone::Look,
+    }
+}

@@ -1,0 +1,52 @@
+//! `deployctl coordinator|region|worker|agent`: runs the sibling program, as git does.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+
+use clap::Args;
+
+use crate::cli::context::Context;
+use crate::cli::failure::{ExitCode, Failure};
+
+macro_rules! roles {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        #[derive(Debug, Args)]
+        $(#[$doc])*
+        #[command(disable_help_flag = true)]
+        pub struct $name {
+            /// Given to the program as they are
+            #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+            pub arguments: Vec<OsString>,
+        }
+    )*};
+}
+
+roles! {
+    /// Run a coordinator (deployctl-coordinator)
+    #[command(after_help = "Examples:\n  deployctl coordinator\n  deployctl coordinator --listen 0.0.0.0:7878 --data /var/lib/deployctl")]
+    CoordinatorArgs;
+    /// Run a region's service (deployctl-region)
+    #[command(after_help = "Examples:\n  deployctl region --help\n  deployctl region --name eu --coordinator https://deploy.internal --token-file T --main-blobs URL --blobs URL --data DIR")]
+    RegionArgs;
+    /// Run a build worker (deployctl-worker)
+    #[command(after_help = "Examples:\n  deployctl worker --help\n  deployctl worker --coordinator https://deploy.internal --token-file T --blobs URL --key FILE --work DIR --slots 4")]
+    WorkerArgs;
+    /// Run a host's agent (deployctl-agent)
+    #[command(after_help = "Examples:\n  deployctl agent --help\n  deployctl agent --region https://eu.deploy.internal --token-file T --host web-1 --env prod --root /srv/deployctl")]
+    AgentArgs;
+}
+
+/// Becomes the program of `role`; comes back only with an error.
+///
+/// # Errors
+/// When the program is not installed.
+#[expect(clippy::unused_async, reason = "every command has this shape")]
+pub async fn run(_: &Context, role: &str, arguments: Vec<OsString>) -> Result<ExitCode, Failure> {
+    let name = format!("deployctl-{role}");
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(&name)));
+    let program = beside.filter(|path| path.exists()).map_or(OsString::from(&name), OsString::from);
+    let error = std::process::Command::new(&program).args(arguments).exec();
+    Err(Failure::new(ExitCode::Error, format!("{name} can't be run"))
+        .because(error)
+        .hint("install it beside deployctl, or on the PATH"))
+}

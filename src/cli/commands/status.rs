@@ -1,0 +1,137 @@
+//! `deployctl status`: what runs where, what moves, what it waits for.
+
+use clap::Args;
+use clap_complete::ArgValueCompleter;
+
+use crate::cli::api::Api;
+use crate::cli::complete;
+use crate::cli::context::Context;
+use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::outcome::{failure_lines, rollout_tone, stage_word, sum};
+use crate::cli::output::Tone;
+use crate::cli::table::{Cell, Table};
+use crate::host::clock;
+use crate::model::fleet::Tally;
+use crate::model::id::AppName;
+use crate::model::rollout::RolloutState;
+use crate::wire::v1::fleet::Status;
+use crate::wire::v1::rollout::EnvStatus;
+
+/// Show what runs where, what is moving and what it waits for
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  deployctl status\n  deployctl status payments-api -e staging")]
+pub struct StatusArgs {
+    /// The app [default: that of deployctl.toml, else all]
+    #[arg(value_name = "APP", add = ArgValueCompleter::new(complete::apps))]
+    name: Option<AppName>,
+    /// Every app, whatever the project file says
+    #[arg(short = 'A', long)]
+    all: bool,
+    /// End with code 20 when hosts are not where they should be
+    #[arg(long)]
+    exit_code: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// As the coordinator refuses it.
+pub async fn run(ctx: &Context, args: StatusArgs) -> Result<ExitCode, Failure> {
+    let app = match args.name {
+        Some(name) => Some(name),
+        None if args.all => None,
+        None => ctx.app_if_said()?,
+    };
+    let env = ctx.flags.env.clone();
+    let reply = Api::new(ctx)?.status(app.as_ref(), env.as_ref()).await?;
+    ctx.out.answer(&reply, &table(&reply));
+    if ctx.out.is_for_people() {
+        tell_more(ctx, &reply, app.is_some());
+    }
+    let settled = reply.apps.iter().all(|row| {
+        let all = sum(row.regions.values());
+        row.rollout.is_none() && all.settled == all.hosts
+    });
+    Ok(if args.exit_code && !settled { ExitCode::Changes } else { ExitCode::Ok })
+}
+
+fn table(reply: &Status) -> Table {
+    let empty = "no app is registered yet: deployctl init, or deployctl apps add";
+    let columns = [
+        "APP",
+        "ENV",
+        "RELEASE",
+        "COMMIT",
+        "STATE",
+        "HOSTS",
+        "FAILED",
+        "UNREACHABLE",
+        "SINCE",
+        "SUBJECT",
+        "ACTOR",
+        "WAITING ON",
+    ];
+    let mut table = Table::new(&columns, 10, empty);
+    for row in &reply.apps {
+        let open = row.rollout.as_ref();
+        let release = open.map(|rollout| &rollout.release).or(row.current.as_ref());
+        let all = sum(row.regions.values());
+        let faults = all.failed + all.host_faults + all.transport_faults;
+        let state = match (open, release) {
+            (Some(rollout), _) => {
+                Cell::state(stage_word(rollout), rollout_tone(rollout.release.state))
+            }
+            (None, Some(release)) => Cell::state(release.state.word(), rollout_tone(release.state)),
+            (None, None) => Cell::state("never deployed", Tone::Dim),
+        };
+        table.push([
+            row.app.as_str().into(),
+            row.env.as_str().into(),
+            Cell::maybe(release.map(|release| release.release)),
+            release.map_or(Cell::maybe(None::<&str>), |release| Cell::id(&release.commit)),
+            state,
+            hosts(&all, open.is_some_and(|r| r.release.state != RolloutState::Reverting)),
+            faults.to_string().into(),
+            all.unreachable.to_string().into(),
+            Cell::time(release.map(|release| release.created_at), clock::now()),
+            Cell::maybe(release.map(|release| &release.subject)),
+            Cell::maybe(release.map(|release| &release.actor)),
+            Cell::maybe(open.map(|rollout| &rollout.waiting_on)),
+        ]);
+    }
+    table
+}
+
+fn hosts(all: &Tally, moving: bool) -> Cell {
+    format!("{}/{}", if moving { all.on_next } else { all.settled }, all.hosts).into()
+}
+
+fn tell_more(ctx: &Context, reply: &Status, regions_too: bool) {
+    for row in &reply.apps {
+        if let Some(open) = row.rollout.as_ref().filter(|open| !open.waiting_on.is_empty()) {
+            let name = open.release.release;
+            ctx.out.story(&format!("\n{} {} {name} waits: {}", row.app, row.env, open.waiting_on));
+        }
+        if regions_too && !row.regions.is_empty() {
+            ctx.out.story("");
+            ctx.out.table(&regions_of(row));
+        }
+        for line in failure_lines(&sum(row.regions.values()).failures) {
+            ctx.out.story(&format!("{}  {line}", ctx.out.mark_err(Tone::Bad, row.app.as_str())));
+        }
+    }
+}
+
+fn regions_of(row: &EnvStatus) -> Table {
+    let columns = ["REGION", "HOSTS", "ON NEXT", "HEALTHY", "SETTLED", "FAILED", "UNREACHABLE"];
+    let mut table = Table::new(&columns, columns.len(), "");
+    for (region, tally) in &row.regions {
+        let faults = tally.failed + tally.host_faults + tally.transport_faults;
+        let numbers =
+            [tally.hosts, tally.on_next, tally.healthy, tally.settled, faults, tally.unreachable];
+        let mut cells: Vec<Cell> = vec![region.as_str().into()];
+        cells.extend(numbers.map(|number| Cell::from(number.to_string())));
+        table.push(cells);
+    }
+    table
+}

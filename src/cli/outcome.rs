@@ -1,0 +1,255 @@
+//! What a rollout or a build says for itself: words, tones, exit codes.
+//!
+//! Pure: from wire structs to text and codes. The same mapping serves every command
+//! that waits, also when the thing ended before anybody looked.
+
+use super::failure::{ExitCode, Failure};
+use super::output::Tone;
+use super::table::count;
+use crate::model::fleet::{FailureGroup, Tally};
+use crate::model::job::{BuildFailure, JobState};
+use crate::model::rollout::RolloutState;
+use crate::wire::v1::build::{Build, ReplicationStatus};
+use crate::wire::v1::rollout::{Rollout, Stage};
+
+/// Causes that are spelled out of one failure.
+const GROUPS_SHOWN: usize = 4;
+/// Log lines that are shown with a failed host.
+const LOG_LINES_SHOWN: usize = 12;
+
+/// The exit code of a rollout that a command waited for; `None` while it is open.
+#[must_use]
+pub fn rollout_code(state: RolloutState) -> Option<ExitCode> {
+    Some(match state {
+        RolloutState::Pending | RolloutState::Running | RolloutState::Reverting => return None,
+        RolloutState::Paused => ExitCode::Paused,
+        RolloutState::Succeeded => ExitCode::Ok,
+        RolloutState::Reverted => ExitCode::Reverted,
+        RolloutState::Failed => ExitCode::Failed,
+        RolloutState::Superseded => ExitCode::Superseded,
+        RolloutState::Canceled => ExitCode::Canceled,
+        RolloutState::Expired => ExitCode::NotDeployable,
+    })
+}
+
+/// The tone of a rollout's state.
+#[must_use]
+pub fn rollout_tone(state: RolloutState) -> Tone {
+    match state {
+        RolloutState::Pending | RolloutState::Running | RolloutState::Reverting => Tone::Moving,
+        RolloutState::Succeeded => Tone::Good,
+        RolloutState::Paused | RolloutState::Reverted => Tone::Look,
+        RolloutState::Failed => Tone::Bad,
+        RolloutState::Superseded | RolloutState::Canceled | RolloutState::Expired => Tone::Dim,
+    }
+}
+
+/// The tone of a build's state.
+#[must_use]
+pub fn build_tone(state: JobState) -> Tone {
+    match state {
+        JobState::Queued => Tone::Dim,
+        JobState::Running => Tone::Moving,
+        JobState::Succeeded => Tone::Good,
+        JobState::Failed => Tone::Bad,
+    }
+}
+
+/// The tone of a replication status.
+#[must_use]
+pub fn replication_tone(status: ReplicationStatus) -> Tone {
+    match status {
+        ReplicationStatus::Pending => Tone::Dim,
+        ReplicationStatus::Partial => Tone::Moving,
+        ReplicationStatus::Complete => Tone::Good,
+        ReplicationStatus::Lost => Tone::Bad,
+    }
+}
+
+/// All regions' counts as one.
+#[must_use]
+pub fn sum<'a>(tallies: impl IntoIterator<Item = &'a Tally>) -> Tally {
+    let mut all = Tally::default();
+    for tally in tallies {
+        all.hosts += tally.hosts;
+        all.admitted += tally.admitted;
+        all.unreachable += tally.unreachable;
+        all.admitted_unreachable += tally.admitted_unreachable;
+        all.staged += tally.staged;
+        all.healthy += tally.healthy;
+        all.settled += tally.settled;
+        all.failed += tally.failed;
+        all.host_faults += tally.host_faults;
+        all.transport_faults += tally.transport_faults;
+        all.on_next += tally.on_next;
+        all.sources += tally.sources;
+        all.failures.extend(tally.failures.iter().cloned());
+    }
+    all
+}
+
+/// What an open rollout does now: `converging`, `baking`, `reverting`.
+#[must_use]
+pub fn stage_word(rollout: &Rollout) -> &'static str {
+    match (rollout.release.state, rollout.stage) {
+        (RolloutState::Running, Stage::Converging) => "converging",
+        (RolloutState::Running, Stage::Baking) => "baking",
+        (state, _) => state.word(),
+    }
+}
+
+/// The name of the step under way; empty when there is none.
+#[must_use]
+pub fn step_name(rollout: &Rollout) -> &str {
+    let step = usize::try_from(rollout.step).ok().and_then(|i| rollout.steps.get(i));
+    match rollout.release.state {
+        RolloutState::Running | RolloutState::Paused => step.map_or("", |step| step.name.as_str()),
+        _ => "",
+    }
+}
+
+/// Hosts that are where they should be, and how many there are that can be reached.
+#[must_use]
+pub fn progress_of(rollout: &Rollout) -> (u64, u64) {
+    let all = sum(rollout.regions.values());
+    (u64::from(all.settled), u64::from(all.hosts.saturating_sub(all.unreachable)))
+}
+
+/// One line of where a rollout stands, and what makes the line new.
+#[must_use]
+pub fn rollout_line(rollout: &Rollout) -> (String, String) {
+    let all = sum(rollout.regions.values());
+    let name = rollout.release.release;
+    let word = stage_word(rollout);
+    let step = step_name(rollout);
+    let faults = all.failed + all.host_faults + all.transport_faults;
+    let mut line = format!("{name} {word}");
+    if !step.is_empty() {
+        line.push_str(&format!(" {step:?}"));
+    }
+    match rollout.release.state {
+        RolloutState::Pending => {}
+        RolloutState::Reverting => {
+            line.push_str(&format!(" left_on_{name}={}", all.on_next));
+        }
+        _ => line.push_str(&format!(" {}/{}", all.healthy, all.admitted)),
+    }
+    if rollout.release.state != RolloutState::Pending {
+        line.push_str(&format!(" failed={faults} unreachable={}", all.unreachable));
+    }
+    if !rollout.waiting_on.is_empty() {
+        line.push_str(&format!("; {}", rollout.waiting_on));
+    }
+    (format!("{word} {step} {faults}"), line)
+}
+
+/// Why a rollout that ended (or paused) is not a success.
+#[must_use]
+pub fn rollout_failure(rollout: &Rollout, code: ExitCode) -> Failure {
+    let release = &rollout.release;
+    let name = release.release;
+    let scope = format!("-a {} -e {}", release.app, release.env);
+    let title = match release.state {
+        RolloutState::Reverted => format!("{name} failed and was rolled back"),
+        RolloutState::Failed => format!("{name} failed, and hosts are mixed"),
+        RolloutState::Superseded => format!("{name} was superseded"),
+        RolloutState::Canceled => format!("{name} was canceled"),
+        RolloutState::Expired => format!("{name} never started"),
+        RolloutState::Paused => format!("{name} is paused and waits for a person"),
+        state => format!("{name} is {}", state.word()),
+    };
+    let mut failure = Failure::new(code, title);
+    failure.causes.extend((!release.reason.is_empty()).then(|| release.reason.clone()));
+    failure.causes.extend(failure_lines(&sum(rollout.regions.values()).failures));
+    failure.hints = match release.state {
+        RolloutState::Reverted | RolloutState::Failed => vec![
+            format!("deployctl logs {name} {scope}"),
+            format!("deployctl hosts --failed {scope}"),
+        ],
+        RolloutState::Paused => vec![
+            format!("deployctl promote {name} {scope}"),
+            format!("deployctl cancel {name} {scope}"),
+        ],
+        RolloutState::Expired => {
+            vec![format!("deployctl builds -a {}", release.app)]
+        }
+        _ => vec![format!("deployctl status {} -e {}", release.app, release.env)],
+    };
+    if release.state == RolloutState::Failed {
+        failure.hints.push(format!("deployctl rollback {scope}"));
+    }
+    failure
+}
+
+/// Equal failures as one line each, most hosts first.
+#[must_use]
+pub fn failure_lines(groups: &[FailureGroup]) -> Vec<String> {
+    let mut merged: Vec<FailureGroup> = vec![];
+    for group in groups {
+        match merged.iter_mut().find(|m| m.class == group.class && m.reason == group.reason) {
+            Some(same) => same.hosts += group.hosts,
+            None => merged.push(group.clone()),
+        }
+    }
+    merged.sort_by_key(|group| std::cmp::Reverse(group.hosts));
+    let line = |group: &FailureGroup| {
+        let hosts = count(u64::from(group.hosts), "host");
+        let mut text = format!("{hosts}: {} (first: {})", group.reason, group.first);
+        let skip = group.log.len().saturating_sub(LOG_LINES_SHOWN);
+        for line in group.log.iter().skip(skip) {
+            text.push_str(&format!("\n  | {line}"));
+        }
+        text
+    };
+    merged.iter().take(GROUPS_SHOWN).map(line).collect()
+}
+
+/// Why a build that ended is not a success.
+#[must_use]
+pub fn build_failure(build: &Build) -> Failure {
+    let class = build.failure.as_ref().map(|failure| failure.class);
+    let (code, words) = match class {
+        Some(BuildFailure::Canceled) => (ExitCode::Canceled, "was canceled"),
+        Some(BuildFailure::Timeout) => (ExitCode::BuildFailed, "ran over its time limit"),
+        Some(BuildFailure::Refused) => (ExitCode::BuildFailed, "was refused"),
+        Some(BuildFailure::Infra | BuildFailure::LostWorker) => {
+            (ExitCode::BuildFailed, "failed for no fault of its own")
+        }
+        Some(BuildFailure::BuildFailed) | None => (ExitCode::BuildFailed, "failed"),
+    };
+    let number = build.build;
+    let mut failure = Failure::new(code, format!("{number} of {} {words}", build.commit.short()));
+    failure.causes.extend(build.failure.as_ref().map(|failure| failure.reason.clone()));
+    failure.hints.push(format!("deployctl logs {number}"));
+    failure.hints.push(format!("deployctl retry {number}"));
+    failure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fleet::FailureClass;
+
+    #[test]
+    fn every_final_state_has_a_code_and_only_success_is_zero() {
+        for state in RolloutState::ALL {
+            let code = rollout_code(state);
+            assert!(code.is_some() || !state.is_final(), "{state:?}");
+            assert_eq!(code == Some(ExitCode::Ok), state == RolloutState::Succeeded);
+        }
+    }
+
+    #[test]
+    fn equal_failures_of_two_regions_are_one_line() {
+        let group = |reason: &str, hosts| FailureGroup {
+            class: FailureClass::Release,
+            reason: reason.into(),
+            hosts,
+            first: "h1".parse().unwrap(),
+            log: vec!["last words".into()],
+        };
+        let lines = failure_lines(&[group("exit 1", 2), group("503", 3), group("exit 1", 2)]);
+        assert_eq!(lines.len(), 2);
+        assert!(lines[0].starts_with("4 hosts: exit 1 (first: h1)\n  | last words"), "{lines:?}");
+    }
+}

@@ -1,0 +1,347 @@
+//! The only place that prints: stdout is the answer, stderr the story.
+//!
+//! Owns the output formats, colour, glyphs and what happens when the reader goes
+//! away. An answer is given once per command, as a [`Table`] for people and as one
+//! JSON document for programs; both come from the same wire structs.
+
+use std::io::{IsTerminal, Write};
+
+use serde::Serialize;
+
+use super::failure::{ExitCode, Failure};
+use super::table::{Mode, Table};
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Aligned columns on a terminal, TAB-separated without header in a pipe
+    #[default]
+    Table,
+    /// As table, with more columns
+    Wide,
+    /// TAB-separated with full ids and times, on a terminal too
+    Plain,
+    /// Exactly one document, of success or failure
+    Json,
+    /// One document a line
+    Jsonl,
+    /// Only names, one a line
+    Name,
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless `NO_COLOR` or `TERM=dumb` says otherwise
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// What a word says about its thing; decides glyph and colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// Nothing in particular.
+    Plain,
+    /// Done and well.
+    Good,
+    /// Under way.
+    Moving,
+    /// Waits for a person, or is not known.
+    Look,
+    /// Went wrong: the only red one.
+    Bad,
+    /// Of less weight.
+    Dim,
+}
+
+/// What the terminal can do, and what the person asked for.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// The format of the answer.
+    pub format: Format,
+    /// Whether stdout is a terminal.
+    pub stdout_tty: bool,
+    /// Whether stderr is a terminal that can move its cursor.
+    pub stderr_tty: bool,
+    /// No story.
+    pub quiet: bool,
+    /// More story.
+    pub verbose: u8,
+    /// Whether glyphs beyond ASCII are shown.
+    pub unicode: bool,
+    color_stdout: bool,
+    color_stderr: bool,
+}
+
+impl Output {
+    /// An output as the flags, the environment and the terminal allow.
+    #[must_use]
+    pub fn new(format: Format, color: ColorChoice, quiet: bool, verbose: u8) -> Self {
+        let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let forced =
+            set("CLICOLOR_FORCE") && std::env::var_os("CLICOLOR_FORCE").is_some_and(|v| v != "0");
+        let colored = |tty: bool| match color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto if set("NO_COLOR") => false,
+            ColorChoice::Auto => forced || (tty && !dumb),
+        };
+        let (stdout_tty, stderr_tty) =
+            (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
+        Self {
+            format,
+            stdout_tty,
+            stderr_tty: stderr_tty && !dumb,
+            quiet,
+            verbose,
+            unicode: is_utf8() && !dumb,
+            color_stdout: colored(stdout_tty),
+            color_stderr: colored(stderr_tty),
+        }
+    }
+
+    /// Whether the answer is JSON.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        matches!(self.format, Format::Json | Format::Jsonl)
+    }
+
+    /// Whether progress is told at all: not to a program that reads both streams.
+    #[must_use]
+    pub fn tells_progress(&self) -> bool {
+        !self.quiet && (!self.is_json() || self.stderr_tty || self.verbose > 0)
+    }
+
+    /// Whether times are ages and ids are short.
+    #[must_use]
+    pub fn is_for_people(&self) -> bool {
+        self.stdout_tty && matches!(self.format, Format::Table | Format::Wide)
+    }
+
+    /// Gives the answer: `document` to programs, `table` to people.
+    pub fn answer(&self, document: &impl Serialize, table: &Table) {
+        match self.format {
+            Format::Json => self.json(document),
+            Format::Jsonl => {
+                let document = serde_json::to_value(document).unwrap_or_default();
+                for line in lines_of(&document) {
+                    write_out(&format!("{line}\n"));
+                }
+            }
+            _ => self.table(table),
+        }
+    }
+
+    /// Writes one JSON document, pretty on a terminal.
+    pub fn json(&self, document: &impl Serialize) {
+        let pretty = self.stdout_tty && self.format == Format::Json;
+        let text = if pretty {
+            serde_json::to_string_pretty(document)
+        } else {
+            serde_json::to_string(document)
+        };
+        write_out(&(text.unwrap_or_default() + "\n"));
+    }
+
+    /// Writes one line of a stream; only with `-o jsonl`.
+    pub fn event(&self, kind: &str, fields: &impl Serialize) {
+        if self.format == Format::Jsonl {
+            let mut line = serde_json::json!({"type": kind});
+            merge(&mut line, serde_json::to_value(fields).unwrap_or_default());
+            self.json(&line);
+        }
+    }
+
+    /// Gives the outcome of a wait: one document, or the last line of a stream.
+    pub fn outcome(&self, document: serde_json::Value, code: ExitCode, table: &Table) {
+        let mut whole = serde_json::json!({});
+        if self.format == Format::Jsonl {
+            whole["type"] = "result".into();
+        }
+        merge(&mut whole, document);
+        whole["exit_code"] = (code as u8).into();
+        if self.is_json() { self.json(&whole) } else { self.table(table) }
+    }
+
+    /// Writes a table of its own format.
+    pub fn table(&self, table: &Table) {
+        let mode = match self.format {
+            Format::Name => Mode::Names,
+            Format::Table | Format::Wide if self.stdout_tty => Mode::Aligned {
+                wide: self.format == Format::Wide,
+                width: terminal_width(),
+                color: self.color_stdout,
+                unicode: self.unicode,
+            },
+            Format::Wide => Mode::Tabs { wide: true },
+            _ => Mode::Tabs { wide: self.format == Format::Plain },
+        };
+        write_out(&table.render(mode));
+        if table.is_empty() && self.is_for_people() {
+            self.story(&table.when_empty);
+        }
+    }
+
+    /// Writes text of the answer as it is: a log, a script, a help topic.
+    pub fn text(&self, text: &str) {
+        write_out(text);
+    }
+
+    /// Tells a line of the story on stderr, unless quiet.
+    pub fn story(&self, line: &str) {
+        if !self.quiet && !line.is_empty() {
+            write_err(&format!("{line}\n"));
+        }
+    }
+
+    /// Tells a line to programs that read stderr only when they asked for more.
+    pub fn detail(&self, line: &str) {
+        if self.verbose > 0 {
+            self.story(line);
+        }
+    }
+
+    /// Warns on stderr.
+    pub fn warning(&self, text: &str) {
+        self.story(&format!("{} {text}", self.paint_err("warning:", "33")));
+    }
+
+    /// Tells what could be typed next.
+    pub fn hint(&self, line: &str) {
+        self.story(&format!("{} {line}", self.paint_err("hint:", "36")));
+    }
+
+    /// Shows a failure: lines on stderr, or one document on stdout.
+    pub fn failure(&self, failure: &Failure) {
+        if self.is_json() {
+            let mut document = failure.to_json();
+            if self.format == Format::Jsonl {
+                document["type"] = "result".into();
+            }
+            self.json(&document);
+            return;
+        }
+        if failure.told {
+            return;
+        }
+        let mut text = format!("{} {}\n", self.paint_err("error:", "1;31"), failure.title);
+        for cause in &failure.causes {
+            let cause = cause.trim_end().replace('\n', "\n       ");
+            text.push_str(&format!("cause: {cause}\n"));
+        }
+        for hint in &failure.hints {
+            text.push_str(&format!("{}  {hint}\n", self.paint_err("hint:", "36")));
+        }
+        if !failure.request_id.is_empty() {
+            text.push_str(&format!("ref:   {} req {}\n", failure.code.word(), failure.request_id));
+        }
+        write_err(&text);
+    }
+
+    /// `word` with its glyph, coloured for stderr.
+    #[must_use]
+    pub fn mark_err(&self, tone: Tone, word: &str) -> String {
+        let marked = format!("{} {word}", tone.glyph(self.unicode));
+        if self.color_stderr { tone.paint(&marked) } else { marked }
+    }
+
+    /// The arrow between two things.
+    #[must_use]
+    pub fn arrow(&self) -> &'static str {
+        if self.unicode { "→" } else { "->" }
+    }
+
+    fn paint_err(&self, text: &str, code: &str) -> String {
+        if self.color_stderr { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+impl Tone {
+    /// One character that says the same without colour.
+    #[must_use]
+    pub fn glyph(self, unicode: bool) -> &'static str {
+        match (self, unicode) {
+            (Self::Good, true) => "✓",
+            (Self::Good, false) => "+",
+            (Self::Moving, true) => "▸",
+            (Self::Moving, false) => ">",
+            (Self::Look, true) => "‖",
+            (Self::Look, false) => "=",
+            (Self::Bad, true) => "✗",
+            (Self::Bad, false) => "x",
+            (Self::Plain | Self::Dim, true) => "·",
+            (Self::Plain | Self::Dim, false) => ".",
+        }
+    }
+
+    /// `text` in this tone's colour.
+    #[must_use]
+    pub fn paint(self, text: &str) -> String {
+        let code = match self {
+            Self::Plain => return text.to_owned(),
+            Self::Good => "32",
+            Self::Moving => "36",
+            Self::Look => "33",
+            Self::Bad => "31",
+            Self::Dim => "2",
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+}
+
+/// A list's items, or the whole: what `jsonl` writes line by line.
+fn lines_of(document: &serde_json::Value) -> Vec<&serde_json::Value> {
+    let list = document.as_object().and_then(|fields| fields.values().find_map(|v| v.as_array()));
+    match list {
+        Some(items) if document.as_object().is_some_and(|fields| fields.len() <= 2) => {
+            items.iter().collect()
+        }
+        _ => vec![document],
+    }
+}
+
+fn merge(into: &mut serde_json::Value, from: serde_json::Value) {
+    if let (Some(into), serde_json::Value::Object(from)) = (into.as_object_mut(), from) {
+        into.extend(from);
+    }
+}
+
+fn is_utf8() -> bool {
+    let names = ["LC_ALL", "LC_CTYPE", "LANG"];
+    let locale = names.into_iter().filter_map(std::env::var_os).find(|v| !v.is_empty());
+    let locale = locale.map(|v| v.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
+fn terminal_width() -> u16 {
+    let (_, columns) = console_size();
+    columns.clamp(40, 400)
+}
+
+fn console_size() -> (u16, u16) {
+    dialoguer::console::Term::stdout().size()
+}
+
+fn write_out(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if let Err(e) = written {
+        // The reader has enough (`| head`): no message, the code that a shell expects.
+        let broken = e.kind() == std::io::ErrorKind::BrokenPipe;
+        let code = if broken { ExitCode::BrokenPipe } else { ExitCode::Error };
+        if !broken {
+            write_err(&format!("error: stdout can't be written: {e}\n"));
+        }
+        std::process::exit(i32::from(code as u8));
+    }
+}
+
+fn write_err(text: &str) {
+    // Nobody is left to tell when this fails.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}

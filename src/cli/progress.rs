@@ -1,0 +1,125 @@
+//! How waiting looks: bars on a terminal, a line per change elsewhere.
+//!
+//! Everything goes to stderr. Without a terminal a line is told when something
+//! changed, and each 30 s that it goes on, so that no CI takes us for dead. Decides
+//! nothing about what is waited for.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::output::Output;
+use crate::host::clock;
+
+/// Shorter than the silence after which CI systems kill a job (10 minutes and up), and
+/// long enough not to fill a log [orchestration 4.6].
+const HEARTBEAT: Duration = Duration::from_secs(30);
+/// How often bars are drawn again by themselves.
+const TICK: Duration = Duration::from_millis(120);
+
+/// One wait, as it is shown.
+pub struct Progress<'a> {
+    out: &'a Output,
+    bars: Option<Bars>,
+    last_key: String,
+    told_at: Instant,
+}
+
+struct Bars {
+    all: MultiProgress,
+    head: ProgressBar,
+    named: BTreeMap<String, ProgressBar>,
+    unicode: bool,
+}
+
+impl<'a> Progress<'a> {
+    /// A wait that shows nothing yet.
+    #[must_use]
+    pub fn new(out: &'a Output) -> Self {
+        let bars = (out.stderr_tty && out.tells_progress()).then(|| {
+            let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+            let head = all.add(ProgressBar::new_spinner());
+            let ticks = if out.unicode { "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ " } else { "|/-\\ " };
+            let style = ProgressStyle::with_template("{spinner} {wide_msg}");
+            head.set_style(style.expect("the template is a constant").tick_chars(ticks));
+            head.enable_steady_tick(TICK);
+            Bars { all, head, named: BTreeMap::new(), unicode: out.unicode }
+        });
+        Self { out, bars, last_key: String::new(), told_at: Instant::now() }
+    }
+
+    /// Says where it stands. Without a terminal it is told when `key` changed, and at
+    /// least each 30 s.
+    pub fn update(&mut self, key: &str, text: &str) {
+        if let Some(bars) = &self.bars {
+            bars.head.set_message(text.to_owned());
+            return;
+        }
+        let changed = key != self.last_key;
+        if !self.out.tells_progress() || !(changed || self.told_at.elapsed() >= HEARTBEAT) {
+            return;
+        }
+        let still = if changed { "" } else { "still " };
+        self.told_at = Instant::now();
+        key.clone_into(&mut self.last_key);
+        let now = clock::now().to_string();
+        self.out.story(&format!("{}Z {still}{text}", &now[..19]));
+    }
+
+    /// Sets a bar; nothing without a terminal.
+    pub fn bar(&mut self, name: &str, done: u64, total: u64, note: &str) {
+        let Some(bars) = &mut self.bars else { return };
+        let bar = bars.named.entry(name.to_owned()).or_insert_with(|| {
+            let bar = bars.all.add(ProgressBar::new(total.max(1)));
+            let template = " {prefix:16} {bar:24} {percent:>3}%  {wide_msg}";
+            let style = ProgressStyle::with_template(template).expect("the template is a constant");
+            let chars = if bars.unicode { "█▉▊▋▌▍▎▏░" } else { "=> " };
+            bar.set_style(style.progress_chars(chars));
+            bar.set_prefix(name.to_owned());
+            bar
+        });
+        bar.set_length(total.max(1));
+        bar.set_position(if total == 0 { 1 } else { done.min(total) });
+        bar.set_message(note.to_owned());
+    }
+
+    /// Lines under the headline, such as the end of a log; nothing without a terminal.
+    pub fn tail(&mut self, headline: &str, lines: &[String]) {
+        let Some(bars) = &self.bars else { return };
+        let width = usize::from(dialoguer::console::Term::stderr().size().1).max(20) - 4;
+        let cut = |line: &String| line.chars().take(width).collect::<String>();
+        let lines: String = lines.iter().map(|line| format!("\n  {}", cut(line))).collect();
+        let style = ProgressStyle::with_template("{spinner} {msg}");
+        bars.head.set_style(style.expect("the template is a constant"));
+        bars.head.set_message(format!("{headline}{lines}"));
+    }
+
+    /// Tells a line that stays.
+    pub fn say(&self, line: &str) {
+        if self.out.tells_progress() {
+            match &self.bars {
+                Some(bars) => bars.all.suspend(|| self.out.story(line)),
+                None => self.out.story(line),
+            }
+        }
+    }
+
+    /// Takes everything that moves off the screen.
+    pub fn clear(&mut self) {
+        if let Some(bars) = self.bars.take() {
+            bars.head.finish_and_clear();
+            for bar in bars.named.values() {
+                bar.finish_and_clear();
+            }
+            // A terminal that went away needs no cleaning.
+            let _ = bars.all.clear();
+        }
+    }
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}

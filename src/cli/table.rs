@@ -1,0 +1,256 @@
+//! Rows and columns: aligned for people, TAB-separated for programs.
+//!
+//! A cell knows both of its forms ("4m" and RFC 3339, ten digits and sixty-four), so
+//! a command fills a table once. Decides no format and prints nothing.
+
+use std::time::Duration;
+
+use comfy_table::{Attribute, Color, ContentArrangement, Row, presets};
+
+use super::output::Tone;
+use crate::model::time::UnixMillis;
+
+/// One value in its two forms.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    short: String,
+    full: String,
+    tone: Tone,
+    glyph: bool,
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        let text = text.into();
+        Self { short: text.clone(), full: text, tone: Tone::Plain, glyph: false }
+    }
+}
+
+impl Cell {
+    /// A cell that people see as `short` and programs as `full`.
+    #[must_use]
+    pub fn pair(short: impl Into<String>, full: impl Into<String>) -> Self {
+        Self { short: short.into(), full: full.into(), tone: Tone::Plain, glyph: false }
+    }
+
+    /// A state's word, with glyph and colour for people.
+    #[must_use]
+    pub fn state(word: &str, tone: Tone) -> Self {
+        Self { short: word.into(), full: word.into(), tone, glyph: true }
+    }
+
+    /// An instant: its age for people, RFC 3339 for programs.
+    #[must_use]
+    pub fn time(at: Option<UnixMillis>, now: UnixMillis) -> Self {
+        at.map_or_else(|| Self::pair("-", ""), |at| Self::pair(age(now.since(at)), at.to_string()))
+    }
+
+    /// A number of bytes.
+    #[must_use]
+    pub fn bytes(count: u64) -> Self {
+        Self::pair(bytes(count), count.to_string())
+    }
+
+    /// A long id, cut to ten digits for people.
+    #[must_use]
+    pub fn id(full: impl ToString) -> Self {
+        let full = full.to_string();
+        Self::pair(full.chars().take(10).collect::<String>(), full)
+    }
+
+    /// What may be missing.
+    #[must_use]
+    pub fn maybe(text: Option<impl ToString>) -> Self {
+        text.map_or_else(|| Self::pair("-", ""), |text| text.to_string().into())
+    }
+}
+
+/// A table under construction.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    columns: Vec<&'static str>,
+    /// Columns from here on are shown only when wide.
+    narrow: usize,
+    rows: Vec<Vec<Cell>>,
+    /// What people read when there are no rows.
+    pub when_empty: String,
+}
+
+/// How a table is written.
+#[derive(Debug, Clone, Copy)]
+pub enum Mode {
+    /// Header and columns without borders.
+    Aligned {
+        /// With the wide columns.
+        wide: bool,
+        /// The terminal's, in columns.
+        width: u16,
+        /// With colour.
+        color: bool,
+        /// With glyphs beyond ASCII.
+        unicode: bool,
+    },
+    /// No header, full values.
+    Tabs {
+        /// With the wide columns.
+        wide: bool,
+    },
+    /// The first column only.
+    Names,
+}
+
+impl Table {
+    /// A table whose columns from `narrow` on are shown only when wide.
+    #[must_use]
+    pub fn new(columns: &[&'static str], narrow: usize, when_empty: impl Into<String>) -> Self {
+        Self { columns: columns.to_vec(), narrow, rows: vec![], when_empty: when_empty.into() }
+    }
+
+    /// Adds a row: as many cells as there are columns.
+    pub fn push(&mut self, row: impl Into<Vec<Cell>>) {
+        let row = row.into();
+        debug_assert_eq!(row.len(), self.columns.len(), "a cell for each column");
+        self.rows.push(row);
+    }
+
+    /// Whether there are no rows.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn render(&self, mode: Mode) -> String {
+        let shown = |wide: bool| if wide { self.columns.len() } else { self.narrow };
+        match mode {
+            Mode::Names => self.rows.iter().map(|row| format!("{}\n", row[0].full)).collect(),
+            Mode::Tabs { wide } => self.tabs(shown(wide)),
+            Mode::Aligned { .. } if self.rows.is_empty() => String::new(),
+            Mode::Aligned { wide, width, color, unicode } => {
+                let mut table = comfy_table::Table::new();
+                table.load_style(presets::NOTHING);
+                table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+                table.force_no_tty();
+                if color {
+                    table.enforce_styling();
+                }
+                let header = self.columns[..shown(wide)]
+                    .iter()
+                    .map(|name| comfy_table::Cell::new(name).add_attribute(Attribute::Dim));
+                table.set_header(Row::from(header.collect::<Vec<_>>()));
+                for cells in &self.rows {
+                    let cells = cells[..shown(wide)].iter().map(|cell| cell.styled(color, unicode));
+                    let mut row = Row::from(cells.collect::<Vec<_>>());
+                    row.max_height(1);
+                    table.add_row(row);
+                }
+                for column in table.column_iter_mut() {
+                    column.set_padding((0, 2));
+                }
+                table.trim_fmt() + "\n"
+            }
+        }
+    }
+
+    fn tabs(&self, shown: usize) -> String {
+        let clean = |cell: &Cell| cell.full.replace(['\t', '\n', '\r'], " ");
+        let line = |row: &Vec<Cell>| row[..shown].iter().map(clean).collect::<Vec<_>>().join("\t");
+        self.rows.iter().map(|row| line(row) + "\n").collect()
+    }
+}
+
+impl Cell {
+    fn styled(&self, color: bool, unicode: bool) -> comfy_table::Cell {
+        let text = if self.glyph {
+            format!("{} {}", self.tone.glyph(unicode), self.short)
+        } else {
+            self.short.clone()
+        };
+        // A terminal must not be steered by what a repository says.
+        let text: String = text.chars().filter(|c| !c.is_control()).collect();
+        let cell = comfy_table::Cell::new(text);
+        match self.tone {
+            _ if !color => cell,
+            Tone::Plain => cell,
+            Tone::Good => cell.fg(Color::Green),
+            Tone::Moving => cell.fg(Color::Cyan),
+            Tone::Look => cell.fg(Color::Yellow),
+            Tone::Bad => cell.fg(Color::Red),
+            Tone::Dim => cell.add_attribute(Attribute::Dim),
+        }
+    }
+}
+
+/// A span as people say it: `4s`, `12m`, `3h`, `9d`.
+#[must_use]
+pub fn age(span: Duration) -> String {
+    match span.as_secs() {
+        s @ 0..60 => format!("{s}s"),
+        s @ 60..3600 => format!("{}m", s / 60),
+        s @ 3600..172_800 => format!("{}h", s / 3600),
+        s => format!("{}d", s / 86_400),
+    }
+}
+
+/// A number of bytes as people say it: `812 B`, `1.4 MiB`.
+#[must_use]
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// A whole number with its noun: `1 host`, `2 hosts`.
+#[must_use]
+pub fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Table {
+        let mut table = Table::new(&["APP", "STATE", "REPO"], 2, "");
+        table.push(["a".into(), Cell::state("running", Tone::Moving), "x\ty".into()]);
+        table.push(["longer".into(), Cell::state("failed", Tone::Bad), "z".into()]);
+        table
+    }
+
+    #[test]
+    fn programs_get_tabs_without_header_and_no_tab_inside() {
+        let text = sample().render(Mode::Tabs { wide: true });
+        assert_eq!(text, "a\trunning\tx y\nlonger\tfailed\tz\n");
+        assert_eq!(sample().render(Mode::Names), "a\nlonger\n");
+    }
+
+    #[test]
+    fn people_get_aligned_columns_within_the_width() {
+        let mode = Mode::Aligned { wide: true, width: 40, color: false, unicode: false };
+        let text = sample().render(mode);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert_eq!(lines[0].find("STATE"), lines[1].find("> running"), "{text}");
+        assert!(lines.iter().all(|line| line.len() <= 40));
+    }
+
+    #[test]
+    fn quantities_read_well() {
+        for (count, text) in [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1 << 30, "1.0 GiB")]
+        {
+            assert_eq!(bytes(count), text);
+        }
+        for (s, text) in [(59, "59s"), (61, "1m"), (7200, "2h"), (172_800, "2d")] {
+            assert_eq!(age(Duration::from_secs(s)), text);
+        }
+    }
+}

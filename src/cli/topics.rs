@@ -1,0 +1,124 @@
+//! Help topics: what `deployctl help TOPIC` says beside the commands.
+//!
+//! The same texts go into the man pages.
+
+use super::failure::ExitCode;
+
+/// Environment variables that are read, and what each does.
+pub const ENVIRONMENT: &[(&str, &str)] = &[
+    ("DEPLOYCTL_APP", "the app; as --app"),
+    ("DEPLOYCTL_ENV", "the env; as --env"),
+    ("DEPLOYCTL_SERVER", "the coordinator's URL; as --server"),
+    ("DEPLOYCTL_TOKEN_FILE", "a file that holds the token; as --token-file"),
+    ("DEPLOYCTL_TOKEN", "the token itself; a file is better, other processes can see this"),
+    ("DEPLOYCTL_OUTPUT", "the output format; as --output"),
+    ("DEPLOYCTL_NO_INPUT", "set: never ask; as --no-input"),
+    ("DEPLOYCTL_LOG", "with -vv, which log lines to show, such as debug"),
+    ("CREDENTIALS_DIRECTORY", "where systemd puts the credential deployctl-token"),
+    ("CI", "set: never ask"),
+    ("NO_COLOR", "set: no colour"),
+    ("CLICOLOR_FORCE", "set and not 0: colour in pipes too"),
+    ("TERM", "dumb: no colour, no bars"),
+    ("XDG_CONFIG_HOME", "where deployctl/config.toml lies; default ~/.config"),
+    ("XDG_DATA_HOME", "where a coordinator of this machine keeps its data; default ~/.local/share"),
+    ("HOME", "for the two defaults above"),
+    ("COMPLETE", "a shell's name: act as its completion"),
+];
+
+/// Topics by name with one line each.
+pub const TOPICS: &[(&str, &str)] = &[
+    ("exit-codes", "what each exit code means"),
+    ("environment", "variables and files that are read"),
+    ("refs", "what to call a commit, a build, a release"),
+    ("plans", "how a rollout reaches hosts"),
+];
+
+/// The text of a topic; `None` when there is no such.
+#[must_use]
+pub fn text(topic: &str) -> Option<String> {
+    match topic {
+        "exit-codes" => Some(exit_codes()),
+        "environment" => Some(environment()),
+        "refs" => Some(REFS.into()),
+        "plans" => Some(PLANS.into()),
+        _ => None,
+    }
+}
+
+fn exit_codes() -> String {
+    let mut text =
+        String::from("Exit codes (stable):\n\n  CODE  NAME            RETRY   MEANING\n");
+    for code in ExitCode::ALL {
+        let (number, word) = (*code as u8, code.word());
+        text.push_str(&format!(
+            "  {number:<5} {word:<15} {:<7} {}\n",
+            code.retry(),
+            code.meaning()
+        ));
+    }
+    text.push_str(
+        "\nBelow 10 the command started nothing; 10 to 19 it started and the outcome is not\n\
+         success; from 124 we stopped looking and it goes on. A command that waits gives the\n\
+         outcome also when it was over before; a command that only asks gives 0 once it has\n\
+         the answer.\n\n\
+         One exception: a request whose reply was lost is sent again under the same key. If\n\
+         it stays unanswered the code is 5, and the text says that it may have started.\n",
+    );
+    text
+}
+
+fn environment() -> String {
+    let mut text = String::from("Variables (an empty one counts as not set):\n\n");
+    for (name, meaning) in ENVIRONMENT {
+        text.push_str(&format!("  {name:<22} {meaning}\n"));
+    }
+    text.push_str(
+        "\nFlags win over variables, these over the project's deployctl.toml (nearest folder\n\
+         upwards, not above the repository), that over the user's deployctl/config.toml, that\n\
+         over the coordinator of this machine.\n\n\
+         A token from a file is sent only to the server that the same file names.\n",
+    );
+    text
+}
+
+const REFS: &str = "\
+What to call a release, a build or a commit:
+
+  r411            a release of the app and env; its rollout has the same number
+  b12             a build
+  @               what is the goal now
+  @~  @~2         the last known-good release before it, and the one before that
+  @stable         the newest release that succeeded
+  @latest         the newest build that can be deployed
+  staging:@       the same, in another env
+  3f2a91c         a commit: at least 7 of its hexadecimal digits
+  HEAD, main, v1  anything else is a revision of the git repository in this folder
+
+A branch that is named like a number is refs/heads/r411.
+";
+
+const PLANS: &str = "\
+How a rollout reaches hosts:
+
+  standard      a canary first, then region by region, each step watched for a while
+                (a bake) before the next. Release faults revert by themselves; faults of
+                hosts or the network pause and wait for a person.
+  all-at-once   every host at once: no gate before the last host. In prod it asks for
+                the app's name.
+
+--bake TIME sets every bake of the plan; --region limits the rollout to some regions;
+deployctl promote skips the wait of the step under way, --full all of them.
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_topic_has_a_text_within_a_page_width() {
+        for (topic, _) in TOPICS {
+            let text = text(topic).unwrap();
+            assert!(text.lines().all(|line| line.chars().count() <= 110), "{topic}");
+        }
+    }
+}

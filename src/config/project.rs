@@ -1,0 +1,218 @@
+//! `deployctl.toml`: the recipe of a repository, and what its commands are about.
+//!
+//! One file, two readers: the worker takes `[build]` and `[run]` at the commit, the
+//! command line takes `app`, `env` and `server` from the working copy. Unknown keys
+//! are refused with the nearest known one. Never holds a token.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::model::id::{AppName, EnvName, InvalidId};
+use crate::model::recipe::{BuildSpec, Recipe, RunSpec};
+
+/// The file's name at the root of a repository.
+pub const PROJECT_FILE: &str = "deployctl.toml";
+/// Largest configuration file that is read, bytes.
+pub const FILE_BYTES_MAX: u64 = 256 * 1024;
+/// Folders that the search goes up at most.
+const DEPTH_MAX: usize = 64;
+
+/// A configuration file that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It can't be read.
+    #[error("{path} can't be read")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is over [`FILE_BYTES_MAX`].
+    #[error("{path} is over {FILE_BYTES_MAX} bytes")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Its text is not what is read there.
+    #[error("{path} is not valid")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Where and why, with the nearest known key.
+        why: String,
+    },
+}
+
+impl ConfigError {
+    /// What lies beneath, for a person.
+    #[must_use]
+    pub fn cause(&self) -> Option<String> {
+        match self {
+            Self::Unreadable { source, .. } => Some(source.to_string()),
+            Self::TooLarge { .. } => None,
+            Self::Invalid { why, .. } => Some(why.clone()),
+        }
+    }
+}
+
+/// The file's content.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProjectFile {
+    /// The app that commands are about.
+    pub app: Option<AppName>,
+    /// The env that commands are about; `prod` when it is silent.
+    pub env: Option<EnvName>,
+    /// The coordinator. A token is sent there only if the user tied one to it.
+    pub server: Option<String>,
+    /// How to build.
+    pub build: Option<BuildSpec>,
+    /// How to run.
+    pub run: Option<RunSpec>,
+}
+
+impl ProjectFile {
+    /// Reads a file's text, whose name is only for the error.
+    ///
+    /// # Errors
+    /// When it is not TOML, a key is unknown, or a value is out of bounds.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let file: Self = parse_toml(text, path)?;
+        let invalid = |e: InvalidId| ConfigError::Invalid { path: path.into(), why: e.to_string() };
+        file.recipe().check().map_err(invalid)?;
+        Ok(file)
+    }
+
+    /// The part that says how to build and run.
+    #[must_use]
+    pub fn recipe(&self) -> Recipe {
+        Recipe { build: self.build.clone(), run: self.run.clone() }
+    }
+}
+
+/// The nearest [`PROJECT_FILE`] from `dir` upwards, not above the folder that holds `.git`.
+///
+/// # Errors
+/// When a file is there and can't be used.
+pub fn find(dir: &Path) -> Result<Option<(PathBuf, ProjectFile)>, ConfigError> {
+    for folder in dir.ancestors().take(DEPTH_MAX) {
+        let path = folder.join(PROJECT_FILE);
+        if let Some(text) = read_bounded(&path)? {
+            return Ok(Some((path.clone(), ProjectFile::parse(&text, &path)?)));
+        }
+        if folder.join(".git").exists() {
+            break;
+        }
+    }
+    Ok(None)
+}
+
+/// A file's text; `None` when there is none.
+///
+/// # Errors
+/// When it is there and can't be read, or is over its limit.
+pub fn read_bounded(path: &Path) -> Result<Option<String>, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { path: path.into(), source };
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => return Ok(None),
+        Ok(meta) if meta.len() > FILE_BYTES_MAX => {
+            return Err(ConfigError::TooLarge { path: path.into() });
+        }
+        Ok(_) => {}
+        Err(e)
+            if matches!(
+                e.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(e) => return Err(unreadable(e)),
+    }
+    std::fs::read_to_string(path).map(Some).map_err(unreadable)
+}
+
+/// Reads TOML; an unknown key is answered with the nearest known one.
+///
+/// # Errors
+/// [`ConfigError::Invalid`].
+pub fn parse_toml<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|e| {
+        let mut why = e.to_string().trim_end().to_owned();
+        let mut quoted = e.message().split('`').skip(1).step_by(2);
+        if let Some(unknown) = quoted.next().filter(|_| e.message().starts_with("unknown field")) {
+            let near = nearest(unknown, quoted);
+            why.extend(near.map(|key| format!("\ndid you mean {key:?}?")));
+        }
+        ConfigError::Invalid { path: path.into(), why }
+    })
+}
+
+/// The name that `text` most likely was meant to be: at most 3 edits and half its length away.
+pub fn nearest<'a>(text: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = 3.min(text.chars().count().div_ceil(2));
+    names
+        .into_iter()
+        .map(|name| (edits(text, name), name))
+        .filter(|(edits, _)| *edits <= limit)
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// Levenshtein's distance, in characters.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(128).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().take(128).enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_file_is_read_and_silence_means_defaults() {
+        let text = "app = \"hello\"\nenv = \"staging\"\n[build]\ncommand = \"make\"\nartifact = \"out\"\n[run]\nstart = \"./out\"\n";
+        let file = ProjectFile::parse(text, Path::new("deployctl.toml")).unwrap();
+        assert_eq!(file.app.unwrap().as_str(), "hello");
+        assert_eq!(file.run.unwrap().deadline_s, crate::model::recipe::PROBE_DEADLINE_S);
+    }
+
+    #[test]
+    fn an_unknown_key_is_answered_with_the_nearest() {
+        for (text, near) in [("aap = \"x\"", "app"), ("[build]\ncomand = \"x\"", "command")] {
+            let error = ProjectFile::parse(text, Path::new("deployctl.toml")).unwrap_err();
+            let cause = error.cause().unwrap();
+            assert!(cause.contains(&format!("did you mean \"{near}\"")), "{cause}");
+        }
+    }
+
+    #[test]
+    fn nearest_does_not_guess_wildly() {
+        assert_eq!(nearest("deplyo", ["build", "deploy"]), Some("deploy"));
+        assert_eq!(nearest("xyzzy", ["build", "deploy"]), None);
+        assert_eq!(nearest("r", ["build"]), None);
+    }
+
+    #[test]
+    fn the_search_stops_at_the_root_of_the_repository() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(PROJECT_FILE), "app = \"outer\"").unwrap();
+        let inner = dir.path().join("repo/src");
+        std::fs::create_dir_all(&inner).unwrap();
+        assert!(find(&inner).unwrap().is_some());
+        std::fs::create_dir(dir.path().join("repo/.git")).unwrap();
+        assert!(find(&inner).unwrap().is_none());
+    }
+}
