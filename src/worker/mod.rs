@@ -6,4 +6,6 @@
 
 pub mod checkout;
 pub mod failure;
+pub mod pack;
 pub mod recipe;
+pub mod walk;
