@@ -7,5 +7,6 @@
 pub mod checkout;
 pub mod failure;
 pub mod pack;
+pub mod publish;
 pub mod recipe;
 pub mod walk;
