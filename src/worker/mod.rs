@@ -6,6 +6,7 @@
 
 pub mod checkout;
 pub mod failure;
+pub mod log;
 pub mod pack;
 pub mod publish;
 pub mod recipe;
