@@ -1,0 +1,312 @@
+//! The region's own small database: what it must still know after a crash with
+//! every coordinator down.
+//!
+//! Holds the mirror (goals, wanted artifacts, verifiers, trust, revision) and a
+//! coarse copy of the host table. One writer, `synchronous=FULL`: a change is
+//! durable when the call returns. Calls block; callers leave the async threads.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::model::digest::ArtifactId;
+use crate::model::id::{AppName, EnvName, HostId};
+use crate::wire::seal::Sealed;
+use crate::wire::v1::fleet::HostRow;
+use crate::wire::v1::region::{Trust, Verifiers};
+
+/// Format of the file; an unknown one is refused rather than guessed at.
+const FORMAT: i64 = 1;
+const SCHEMA: &str = "
+    CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+    CREATE TABLE goals(env TEXT NOT NULL, app TEXT NOT NULL, revision INTEGER NOT NULL,
+        payload TEXT NOT NULL, signature TEXT NOT NULL, PRIMARY KEY(env, app)) STRICT;
+    CREATE TABLE artifacts(seq INTEGER PRIMARY KEY, artifact TEXT NOT NULL UNIQUE,
+        gone INTEGER NOT NULL) STRICT;
+    CREATE TABLE hosts(host TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;";
+
+/// Why the region's database did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// SQLite failed: disk full, I/O error, or not a database.
+    #[error("region database: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// A newer release wrote the file.
+    #[error("region database has format {0}, this release reads {FORMAT}")]
+    Format(i64),
+    /// A value in it is not what was written.
+    #[error("region database: {what} does not parse")]
+    Damaged {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+/// A goal as it is kept.
+#[derive(Debug, Clone)]
+pub struct SavedGoal {
+    /// Its env.
+    pub env: EnvName,
+    /// Its app.
+    pub app: AppName,
+    /// The mirror's revision that brought it.
+    pub revision: u64,
+    /// The signed bytes.
+    pub sealed: Sealed,
+}
+
+/// A wanted or dropped artifact as it is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct SavedArtifact {
+    /// Order of arrival.
+    pub seq: u64,
+    /// Which.
+    pub artifact: ArtifactId,
+    /// Whether it is to be deleted.
+    pub gone: bool,
+}
+
+/// What changed in the mirror, to be made durable at once.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// The feed's revision after it.
+    pub revision: u64,
+    /// Goals to replace.
+    pub goals: Vec<SavedGoal>,
+    /// Artifacts to add or mark.
+    pub artifacts: Vec<SavedArtifact>,
+    /// New verifiers.
+    pub verifiers: Option<Verifiers>,
+    /// New trust.
+    pub trust: Option<Trust>,
+}
+
+/// Everything in the database.
+#[derive(Debug, Default)]
+pub struct Saved {
+    /// The mirror, as one change from nothing.
+    pub mirror: Change,
+    /// The host table as it was last saved.
+    pub hosts: Vec<HostRow>,
+}
+
+/// The open database.
+pub struct RegionDb(Mutex<Connection>);
+
+impl RegionDb {
+    /// Opens or makes the file at `path`.
+    ///
+    /// # Errors
+    /// [`DbError`] when it can't be opened or has another format.
+    pub fn open(path: &Path) -> Result<Self, DbError> {
+        let mut db = Connection::open(path)?;
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        db.pragma_update(None, "synchronous", "FULL")?;
+        db.busy_timeout(std::time::Duration::from_secs(5))?;
+        let format: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        match format {
+            0 => {
+                let tx = db.transaction()?;
+                tx.execute_batch(SCHEMA)?;
+                tx.pragma_update(None, "user_version", FORMAT)?;
+                tx.commit()?;
+            }
+            FORMAT => {}
+            other => return Err(DbError::Format(other)),
+        }
+        Ok(Self(Mutex::new(db)))
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        // A transaction of a thread that panicked was rolled back when it was dropped.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// [`DbError`] when it can't be read or a value does not parse.
+    pub fn load(&self) -> Result<Saved, DbError> {
+        let db = self.connection();
+        let mirror = Change {
+            revision: read_meta(&db, "revision")?.unwrap_or(0),
+            verifiers: read_meta(&db, "verifiers")?,
+            trust: read_meta(&db, "trust")?,
+            goals: read_goals(&db)?,
+            artifacts: read_artifacts(&db)?,
+        };
+        let mut rows = db.prepare("SELECT document FROM hosts")?;
+        let rows = rows.query_map([], |row| row.get::<_, String>(0))?;
+        // A row that does not parse is one host that will report again.
+        let hosts = rows.filter_map(|row| serde_json::from_str(&row.ok()?).ok()).collect();
+        Ok(Saved { mirror, hosts })
+    }
+
+    /// Makes a change of the mirror durable, whole or not at all.
+    ///
+    /// # Errors
+    /// [`DbError::Sqlite`].
+    pub fn save(&self, change: &Change) -> Result<(), DbError> {
+        let mut db = self.connection();
+        let tx = db.transaction()?;
+        for goal in &change.goals {
+            tx.prepare_cached(
+                "INSERT INTO goals(env, app, revision, payload, signature) VALUES(?1,?2,?3,?4,?5)
+                 ON CONFLICT DO UPDATE SET revision=?3, payload=?4, signature=?5",
+            )?
+            .execute(params![
+                goal.env.as_str(),
+                goal.app.as_str(),
+                goal.revision as i64,
+                goal.sealed.payload,
+                goal.sealed.signature
+            ])?;
+        }
+        for SavedArtifact { seq, artifact, gone } in &change.artifacts {
+            tx.prepare_cached(
+                "INSERT INTO artifacts(seq, artifact, gone) VALUES(?1,?2,?3)
+                 ON CONFLICT(artifact) DO UPDATE SET gone=?3",
+            )?
+            .execute(params![*seq as i64, artifact.to_string(), gone])?;
+        }
+        if let Some(verifiers) = &change.verifiers {
+            write_meta(&tx, "verifiers", verifiers)?;
+        }
+        if let Some(trust) = &change.trust {
+            write_meta(&tx, "trust", trust)?;
+        }
+        write_meta(&tx, "revision", &change.revision)?;
+        Ok(tx.commit()?)
+    }
+
+    /// Forgets an artifact whose objects are deleted.
+    ///
+    /// # Errors
+    /// [`DbError::Sqlite`].
+    pub fn forget_artifact(&self, artifact: &ArtifactId) -> Result<(), DbError> {
+        let db = self.connection();
+        db.execute("DELETE FROM artifacts WHERE artifact=?1 AND gone", [artifact.to_string()])?;
+        Ok(())
+    }
+
+    /// Saves rows of the host table and removes others.
+    ///
+    /// # Errors
+    /// [`DbError::Sqlite`].
+    pub fn save_hosts(&self, rows: &[HostRow], forgotten: &[HostId]) -> Result<(), DbError> {
+        let mut db = self.connection();
+        let tx = db.transaction()?;
+        for row in rows {
+            let document = serde_json::to_string(row)
+                .map_err(|source| DbError::Damaged { what: "a host row", source })?;
+            tx.prepare_cached("INSERT OR REPLACE INTO hosts(host, document) VALUES(?1,?2)")?
+                .execute(params![row.info.host.as_str(), document])?;
+        }
+        for host in forgotten {
+            tx.execute("DELETE FROM hosts WHERE host=?1", [host.as_str()])?;
+        }
+        Ok(tx.commit()?)
+    }
+}
+
+fn read_meta<T: DeserializeOwned>(
+    db: &Connection,
+    key: &'static str,
+) -> Result<Option<T>, DbError> {
+    let text: Option<String> =
+        db.query_row("SELECT value FROM meta WHERE key=?1", [key], |row| row.get(0)).optional()?;
+    text.map(|text| serde_json::from_str(&text))
+        .transpose()
+        .map_err(|source| DbError::Damaged { what: key, source })
+}
+
+fn write_meta(
+    tx: &Transaction<'_>,
+    key: &'static str,
+    value: &impl Serialize,
+) -> Result<(), DbError> {
+    let text =
+        serde_json::to_string(value).map_err(|source| DbError::Damaged { what: key, source })?;
+    tx.execute("INSERT OR REPLACE INTO meta(key, value) VALUES(?1,?2)", [key, text.as_str()])?;
+    Ok(())
+}
+
+fn read_goals(db: &Connection) -> Result<Vec<SavedGoal>, DbError> {
+    let mut rows = db.prepare("SELECT env, app, revision, payload, signature FROM goals")?;
+    let rows = rows.query_map([], |row| {
+        Ok(SavedGoal {
+            env: parsed(row, 0)?,
+            app: parsed(row, 1)?,
+            revision: row.get::<_, i64>(2)? as u64,
+            sealed: Sealed { payload: row.get(3)?, signature: row.get(4)? },
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn read_artifacts(db: &Connection) -> Result<Vec<SavedArtifact>, DbError> {
+    let mut rows = db.prepare("SELECT seq, artifact, gone FROM artifacts ORDER BY seq")?;
+    let rows = rows.query_map([], |row| {
+        Ok(SavedArtifact {
+            seq: row.get::<_, i64>(0)? as u64,
+            artifact: parsed(row, 1)?,
+            gone: row.get(2)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn parsed<T>(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<T>
+where
+    T: std::str::FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    row.get::<_, String>(column)?.parse().map_err(|e| {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(e))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::digest::Digest;
+
+    #[test]
+    fn what_was_saved_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("region.db");
+        let goal = SavedGoal {
+            env: "prod".parse().unwrap(),
+            app: "api".parse().unwrap(),
+            revision: 4,
+            sealed: Sealed { payload: "{}".into(), signature: "00".into() },
+        };
+        let wanted = SavedArtifact { seq: 1, artifact: Digest::of(b"a"), gone: false };
+        let change = Change {
+            revision: 9,
+            goals: vec![goal],
+            artifacts: vec![
+                wanted,
+                SavedArtifact { seq: 2, artifact: Digest::of(b"b"), gone: true },
+            ],
+            verifiers: None,
+            trust: Some(Trust::default()),
+        };
+        {
+            let db = RegionDb::open(&path).unwrap();
+            assert!(db.load().unwrap().mirror.goals.is_empty());
+            db.save(&change).unwrap();
+            db.forget_artifact(&Digest::of(b"a")).unwrap();
+            db.forget_artifact(&Digest::of(b"b")).unwrap();
+        }
+        let saved = RegionDb::open(&path).unwrap().load().unwrap().mirror;
+        assert_eq!((saved.revision, saved.goals[0].revision), (9, 4));
+        assert_eq!(saved.artifacts.len(), 1, "a wanted artifact is not forgotten");
+        assert_eq!(saved.trust, Some(Trust::default()));
+    }
+}

@@ -1,0 +1,283 @@
+//! The region's copy of what the coordinator decided: goals, wanted artifacts,
+//! token verifiers, trust.
+//!
+//! A goal replaces another only when its version is greater and a trusted key
+//! signed it. Every change is durable before anybody sees it; a restart serves
+//! what is on disk at once. Goals are never dropped by their absence from a
+//! feed: a coordinator that lost its memory must not empty a region.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::watch;
+
+use crate::model::digest::{ArtifactId, from_hex};
+use crate::model::goal::Goal;
+use crate::model::id::{AppName, EnvName, RegionName};
+use crate::model::selector::Labels;
+use crate::net::auth::{Identity, Key, Keyring};
+use crate::region::db::{Change, DbError, RegionDb, SavedArtifact, SavedGoal};
+use crate::wire::seal::{self, Sealed};
+use crate::wire::v1::region::{Feed, Trust, Verifiers};
+
+/// Largest goal document, bytes: what is usual is under 2 KiB; `tolerate` and
+/// `admit` grow with regions.
+const GOAL_BYTES_MAX: usize = 64 << 10;
+
+/// Why a feed was not mirrored.
+#[derive(Debug, thiserror::Error)]
+pub enum MirrorError {
+    /// It could not be made durable.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The verifiers' key is not 64 hexadecimal digits.
+    #[error("the feed's verification key is malformed")]
+    Key,
+}
+
+/// A mirrored goal.
+#[derive(Debug, Clone)]
+pub struct Mirrored {
+    /// As a value.
+    pub goal: Arc<Goal>,
+    /// As it was signed.
+    pub sealed: Sealed,
+    /// The mirror's revision that brought it.
+    pub revision: u64,
+}
+
+#[derive(Default)]
+struct State {
+    revision: u64,
+    goals: BTreeMap<(EnvName, AppName), Mirrored>,
+    env_revisions: HashMap<EnvName, u64>,
+    artifacts: BTreeMap<ArtifactId, SavedArtifact>,
+    keyring: Option<Arc<Keyring>>,
+    trust: Option<Arc<Trust>>,
+}
+
+/// The mirror; shared by everything in the process.
+pub struct Mirror {
+    region: RegionName,
+    db: Arc<RegionDb>,
+    state: RwLock<State>,
+    changed: watch::Sender<u64>,
+}
+
+impl Mirror {
+    /// The mirror of `region` as `saved` in `db`.
+    ///
+    /// # Errors
+    /// [`MirrorError::Key`] when the saved key is malformed.
+    pub fn new(region: RegionName, db: Arc<RegionDb>, saved: Change) -> Result<Self, MirrorError> {
+        let mut state = State::default();
+        state.take(saved)?;
+        Ok(Self { region, db, state: RwLock::new(state), changed: watch::Sender::new(0) })
+    }
+
+    /// Takes what a feed brought: durable first, then visible. One caller at a time.
+    ///
+    /// # Errors
+    /// [`MirrorError`]; nothing of the feed is visible then.
+    pub async fn apply(self: &Arc<Self>, feed: Feed) -> Result<(), MirrorError> {
+        let change = self.accept(feed);
+        if let Some(verifiers) = &change.verifiers {
+            keyring(verifiers.clone())?;
+        }
+        let mirror = self.clone();
+        let saved = tokio::task::spawn_blocking(move || {
+            mirror.db.save(&change)?;
+            mirror.state.write().unwrap_or_else(PoisonError::into_inner).take(change)
+        });
+        saved.await.expect("saving does not panic and is not cancelled")?;
+        self.changed.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// Chooses what of a feed is new and sound.
+    fn accept(&self, feed: Feed) -> Change {
+        let state = self.read();
+        let trust = feed.trust.clone().map(Arc::new).or_else(|| state.trust.clone());
+        let newest = state.env_revisions.values().copied().max().unwrap_or(0);
+        let revision = feed.revision.max(newest + 1);
+        let mut goals: BTreeMap<(EnvName, AppName), (SavedGoal, Goal)> = BTreeMap::new();
+        for sealed in feed.goals {
+            let Some(goal) = sound(&sealed, trust.as_deref()) else { continue };
+            let place = (goal.env.clone(), goal.app.clone());
+            let known = state.goals.get(&place).map(|known| known.goal.version);
+            let known = known.max(goals.get(&place).map(|(_, known)| known.version));
+            if known.is_some_and(|known| known >= goal.version) {
+                continue;
+            }
+            let (env, app) = place.clone();
+            goals.insert(place, (SavedGoal { env, app, revision, sealed }, goal));
+        }
+        let mut next_seq = state.artifacts.values().map(|saved| saved.seq).max().unwrap_or(0);
+        let artifacts = feed.artifacts.into_iter().filter_map(|wanted| {
+            let known = state.artifacts.get(&wanted.artifact);
+            if known.is_some_and(|known| known.gone == wanted.gone) {
+                return None;
+            }
+            let seq = known.map_or_else(
+                || {
+                    next_seq += 1;
+                    next_seq
+                },
+                |known| known.seq,
+            );
+            Some(SavedArtifact { seq, artifact: wanted.artifact, gone: wanted.gone })
+        });
+        Change {
+            revision: feed.revision,
+            artifacts: artifacts.collect(),
+            goals: goals.into_values().map(|(saved, _)| saved).collect(),
+            verifiers: feed.verifiers,
+            trust: feed.trust,
+        }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The region's name.
+    #[must_use]
+    pub fn region(&self) -> &RegionName {
+        &self.region
+    }
+
+    /// Wakes at every change.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The feed revision to ask from next.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.read().revision
+    }
+
+    /// The revision of an env's goals; 0: it has none.
+    #[must_use]
+    pub fn env_revision(&self, env: &EnvName) -> u64 {
+        self.read().env_revisions.get(env).copied().unwrap_or(0)
+    }
+
+    /// The goals of `env` that cover `labels`, as they were signed.
+    #[must_use]
+    pub fn goals_for(&self, env: &EnvName, labels: &Labels) -> Vec<Sealed> {
+        let state = self.read();
+        let goals = state.goals.iter().filter(|((of, _), _)| of == env);
+        let covering = goals.filter(|(_, mirrored)| mirrored.goal.covers(labels));
+        covering.map(|(_, mirrored)| mirrored.sealed.clone()).collect()
+    }
+
+    /// Every goal.
+    #[must_use]
+    pub fn goals(&self) -> Vec<Arc<Goal>> {
+        self.read().goals.values().map(|mirrored| mirrored.goal.clone()).collect()
+    }
+
+    /// Artifacts that must be held, the goals' first, each group in the order of arrival.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<ArtifactId> {
+        let state = self.read();
+        let named = state.named();
+        let mut wanted: Vec<_> = state.artifacts.values().filter(|saved| !saved.gone).collect();
+        wanted.sort_by_key(|saved| (!named.contains(&saved.artifact), saved.seq));
+        wanted.into_iter().map(|saved| saved.artifact).collect()
+    }
+
+    /// Artifacts that may be deleted: dropped by the coordinator, and named by no goal.
+    #[must_use]
+    pub fn droppable(&self) -> Vec<ArtifactId> {
+        let state = self.read();
+        let named = state.named();
+        let gone = state.artifacts.values().filter(|saved| saved.gone);
+        gone.map(|saved| saved.artifact).filter(|artifact| !named.contains(artifact)).collect()
+    }
+
+    /// Whether `artifact` must be held now.
+    #[must_use]
+    pub fn wants(&self, artifact: &ArtifactId) -> bool {
+        self.read().artifacts.get(artifact).is_some_and(|saved| !saved.gone)
+    }
+
+    /// Forgets a dropped artifact once its objects are deleted.
+    ///
+    /// # Errors
+    /// [`MirrorError::Db`].
+    pub fn forget(&self, artifact: &ArtifactId) -> Result<(), MirrorError> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if state.artifacts.get(artifact).is_some_and(|saved| saved.gone) {
+            self.db.forget_artifact(artifact)?;
+            state.artifacts.remove(artifact);
+        }
+        Ok(())
+    }
+
+    /// Who holds the token of an `Authorization` header; `None` inside: nobody.
+    /// `None` outside: no verifiers came yet, so nobody can be known.
+    #[must_use]
+    pub fn identify(&self, header: &str) -> Option<Option<Identity>> {
+        let keyring = self.read().keyring.clone()?;
+        Some(keyring.identify(header))
+    }
+
+    /// The keys that sign goals and manifests; `None`: not heard of yet.
+    #[must_use]
+    pub fn trust(&self) -> Option<Arc<Trust>> {
+        self.read().trust.clone()
+    }
+}
+
+impl State {
+    fn take(&mut self, change: Change) -> Result<(), MirrorError> {
+        if let Some(verifiers) = change.verifiers {
+            self.keyring = Some(Arc::new(keyring(verifiers)?));
+        }
+        if let Some(trust) = change.trust {
+            self.trust = Some(Arc::new(trust));
+        }
+        for SavedGoal { env, app, revision, sealed } in change.goals {
+            // Checked when it was accepted; a goal that no longer parses waits for its next version.
+            let Ok(goal) = serde_json::from_str::<Goal>(&sealed.payload) else { continue };
+            let newest = self.env_revisions.entry(env.clone()).or_default();
+            *newest = revision.max(*newest);
+            self.goals.insert((env, app), Mirrored { goal: Arc::new(goal), sealed, revision });
+        }
+        for saved in change.artifacts {
+            self.artifacts.insert(saved.artifact, saved);
+        }
+        self.revision = change.revision;
+        Ok(())
+    }
+
+    fn named(&self) -> BTreeSet<ArtifactId> {
+        self.goals.values().flat_map(|mirrored| mirrored.goal.artifacts()).collect()
+    }
+}
+
+fn keyring(verifiers: Verifiers) -> Result<Keyring, MirrorError> {
+    let key: Option<Key> = from_hex(&verifiers.key).and_then(|bytes| bytes.try_into().ok());
+    Ok(Keyring::new(key.ok_or(MirrorError::Key)?, verifiers.tokens))
+}
+
+/// The goal in `sealed`, if it is bounded, signed by a trusted key and readable.
+fn sound(sealed: &Sealed, trust: Option<&Trust>) -> Option<Goal> {
+    let refuse = |why: &str| {
+        tracing::warn!(why, bytes = sealed.payload.len(), "goal from the feed refused");
+    };
+    if sealed.payload.len() > GOAL_BYTES_MAX {
+        refuse("over its size limit");
+        return None;
+    }
+    let keys = trust.map(|trust| trust.goal_keys.as_slice()).unwrap_or_default();
+    if let Err(e) = seal::verify(keys, seal::GOAL, sealed.payload.as_bytes(), &sealed.signature) {
+        refuse(&e.to_string());
+        return None;
+    }
+    let goal = serde_json::from_str(&sealed.payload);
+    goal.map_err(|e| refuse(&e.to_string())).ok()
+}

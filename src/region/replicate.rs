@@ -1,0 +1,280 @@
+//! Keeps the regional store holding what the coordinator wants: which artifact
+//! next, which try when, what to delete, what to say upward.
+//!
+//! Artifacts that a goal names come first, then the oldest. A failed pull is tried
+//! again for ever with growing waits, and its reason is reported. Deleting goes
+//! manifest first, and never touches what a mirrored goal names.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::model::digest::ArtifactId;
+use crate::region::backoff::Backoff;
+use crate::region::mirror::Mirror;
+use crate::region::pull::{self, PullError, Pulled, READS, Source};
+use crate::region::staging;
+use crate::store::blobs::{BlobError, Blobs, Key, Kind};
+use crate::wire::v1::region::ReplicaReport;
+
+/// Artifacts pulled at once; small ones do not wait for a large one.
+const PULLS: usize = 3;
+/// Waits between failed tries of one artifact, first and longest.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Most replicas of one report upward.
+const REPORTED_MAX: usize = 2_000;
+/// An order to heal that comes this soon after healing was decided on older news.
+const HEALED_LATELY: Duration = Duration::from_secs(2);
+
+/// What is known of one artifact's copy here.
+struct Replica {
+    bytes: u64,
+    complete: bool,
+    error: String,
+    pulling: bool,
+    retry_at: Option<Instant>,
+    healed_at: Option<Instant>,
+    backoff: Backoff,
+}
+
+impl Replica {
+    fn new() -> Self {
+        Self {
+            bytes: 0,
+            complete: false,
+            error: String::new(),
+            pulling: false,
+            retry_at: None,
+            healed_at: None,
+            backoff: Backoff::new(RETRY.0, RETRY.1),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Book {
+    replicas: HashMap<ArtifactId, Replica>,
+    unsent: BTreeSet<ArtifactId>,
+}
+
+/// The replicator; shared with the reporter.
+pub struct Replicator {
+    source: Source,
+    book: Mutex<Book>,
+    wake: Notify,
+    news: Arc<Notify>,
+}
+
+/// Where a replicator reads and writes.
+pub struct Places {
+    /// The main store.
+    pub main: Blobs,
+    /// The regional store.
+    pub local: Blobs,
+    /// Where packs are staged; best on the regional store's file system.
+    pub staging: PathBuf,
+}
+
+impl Replicator {
+    /// A replicator that tells `news` when there is something to report.
+    #[must_use]
+    pub fn new(places: Places, mirror: Arc<Mirror>, news: Arc<Notify>) -> Self {
+        let Places { main, local, staging } = places;
+        let source = Source { main, local, staging, mirror, reads: Semaphore::new(READS) };
+        Self { source, book: Mutex::default(), wake: Notify::new(), news }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replicates until `stop` turns true. One caller.
+    pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let mut changes = self.source.mirror.changes();
+        let mut pulls = JoinSet::new();
+        loop {
+            changes.borrow_and_update();
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = self.take_inventory() => {}
+            }
+            self.drop_gone().await;
+            let retry_at = self.start_pulls(&mut pulls);
+            let retry = async {
+                match retry_at {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                Some(ended) = pulls.join_next() => match ended {
+                    Ok((artifact, outcome)) => self.end(artifact, outcome),
+                    Err(error) => tracing::error!(%error, "pull ended unexpectedly"),
+                },
+                _ = changes.changed() => {}
+                () = self.wake.notified() => {}
+                () = retry => {}
+            }
+        }
+    }
+
+    /// Looks into the regional store for wanted artifacts that are not in the book.
+    async fn take_inventory(&self) {
+        let unknown: Vec<ArtifactId> = {
+            let book = self.book();
+            let wanted = self.source.mirror.wanted().into_iter();
+            wanted.filter(|artifact| !book.replicas.contains_key(artifact)).collect()
+        };
+        let looks = unknown
+            .into_iter()
+            .map(|artifact| async move { (artifact, pull::is_held(&self.source, artifact).await) });
+        let mut looks = futures_util::stream::iter(looks).buffer_unordered(READS);
+        while let Some((artifact, held)) = looks.next().await {
+            let mut book = self.book();
+            let (bytes, complete) = (held.unwrap_or(0), held.is_some());
+            book.replicas.insert(artifact, Replica { bytes, complete, ..Replica::new() });
+            book.unsent.insert(artifact);
+            self.news.notify_one();
+        }
+    }
+
+    /// Starts pulls that are due; returns when the next one will be.
+    fn start_pulls(
+        self: &Arc<Self>,
+        pulls: &mut JoinSet<(ArtifactId, Result<Pulled, PullError>)>,
+    ) -> Option<Instant> {
+        let now = Instant::now();
+        let mut next = None;
+        let mut book = self.book();
+        for artifact in self.source.mirror.wanted() {
+            let Some(replica) = book.replicas.get_mut(&artifact) else { continue };
+            if replica.complete || replica.pulling {
+                continue;
+            }
+            match replica.retry_at.filter(|at| *at > now) {
+                Some(at) => next = Some(next.map_or(at, |next: Instant| next.min(at))),
+                None if pulls.len() < PULLS => {
+                    replica.pulling = true;
+                    let this = self.clone();
+                    pulls.spawn(async move {
+                        let progress = |bytes| this.progress(artifact, bytes);
+                        (artifact, pull::pull(&this.source, artifact, &progress).await)
+                    });
+                }
+                None => {}
+            }
+        }
+        next
+    }
+
+    fn progress(&self, artifact: ArtifactId, bytes: u64) {
+        let mut book = self.book();
+        if let Some(replica) = book.replicas.get_mut(&artifact) {
+            replica.bytes = bytes;
+            book.unsent.insert(artifact);
+            self.news.notify_one();
+        }
+    }
+
+    fn end(&self, artifact: ArtifactId, outcome: Result<Pulled, PullError>) {
+        let mut book = self.book();
+        let Some(replica) = book.replicas.get_mut(&artifact) else { return };
+        replica.pulling = false;
+        match outcome {
+            Ok(Pulled { pulled_bytes, reused_bytes }) => {
+                tracing::info!(%artifact, pulled_bytes, reused_bytes, "artifact replicated");
+                replica.bytes = pulled_bytes + reused_bytes;
+                (replica.complete, replica.error) = (true, String::new());
+                replica.retry_at = None;
+                replica.backoff.succeeded();
+            }
+            Err(error) => {
+                let wait = replica.backoff.failed();
+                tracing::warn!(%artifact, %error, wait_ms = wait.as_millis() as u64, "pull failed");
+                replica.error = error.to_string();
+                replica.retry_at = Some(Instant::now() + wait);
+            }
+        }
+        book.unsent.insert(artifact);
+        self.news.notify_one();
+    }
+
+    /// Takes a copy for lost that the synchronizer found missing or damaged: it is
+    /// checked piece by piece and published again.
+    pub fn heal(&self, artifact: ArtifactId) {
+        let mut book = self.book();
+        let now = Instant::now();
+        let lately = |at: Instant| now.duration_since(at) < HEALED_LATELY;
+        let Some(replica) = book.replicas.get_mut(&artifact) else { return };
+        if !replica.complete || replica.healed_at.is_some_and(lately) {
+            return;
+        }
+        tracing::warn!(%artifact, "copy was found missing or damaged, healing");
+        (replica.complete, replica.bytes) = (false, 0);
+        (replica.retry_at, replica.healed_at) = (None, Some(now));
+        book.unsent.insert(artifact);
+        self.wake.notify_one();
+    }
+
+    /// What changed since the last report that was answered.
+    #[must_use]
+    pub fn changed(&self) -> Vec<ReplicaReport> {
+        let book = self.book();
+        let rows = book.unsent.iter().filter_map(|artifact| {
+            let replica = book.replicas.get(artifact)?;
+            let Replica { bytes, complete, error, .. } = replica;
+            let (artifact, bytes, complete) = (*artifact, *bytes, *complete);
+            Some(ReplicaReport { artifact, bytes, complete, error: error.clone() })
+        });
+        rows.take(REPORTED_MAX).collect()
+    }
+
+    /// Takes `sent` for known upward, unless it changed since.
+    pub fn answered(&self, sent: &[ReplicaReport]) {
+        let mut book = self.book();
+        for report in sent {
+            let same = book.replicas.get(&report.artifact).is_none_or(|replica| {
+                (replica.bytes, replica.complete, replica.error.as_str())
+                    == (report.bytes, report.complete, report.error.as_str())
+            });
+            if same {
+                book.unsent.remove(&report.artifact);
+            }
+        }
+    }
+
+    /// Deletes what the coordinator dropped and no goal names.
+    async fn drop_gone(&self) {
+        for artifact in self.source.mirror.droppable() {
+            if self.book().replicas.get(&artifact).is_some_and(|replica| replica.pulling) {
+                continue;
+            }
+            match self.delete(artifact).await {
+                Ok(()) => {
+                    tracing::info!(%artifact, "dropped artifact deleted");
+                    let mut book = self.book();
+                    book.replicas.remove(&artifact);
+                    book.unsent.remove(&artifact);
+                }
+                Err(error) => tracing::warn!(%artifact, %error, "dropped artifact not deleted"),
+            }
+        }
+    }
+
+    async fn delete(&self, artifact: ArtifactId) -> Result<(), BlobError> {
+        staging::discard(&self.source.staging, &artifact);
+        for kind in [Kind::Manifest, Kind::Signature, Kind::Pack] {
+            self.source.local.delete(Key::new(kind, artifact)).await?;
+        }
+        if let Err(error) = self.source.mirror.forget(&artifact) {
+            tracing::warn!(%artifact, %error, "dropped artifact not forgotten");
+        }
+        Ok(())
+    }
+}
