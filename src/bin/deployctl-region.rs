@@ -1,3 +1,20 @@
-//! `deployctl-region`.
+//! `deployctl-region`: one region's mirror, replicator, tracker and roll-up.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use deployctl::region::run::{Options, run};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    deployctl::telemetry::start();
+    let stop = deployctl::net::server::stop_signal();
+    match run(options, stop, |url| println!("ready {url}")).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "region did not start");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -11,11 +11,12 @@ pub struct Coordinators {
 }
 
 impl Coordinators {
-    /// Clients of the servers at `urls`, comma-separated, all with `token`.
+    /// Clients of the servers at `urls`, comma-separated, all with `token`, over `http`.
     #[must_use]
-    pub fn new(urls: &str, token: &str) -> Self {
+    pub fn new(urls: &str, token: &str, http: &reqwest::Client) -> Self {
         let urls = urls.split(',').map(str::trim).filter(|url| !url.is_empty());
-        let clients = urls.map(|url| Client::new(url, Some(token.to_owned()))).collect();
+        let clients =
+            urls.map(|url| Client::new(url, Some(token.to_owned())).over(http.clone())).collect();
         Self { clients, current: AtomicUsize::new(0) }
     }
 

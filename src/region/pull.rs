@@ -66,7 +66,7 @@ pub enum PullError {
 }
 
 /// Told the verified bytes so far.
-pub type Progress = dyn Fn(u64) + Send + Sync;
+pub type Progress<'a> = dyn Fn(u64) + Send + Sync + 'a;
 
 /// What pulls need.
 pub struct Source {
@@ -119,7 +119,7 @@ pub async fn held(source: &Source, artifact: ArtifactId) -> Option<u64> {
 pub async fn pull(
     source: &Source,
     artifact: ArtifactId,
-    progress: &Progress,
+    progress: &Progress<'_>,
 ) -> Result<Pulled, PullError> {
     let checked = match manifest_in(&source.local, source, artifact).await {
         Ok(checked) => checked,
@@ -212,7 +212,7 @@ impl<'a> Pull<'a> {
     }
 
     /// Reads every missing piece from one store; damaged ones stay missing.
-    async fn fetch(&mut self, from: From, progress: &Progress) -> Result<(), PullError> {
+    async fn fetch(&mut self, from: From, progress: &Progress<'_>) -> Result<(), PullError> {
         let (sound, outcome) = self.read_all(from, progress).await;
         sound.into_iter().for_each(|index| self.held[index] = true);
         outcome
@@ -221,7 +221,7 @@ impl<'a> Pull<'a> {
     async fn read_all(
         &self,
         from: From,
-        progress: &Progress,
+        progress: &Progress<'_>,
     ) -> (Vec<usize>, Result<(), PullError>) {
         let reads = futures_util::stream::iter(self.missing())
             .map(|run| async move {

@@ -133,7 +133,7 @@ impl Replicator {
         };
         let looks = unknown
             .into_iter()
-            .map(|artifact| async move { (artifact, pull::is_held(&self.source, artifact).await) });
+            .map(|artifact| async move { (artifact, pull::held(&self.source, artifact).await) });
         let mut looks = futures_util::stream::iter(looks).buffer_unordered(READS);
         while let Some((artifact, held)) = looks.next().await {
             let mut book = self.book();

@@ -1,0 +1,432 @@
+//! The region's host table: who reported what, who is silent, and the counts that
+//! go upward.
+//!
+//! In memory; a coarse copy on disk only keeps hosts from vanishing with the
+//! process. After a restart nobody is unreachable for one extra interval. Counts
+//! are made anew only for goals that a report, a silence or a new goal touched.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::host::clock;
+use crate::model::fleet::{AppStatus, Tally};
+use crate::model::goal::{Goal, GoalVersion};
+use crate::model::id::{AppName, EnvName, HostId, RegionName};
+use crate::model::time::UnixMillis;
+use crate::rules::tally::{Seen, tally};
+use crate::wire::v1::fleet::{HostInfo, HostRow};
+use crate::wire::v1::region::EnvTally;
+
+/// Most hosts of one region process.
+pub const HOSTS_MAX: usize = 200_000;
+/// Longest report interval handed out; with [`HOSTS_MAX`] it means 6,700 reports/s.
+const REPORT_MS_MAX: u64 = 30_000;
+/// Intervals without a word after which a host is unreachable, and after a restart.
+const MISSED: (u32, u32) = (3, 4);
+/// A host that is silent for this long is decommissioned [orchestration 6.10].
+const FORGET_AFTER: Duration = Duration::from_secs(30 * 86_400);
+/// Most host rows of one report upward.
+const ROWS_MAX: usize = 2_000;
+/// About the most bytes of those rows, well under the largest body.
+const ROWS_BYTES_MAX: usize = 6 << 20;
+/// Rows without news that a periodic report brings up to date.
+const REFRESHED: usize = 200;
+/// Groups of failures that keep their log lines in a report upward.
+const LOGS_KEPT: usize = 3;
+
+/// The table is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the region knows {HOSTS_MAX} hosts already")]
+pub struct Full;
+
+struct Entry {
+    info: HostInfo,
+    address: String,
+    apps: Vec<AppStatus>,
+    seen: Instant,
+    seen_at: UnixMillis,
+    /// The interval that it was told last.
+    told: Duration,
+    /// Known from disk only: one interval of grace.
+    restored: bool,
+    reachable: bool,
+}
+
+#[derive(Default)]
+struct Table {
+    hosts: BTreeMap<HostId, Entry>,
+    unreachable: u64,
+    /// Goals whose counts are stale.
+    stale: BTreeSet<(EnvName, AppName)>,
+    /// Envs whose every goal's counts are stale.
+    stale_envs: BTreeSet<EnvName>,
+    tallies: BTreeMap<(EnvName, AppName), (GoalVersion, Tally)>,
+    /// Rows to send: a change that matters, and mere progress.
+    urgent: BTreeSet<HostId>,
+    progress: BTreeSet<HostId>,
+    unsaved: BTreeSet<HostId>,
+    forgotten: Vec<HostId>,
+    refreshed: Option<HostId>,
+}
+
+/// The host table; shared by the listener and the reporter.
+pub struct Fleet {
+    region: RegionName,
+    report_ms_min: u64,
+    table: Mutex<Table>,
+    news: Arc<Notify>,
+}
+
+impl Fleet {
+    /// A table of the hosts that were saved; tells `news` when a count or row changed.
+    /// `report_ms_min` is the report interval of a small region.
+    #[must_use]
+    pub fn new(
+        region: RegionName,
+        report_ms_min: u64,
+        saved: Vec<HostRow>,
+        news: Arc<Notify>,
+    ) -> Self {
+        let fleet = Self { region, report_ms_min, table: Mutex::default(), news };
+        let interval = Duration::from_millis(fleet.report_ms(saved.len()));
+        let mut table = fleet.table();
+        for row in saved.into_iter().take(HOSTS_MAX) {
+            let HostRow { info, address, seen_at, apps, .. } = row;
+            table.stale_envs.insert(info.env.clone());
+            let host = info.host.clone();
+            let (seen, told, restored, reachable) = (Instant::now(), interval, true, true);
+            let entry = Entry { info, address, apps, seen, seen_at, told, restored, reachable };
+            table.hosts.insert(host, entry);
+        }
+        drop(table);
+        fleet
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn report_ms(&self, hosts: usize) -> u64 {
+        (hosts as u64).clamp(self.report_ms_min, self.report_ms_min.max(REPORT_MS_MAX))
+    }
+
+    /// How often a host should report now, milliseconds.
+    #[must_use]
+    pub fn interval_ms(&self) -> u64 {
+        self.report_ms(self.table().hosts.len())
+    }
+
+    /// Takes a word from a host: a report with its apps, or a mere sign of life.
+    /// Returns the interval that it is to report in, milliseconds.
+    ///
+    /// # Errors
+    /// [`Full`] for a host that is new when there is no room.
+    pub fn hear(
+        &self,
+        info: HostInfo,
+        address: String,
+        apps: Option<Vec<AppStatus>>,
+    ) -> Result<u64, Full> {
+        let mut table = self.table();
+        let known = table.hosts.contains_key(&info.host);
+        if !known && table.hosts.len() >= HOSTS_MAX {
+            return Err(Full);
+        }
+        let report_ms = self.report_ms(table.hosts.len());
+        if table.hear(info, address, apps, Duration::from_millis(report_ms)) {
+            self.news.notify_one();
+        }
+        Ok(report_ms)
+    }
+
+    /// Finds hosts that fell silent, at `now`; forgets those silent for a month.
+    pub fn sweep(&self, now: Instant) {
+        if self.table().sweep(now) {
+            self.news.notify_one();
+        }
+    }
+
+    /// Counts anew what is stale and returns every goal's counts. Blocks for as long as
+    /// counting takes, but holds the table for one goal at a time.
+    #[must_use]
+    pub fn tallies(&self, goals: &[Arc<Goal>]) -> Vec<EnvTally> {
+        let (stale, envs) = {
+            let mut table = self.table();
+            (std::mem::take(&mut table.stale), std::mem::take(&mut table.stale_envs))
+        };
+        let count = |goal: &Arc<Goal>| {
+            let place = (goal.env.clone(), goal.app.clone());
+            let mut table = self.table();
+            let known = table.tallies.get(&place).filter(|(version, _)| *version == goal.version);
+            let fresh = !stale.contains(&place) && !envs.contains(&goal.env);
+            let tally = match known {
+                Some((_, tally)) if fresh => tally.clone(),
+                _ => {
+                    let counted = table.count(goal, &self.region);
+                    table.tallies.insert(place, (goal.version, counted.clone()));
+                    counted
+                }
+            };
+            EnvTally { app: goal.app.clone(), env: goal.env.clone(), tally }
+        };
+        goals.iter().map(count).collect()
+    }
+
+    /// Hosts known, and of those unreachable.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        let table = self.table();
+        (table.hosts.len() as u64, table.unreachable)
+    }
+
+    /// Takes the rows to send next; give them back with [`Fleet::unsent`] when the report
+    /// was not answered. With `refresh`, rows without news are added in turn.
+    #[must_use]
+    pub fn take_changed(&self, refresh: bool) -> Vec<HostRow> {
+        self.table().take_changed(&self.region, refresh)
+    }
+
+    /// Takes rows back whose report was not answered.
+    pub fn unsent(&self, rows: Vec<HostRow>) {
+        let mut table = self.table();
+        table.urgent.extend(rows.into_iter().map(|row| row.info.host));
+    }
+
+    /// Takes what the copy on disk lacks: rows to write, and hosts to remove.
+    #[must_use]
+    pub fn take_unsaved(&self) -> (Vec<HostRow>, Vec<HostId>) {
+        let mut table = self.table();
+        let hosts = std::mem::take(&mut table.unsaved);
+        let rows = hosts.iter().filter_map(|host| table.row(host, &self.region)).collect();
+        (rows, std::mem::take(&mut table.forgotten))
+    }
+}
+
+impl Table {
+    /// Says whether anything is new.
+    fn hear(
+        &mut self,
+        info: HostInfo,
+        address: String,
+        apps: Option<Vec<AppStatus>>,
+        told: Duration,
+    ) -> bool {
+        let (host, env) = (info.host.clone(), info.env.clone());
+        let Some(entry) = self.hosts.get_mut(&host) else {
+            let (seen, seen_at) = (Instant::now(), clock::now());
+            let (restored, reachable, apps) = (false, true, apps.unwrap_or_default());
+            let entry = Entry { info, address, apps, seen, seen_at, told, restored, reachable };
+            self.stale_envs.insert(env);
+            self.unsaved.insert(host.clone());
+            self.urgent.insert(host.clone());
+            self.hosts.insert(host, entry);
+            return true;
+        };
+        (entry.seen, entry.seen_at, entry.told) = (Instant::now(), clock::now(), told);
+        entry.restored = false;
+        let mut changed = entry.info != info || entry.address != address;
+        if !entry.reachable {
+            (entry.reachable, changed) = (true, true);
+            self.unreachable -= 1;
+        }
+        if changed {
+            self.stale_envs.insert(std::mem::replace(&mut entry.info, info).env);
+            self.stale_envs.insert(env.clone());
+            entry.address = address;
+        }
+        let mut moved = false;
+        if let Some(apps) = apps {
+            for (place, matters) in differences(&entry.apps, &apps) {
+                changed |= matters;
+                moved = true;
+                self.stale.insert((env.clone(), place));
+            }
+            entry.apps = apps;
+        }
+        if changed {
+            self.urgent.insert(host.clone());
+            self.unsaved.insert(host);
+        } else if moved {
+            self.progress.insert(host);
+        }
+        changed || moved
+    }
+
+    fn sweep(&mut self, now: Instant) -> bool {
+        let mut news = false;
+        let mut forgotten = vec![];
+        let wall = clock::now();
+        for (host, entry) in &mut self.hosts {
+            let missed = if entry.restored { MISSED.1 } else { MISSED.0 };
+            let silent = now.saturating_duration_since(entry.seen);
+            if entry.reachable && silent > entry.told * missed {
+                entry.reachable = false;
+                self.unreachable += 1;
+                self.stale_envs.insert(entry.info.env.clone());
+                self.urgent.insert(host.clone());
+                news = true;
+            }
+            if !entry.reachable && wall.since(entry.seen_at) > FORGET_AFTER {
+                forgotten.push(host.clone());
+            }
+        }
+        for host in forgotten {
+            self.hosts.remove(&host);
+            self.unreachable -= 1;
+            self.forgotten.push(host);
+        }
+        news
+    }
+
+    fn count(&self, goal: &Goal, region: &RegionName) -> Tally {
+        let hosts = self.hosts.iter().filter(|(_, entry)| entry.info.env == goal.env);
+        let seen = hosts.map(|(host, entry)| Seen {
+            host,
+            labels: &entry.info.labels,
+            reachable: entry.reachable,
+            status: entry.apps.iter().find(|status| status.app == goal.app),
+        });
+        let mut tally = tally(goal, region, seen);
+        tally.failures.iter_mut().skip(LOGS_KEPT).for_each(|group| group.log.clear());
+        tally
+    }
+
+    fn row(&self, host: &HostId, region: &RegionName) -> Option<HostRow> {
+        let entry = self.hosts.get(host)?;
+        Some(HostRow {
+            info: entry.info.clone(),
+            region: region.clone(),
+            address: entry.address.clone(),
+            reachable: entry.reachable,
+            seen_at: entry.seen_at,
+            apps: entry.apps.clone(),
+        })
+    }
+
+    fn take_changed(&mut self, region: &RegionName, refresh: bool) -> Vec<HostRow> {
+        let mut rows = vec![];
+        let mut bytes = 0;
+        while rows.len() < ROWS_MAX && bytes < ROWS_BYTES_MAX {
+            let next = self.urgent.pop_first();
+            let Some(host) = next.or_else(|| self.progress.pop_first()) else { break };
+            self.progress.remove(&host);
+            if let Some(row) = self.row(&host, region) {
+                bytes += row.apps.iter().map(about_bytes).sum::<usize>() + 1024;
+                rows.push(row);
+            }
+        }
+        if refresh && rows.is_empty() {
+            let from = self.refreshed.take().map_or(Bound::Unbounded, Bound::Excluded);
+            let hosts = self.hosts.range((from, Bound::Unbounded)).take(REFRESHED);
+            let hosts: Vec<HostId> = hosts.map(|(host, _)| host.clone()).collect();
+            rows.extend(hosts.iter().filter_map(|host| self.row(host, region)));
+            self.refreshed = hosts.into_iter().nth(REFRESHED - 1);
+        }
+        rows
+    }
+}
+
+/// About how long a status is as JSON.
+fn about_bytes(status: &AppStatus) -> usize {
+    let log = |lines: &Vec<String>| lines.iter().map(|line| line.len() + 8).sum::<usize>();
+    let failure = status.failure.as_ref().map_or(0, |f| f.reason.len() + log(&f.log));
+    600 + 70 * status.held.len() + failure
+}
+
+/// Apps that differ between two reports, and whether by more than progress.
+fn differences(before: &[AppStatus], after: &[AppStatus]) -> Vec<(AppName, bool)> {
+    let of = |all: &[AppStatus], app: &AppName| all.iter().find(|s| s.app == *app).cloned();
+    let still = |status: &AppStatus| AppStatus {
+        pieces: (0, 0),
+        sources: crate::model::fleet::Sources::default(),
+        ..status.clone()
+    };
+    if before == after {
+        return vec![];
+    }
+    let mut apps: Vec<AppName> = before.iter().chain(after).map(|s| s.app.clone()).collect();
+    apps.sort();
+    apps.dedup();
+    let differ = |app: AppName| {
+        let (before, after) = (of(before, &app), of(after, &app));
+        let matters = before.as_ref().map(still) != after.as_ref().map(still);
+        (before != after).then_some((app, matters))
+    };
+    apps.into_iter().filter_map(differ).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(host: &str) -> HostInfo {
+        HostInfo {
+            host: host.parse().unwrap(),
+            env: "prod".parse().unwrap(),
+            labels: BTreeMap::new(),
+            rack: String::new(),
+            zone: String::new(),
+            peer_port: 1,
+            agent_version: "0".into(),
+        }
+    }
+
+    fn fleet(saved: Vec<HostRow>) -> Fleet {
+        Fleet::new("eu".parse().unwrap(), 1000, saved, Arc::new(Notify::new()))
+    }
+
+    #[test]
+    fn a_silent_host_is_unreachable_after_three_intervals_and_back_at_a_word() {
+        let fleet = fleet(vec![]);
+        fleet.hear(info("a"), "127.0.0.1:1".into(), Some(vec![])).unwrap();
+        let start = Instant::now();
+        fleet.sweep(start + Duration::from_millis(2900));
+        assert_eq!(fleet.counts(), (1, 0));
+        fleet.sweep(start + Duration::from_millis(3100));
+        assert_eq!(fleet.counts(), (1, 1));
+        assert!(!fleet.take_changed(false).iter().all(|row| row.reachable));
+        fleet.hear(info("a"), "127.0.0.1:1".into(), None).unwrap();
+        assert_eq!(fleet.counts(), (1, 0));
+    }
+
+    #[test]
+    fn a_restart_forgets_nobody_and_gives_one_more_interval() {
+        let first = fleet(vec![]);
+        first.hear(info("a"), "127.0.0.1:1".into(), Some(vec![])).unwrap();
+        let (rows, _) = first.take_unsaved();
+        let second = fleet(rows);
+        let start = Instant::now();
+        second.sweep(start + Duration::from_millis(3900));
+        assert_eq!(second.counts(), (1, 0));
+        second.sweep(start + Duration::from_millis(4100));
+        assert_eq!(second.counts(), (1, 1));
+    }
+
+    #[test]
+    fn rows_are_sent_once_unless_they_changed_or_were_not_answered() {
+        let fleet = fleet(vec![]);
+        for host in ["a", "b"] {
+            fleet.hear(info(host), "127.0.0.1:1".into(), Some(vec![])).unwrap();
+        }
+        let rows = fleet.take_changed(false);
+        assert_eq!(rows.len(), 2);
+        assert!(fleet.take_changed(false).is_empty());
+        fleet.unsent(rows);
+        assert_eq!(fleet.take_changed(false).len(), 2);
+        fleet.hear(info("b"), "127.0.0.1:2".into(), Some(vec![])).unwrap();
+        assert_eq!(fleet.take_changed(false)[0].address, "127.0.0.1:2");
+        assert_eq!(fleet.take_changed(true).len(), 2, "a periodic report refreshes");
+    }
+
+    #[test]
+    fn the_interval_grows_with_the_fleet() {
+        let fleet = fleet(vec![]);
+        for (hosts, expected) in [(0, 1000), (1000, 1000), (15_000, 15_000), (200_000, 30_000)] {
+            assert_eq!(fleet.report_ms(hosts), expected);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Reads of the regional store for agents: manifests, kept in memory while they
+//! are asked for, and ranges of packs, streamed.
+//!
+//! A manifest is checked against its digest before it is handed out, so a damaged
+//! store serves no wrong one. Pieces are the agents' to check.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::model::digest::{ArtifactId, Digest};
+use crate::model::manifest::{InvalidManifest, Manifest};
+use crate::store::blobs::{BlobError, Blobs, Key, Kind};
+
+/// Manifests kept, and their canonical bytes together: two of the largest always fit.
+const KEPT: (usize, usize) = (256, 128 << 20);
+/// Bytes read from the store at once while streaming: what one slow reader holds.
+const READ_BYTES: u64 = 1 << 20;
+/// Pack reads under way at once: bounds their memory to about 256 MiB.
+const READS_MAX: usize = 128;
+
+/// Why an artifact can't be read here.
+#[derive(Debug, thiserror::Error)]
+pub enum LibraryError {
+    /// The region does not hold it complete.
+    #[error("artifact {} is not complete in this region", .0.short())]
+    Absent(ArtifactId),
+    /// The store's manifest is not the right one.
+    #[error("the manifest in the regional store is damaged")]
+    Damaged,
+    /// The store failed.
+    #[error(transparent)]
+    Store(BlobError),
+    /// Too many reads are under way.
+    #[error("the regional store is busy")]
+    Busy,
+}
+
+/// A complete artifact's manifest.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// Its canonical bytes.
+    pub bytes: Bytes,
+    /// Its signature, hex.
+    pub signature: String,
+    /// As a value.
+    pub manifest: Arc<Manifest>,
+}
+
+/// The regional store as agents see it.
+pub struct Library {
+    local: Blobs,
+    /// Most recently used last.
+    kept: Mutex<Vec<(ArtifactId, Held)>>,
+    loading: tokio::sync::Mutex<()>,
+    reads: Arc<Semaphore>,
+}
+
+impl Library {
+    /// A library over the regional store.
+    #[must_use]
+    pub fn new(local: Blobs) -> Self {
+        let (kept, loading) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { local, kept, loading, reads: Arc::new(Semaphore::new(READS_MAX)) }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<(ArtifactId, Held)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recall(&self, artifact: ArtifactId) -> Option<Held> {
+        let mut kept = self.kept();
+        let at = kept.iter().position(|(id, _)| *id == artifact)?;
+        let entry = kept.remove(at);
+        let held = entry.1.clone();
+        kept.push(entry);
+        Some(held)
+    }
+
+    fn keep(&self, artifact: ArtifactId, held: Held) {
+        let mut kept = self.kept();
+        kept.push((artifact, held));
+        let mut bytes: usize = kept.iter().map(|(_, held)| held.bytes.len()).sum();
+        while kept.len() > KEPT.0 || bytes > KEPT.1 {
+            bytes -= kept.remove(0).1.bytes.len();
+        }
+    }
+
+    /// Forgets a manifest that must be read again.
+    pub fn forget(&self, artifact: ArtifactId) {
+        self.kept().retain(|(id, _)| *id != artifact);
+    }
+
+    /// The manifest of an artifact that the region holds complete.
+    ///
+    /// # Errors
+    /// [`LibraryError::Absent`], [`LibraryError::Damaged`], [`LibraryError::Store`].
+    pub async fn manifest(&self, artifact: ArtifactId) -> Result<Held, LibraryError> {
+        if let Some(held) = self.recall(artifact) {
+            return Ok(held);
+        }
+        // Thousands of agents ask for the same new manifest at once: one reads it.
+        let _loading = self.loading.lock().await;
+        if let Some(held) = self.recall(artifact) {
+            return Ok(held);
+        }
+        let read = |kind| async move {
+            self.local.get(Key::new(kind, artifact)).await.map_err(|error| match error {
+                BlobError::NotFound(_) => LibraryError::Absent(artifact),
+                error => LibraryError::Store(error),
+            })
+        };
+        let (bytes, signature) = (read(Kind::Manifest).await?, read(Kind::Signature).await?);
+        let decode = move || -> Result<Held, InvalidManifest> {
+            let manifest = Arc::new(Manifest::decode(&bytes)?);
+            let signature = String::from_utf8_lossy(&signature).trim_end().to_owned();
+            Ok(Held { bytes, signature, manifest })
+        };
+        let held = tokio::task::spawn_blocking(move || {
+            decode().ok().filter(|held| Digest::of(&held.bytes) == artifact)
+        });
+        let held = held.await.ok().flatten().ok_or(LibraryError::Damaged)?;
+        self.keep(artifact, held.clone());
+        Ok(held)
+    }
+
+    /// Streams `range` of a pack, which must lie inside of it.
+    ///
+    /// # Errors
+    /// [`LibraryError::Busy`], or when its first bytes can't be read.
+    pub async fn pack(
+        &self,
+        artifact: ArtifactId,
+        range: Range<u64>,
+    ) -> Result<impl Stream<Item = Result<Bytes, BlobError>> + Send + 'static, LibraryError> {
+        let permit = self.reads.clone().try_acquire_owned().map_err(|_| LibraryError::Busy)?;
+        let mut reading = Reading { local: self.local.clone(), artifact, range, _permit: permit };
+        let first = reading.next().await.transpose().map_err(LibraryError::Store)?;
+        let rest = futures_util::stream::unfold(reading, |mut reading| async {
+            reading.next().await.map(|bytes| (bytes, reading))
+        });
+        let first = futures_util::stream::iter(first.map(Ok));
+        Ok(futures_util::StreamExt::chain(first, rest))
+    }
+
+    /// Whether the store's bytes of a piece are what the manifest says.
+    ///
+    /// # Errors
+    /// When manifest or pack can't be read.
+    pub async fn is_sound(&self, artifact: ArtifactId, piece: u32) -> Result<bool, LibraryError> {
+        let manifest = self.manifest(artifact).await?.manifest;
+        let index = piece as usize;
+        let Some(piece) = manifest.pieces.get(index) else { return Ok(true) };
+        let offsets = manifest.wire_offsets();
+        let range = offsets[index]..offsets[index + 1];
+        let bytes = self.local.get_range(Key::new(Kind::Pack, artifact), range).await;
+        let bytes = bytes.map_err(LibraryError::Store)?;
+        let wire = piece.wire;
+        let same = tokio::task::spawn_blocking(move || Digest::of(&bytes) == wire).await;
+        Ok(same.unwrap_or(true))
+    }
+}
+
+struct Reading {
+    local: Blobs,
+    artifact: ArtifactId,
+    range: Range<u64>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Option<Result<Bytes, BlobError>> {
+        if self.range.is_empty() {
+            return None;
+        }
+        let end = self.range.end.min(self.range.start + READ_BYTES);
+        let key = Key::new(Kind::Pack, self.artifact);
+        let bytes = self.local.get_range(key, self.range.start..end).await;
+        let short = matches!(&bytes, Ok(bytes) if (bytes.len() as u64) < end - self.range.start);
+        self.range.start = if bytes.is_ok() { end } else { self.range.end };
+        // A pack cut short ends the reply early; the agent sees that it is short.
+        if short {
+            return Some(Err(BlobError::NotFound(key)));
+        }
+        Some(bytes)
+    }
+}

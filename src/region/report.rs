@@ -1,0 +1,144 @@
+//! Reports upward: at once on a change, at most twice a second, else each 5 s.
+//!
+//! Rows and replicas are sent again until a report with them was answered. After
+//! a start no counts are sent for one report interval: a table of old reports
+//! must not pass for news. Also keeps the coarse copy of the host table on disk.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+
+use crate::net::client::CallError;
+use crate::region::backoff::Backoff;
+use crate::region::coordinators::Coordinators;
+use crate::region::db::RegionDb;
+use crate::region::fleet::Fleet;
+use crate::region::mirror::Mirror;
+use crate::region::replicate::Replicator;
+use crate::wire::v1::region::{RegionReport, RegionReportReply};
+
+/// Shortest time between two reports.
+const PACE: Duration = Duration::from_millis(500);
+/// Longest time between two reports.
+const PERIOD: Duration = Duration::from_secs(5);
+/// What a call may take.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// Waits between failed reports, first and longest.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+/// How often the host table is swept and its copy on disk is brought up to date.
+const SWEEP: Duration = Duration::from_millis(500);
+const SAVE: Duration = Duration::from_secs(10);
+
+/// What a report is made of.
+pub struct Reporter {
+    /// Where it goes.
+    pub coordinators: Arc<Coordinators>,
+    /// Goals to count under.
+    pub mirror: Arc<Mirror>,
+    /// Hosts.
+    pub fleet: Arc<Fleet>,
+    /// Replicas.
+    pub replicator: Arc<Replicator>,
+    /// Told when there is something new.
+    pub news: Arc<Notify>,
+}
+
+impl Reporter {
+    /// Reports until `stop` turns true.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let settled_at = Instant::now() + Duration::from_millis(self.fleet.interval_ms());
+        let mut changes = self.mirror.changes();
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let mut last = Instant::now() - PERIOD;
+        loop {
+            let settling = settled_at.saturating_duration_since(Instant::now());
+            let wait = PERIOD.saturating_sub(last.elapsed());
+            let wait = if settling.is_zero() { wait } else { wait.min(settling) };
+            let periodic = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = self.news.notified() => false,
+                _ = changes.changed() => false,
+                () = tokio::time::sleep(wait) => true,
+            };
+            let began = Instant::now();
+            let pause = match self.report(Instant::now() >= settled_at, periodic).await {
+                Ok(()) => {
+                    if backoff.succeeded() {
+                        tracing::info!("reports are answered again");
+                    }
+                    // Counting a large fleet must not fill the processor.
+                    PACE.max(began.elapsed())
+                }
+                Err(error) => {
+                    let wait = backoff.failed();
+                    tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "report failed");
+                    self.coordinators.rotate();
+                    wait
+                }
+            };
+            last = Instant::now();
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn report(&self, settled: bool, periodic: bool) -> Result<(), CallError> {
+        let (fleet, goals) = (self.fleet.clone(), self.mirror.goals());
+        let tallies =
+            tokio::task::spawn_blocking(
+                move || {
+                    if settled { fleet.tallies(&goals) } else { vec![] }
+                },
+            );
+        let (host_count, unreachable) = self.fleet.counts();
+        let mut report = RegionReport {
+            region: self.mirror.region().clone(),
+            revision: self.mirror.revision(),
+            tallies: tallies.await.expect("counting does not panic"),
+            hosts: self.fleet.take_changed(periodic),
+            host_count,
+            unreachable,
+            replicas: self.replicator.changed(),
+        };
+        let sent: Result<RegionReportReply, CallError> =
+            self.coordinators.current().post("/v1/region/report", &report, TIMEOUT).await;
+        match sent {
+            Ok(reply) => {
+                self.replicator.answered(&report.replicas);
+                reply.heal.into_iter().for_each(|artifact| self.replicator.heal(artifact));
+                Ok(())
+            }
+            Err(error) => {
+                self.fleet.unsent(std::mem::take(&mut report.hosts));
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Sweeps the host table and keeps its copy on disk until `stop` turns true.
+pub async fn keep(fleet: Arc<Fleet>, db: Arc<RegionDb>, mut stop: watch::Receiver<bool>) {
+    let mut saved = Instant::now();
+    loop {
+        let stopping = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => true,
+            () = tokio::time::sleep(SWEEP) => false,
+        };
+        fleet.sweep(Instant::now());
+        if stopping || saved.elapsed() >= SAVE {
+            saved = Instant::now();
+            let (rows, forgotten) = fleet.take_unsaved();
+            let db = db.clone();
+            let save = tokio::task::spawn_blocking(move || db.save_hosts(&rows, &forgotten));
+            if let Ok(Err(error)) = save.await {
+                tracing::warn!(%error, "host table not saved");
+            }
+        }
+        if stopping {
+            return;
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Puts a region's parts together and runs them until it is told to stop.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+
+use crate::model::digest::ArtifactId;
+use crate::model::id::RegionName;
+use crate::model::manifest::Manifest;
+use crate::net::auth::{Token, keyed_hash};
+use crate::net::client::{http_client, http_client_trusting};
+use crate::net::server;
+use crate::net::tls::{Security, TlsError, TlsFiles};
+use crate::region::coordinators::Coordinators;
+use crate::region::db::{DbError, RegionDb};
+use crate::region::feed;
+use crate::region::fleet::Fleet;
+use crate::region::library::Library;
+use crate::region::mirror::{Mirror, MirrorError};
+use crate::region::replicate::{Places, Replicator};
+use crate::region::report::{self, Reporter};
+use crate::region::serve::{self, Listener};
+use crate::region::tracker::{Replicas, Settings, Tracker};
+use crate::store::blobs::{BlobError, Blobs};
+
+/// How often lapsed leases and silent members are looked for.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Mirror goals into one region, replicate artifacts to it, and serve its agents
+#[derive(Debug, Clone, Parser)]
+#[command(name = "deployctl-region", version)]
+pub struct Options {
+    /// The region's name, as the coordinator's configuration has it
+    #[arg(long)]
+    pub name: RegionName,
+    /// The coordinators' URLs
+    #[arg(long, value_name = "URL[,URL]")]
+    pub coordinator: String,
+    /// File with the region's token
+    #[arg(long, value_name = "FILE")]
+    pub token_file: PathBuf,
+    /// The main blob store
+    #[arg(long, value_name = "URL")]
+    pub main_blobs: String,
+    /// The regional blob store
+    #[arg(long, value_name = "URL")]
+    pub blobs: String,
+    /// Folder for the region's database and staged packs
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Where agents call; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7879")]
+    pub listen: SocketAddr,
+    /// How often hosts report in a small region, milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 2000,
+          value_parser = clap::value_parser!(u64).range(100..=30_000))]
+    pub report_ms: u64,
+    /// Certificate chain of the listener, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Serve plain HTTP on an address that is not loopback
+    #[arg(long)]
+    pub plaintext: bool,
+    /// Trust only this CA for the coordinators, PEM
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+}
+
+/// Why a region did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RegionError {
+    /// A file or folder can't be used.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The token file holds no token.
+    #[error("{0} holds no token of the form dct_…")]
+    Token(PathBuf),
+    /// No coordinator was named.
+    #[error("--coordinator names no URL")]
+    NoCoordinator,
+    /// A blob store can't be opened.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    /// The region's database can't be used.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// What it mirrors can't be used.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    /// The listener's TLS can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// Runs a region until `stop` turns true. `ready` is told the listener's URL.
+///
+/// # Errors
+/// [`RegionError`], before `ready` was called.
+pub async fn run(
+    options: Options,
+    stop: watch::Receiver<bool>,
+    ready: impl FnOnce(&str),
+) -> Result<(), RegionError> {
+    let token = read_token(&options.token_file)?;
+    let feeding = Arc::new(coordinators(&options, &token)?);
+    let reporting = Arc::new(coordinators(&options, &token)?);
+    let parts = Parts::open(&options, &token)?;
+    let named = |source| RegionError::Io { path: options.listen.to_string().into(), source };
+    let listener = TcpListener::bind(options.listen).await.map_err(named)?;
+    let address = listener.local_addr().map_err(named)?;
+    let (cert, key) = (options.tls_cert.clone(), options.tls_key.clone());
+    let tls = TlsFiles { cert, key, plaintext: options.plaintext };
+    let security = tls.security(address)?;
+    let scheme = if matches!(security, Security::Plain) { "http" } else { "https" };
+
+    let Parts { db, mirror, fleet, replicator, library, tracker, news } = parts;
+    tracing::info!(region = %options.name, %address, revision = mirror.revision(), "region serves");
+    let reporter = Reporter {
+        coordinators: reporting,
+        mirror: mirror.clone(),
+        fleet: fleet.clone(),
+        replicator: replicator.clone(),
+        news,
+    };
+    let router = serve::router(Arc::new(Listener {
+        mirror: mirror.clone(),
+        fleet: fleet.clone(),
+        library,
+        replicator: replicator.clone(),
+        tracker: tracker.clone(),
+    }));
+    let tasks = [
+        tokio::spawn(feed::follow(feeding, mirror, stop.clone())),
+        tokio::spawn(replicator.run(stop.clone())),
+        tokio::spawn(reporter.run(stop.clone())),
+        tokio::spawn(report::keep(fleet, db, stop.clone())),
+        tokio::spawn(tick(tracker, stop.clone())),
+    ];
+    ready(&format!("{scheme}://{address}"));
+    server::serve_on(listener, security, router, stop).await;
+    for task in tasks {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "a part of the region ended unexpectedly");
+        }
+    }
+    Ok(())
+}
+
+struct Parts {
+    db: Arc<RegionDb>,
+    mirror: Arc<Mirror>,
+    fleet: Arc<Fleet>,
+    replicator: Arc<Replicator>,
+    library: Arc<Library>,
+    tracker: Arc<Tracker>,
+    news: Arc<Notify>,
+}
+
+impl Parts {
+    fn open(options: &Options, token: &str) -> Result<Self, RegionError> {
+        let named = |source| RegionError::Io { path: options.data.clone(), source };
+        std::fs::create_dir_all(&options.data).map_err(named)?;
+        let (main, local) = (Blobs::open(&options.main_blobs)?, Blobs::open(&options.blobs)?);
+        let db = Arc::new(RegionDb::open(&options.data.join("region.db"))?);
+        let saved = db.load()?;
+        let mirror = Arc::new(Mirror::new(options.name.clone(), db.clone(), saved.mirror)?);
+        let news = Arc::new(Notify::new());
+        let fleet = Fleet::new(options.name.clone(), options.report_ms, saved.hosts, news.clone());
+        let library = Arc::new(Library::new(local.clone()));
+        let places = Places { main, local, staging: options.data.join("staging") };
+        let replicator = Arc::new(Replicator::new(places, mirror.clone(), news.clone()));
+        let shelf = Shelf {
+            library: library.clone(),
+            replicator: replicator.clone(),
+            runtime: Handle::current(),
+        };
+        // Every process of a region has its token, and nobody else.
+        let key = keyed_hash(&[0; 32], format!("deployctl peer ticket key v1:{token}").as_bytes());
+        let tracker = Arc::new(Tracker::new(key, Box::new(shelf), Settings::default()));
+        Ok(Self { db, mirror, fleet: Arc::new(fleet), replicator, library, tracker, news })
+    }
+}
+
+fn read_token(path: &Path) -> Result<String, RegionError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| RegionError::Io { path: path.to_owned(), source })?;
+    let token = Token::parse(text.trim()).ok_or_else(|| RegionError::Token(path.to_owned()))?;
+    Ok(token.reveal())
+}
+
+fn coordinators(options: &Options, token: &str) -> Result<Coordinators, RegionError> {
+    let http = match &options.ca {
+        Some(ca) => http_client_trusting(ca)?,
+        None => http_client(),
+    };
+    let coordinators = Coordinators::new(&options.coordinator, token, &http);
+    if coordinators.is_empty() { Err(RegionError::NoCoordinator) } else { Ok(coordinators) }
+}
+
+async fn tick(tracker: Arc<Tracker>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(TICK) => tracker.tick(),
+        }
+    }
+}
+
+/// What the tracker knows of the regional store.
+struct Shelf {
+    library: Arc<Library>,
+    replicator: Arc<Replicator>,
+    runtime: Handle,
+}
+
+impl Replicas for Shelf {
+    /// Blocks; the tracker calls it on a thread for that.
+    fn manifest(&self, artifact: ArtifactId) -> Option<Arc<Manifest>> {
+        let held = self.runtime.block_on(self.library.manifest(artifact));
+        held.ok().map(|held| held.manifest)
+    }
+
+    /// Believes only its own eyes: healing costs a read of the whole pack.
+    fn damaged(&self, artifact: ArtifactId, piece: u32) {
+        let (library, replicator) = (self.library.clone(), self.replicator.clone());
+        self.runtime.spawn(async move {
+            if !matches!(library.is_sound(artifact, piece).await, Ok(true)) {
+                replicator.heal(artifact);
+            }
+        });
+    }
+}

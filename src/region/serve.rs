@@ -1,0 +1,277 @@
+//! The region's listener for its agents: goals, reports, trust, manifests, packs,
+//! and the tracker's routes.
+//!
+//! Everything but `/healthz` needs an agent's token of this region, checked with
+//! the verifiers that the feed brought. A token that is bound to a host speaks
+//! for that host only.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+
+use crate::model::digest::ArtifactId;
+use crate::net::auth::Identity;
+use crate::net::server::{Json, Path};
+use crate::region::fleet::Fleet;
+use crate::region::intake;
+use crate::region::library::{Library, LibraryError};
+use crate::region::mirror::Mirror;
+use crate::region::replicate::Replicator;
+use crate::region::tracker::{self, Tracker};
+use crate::store::blobs::RANGE_BYTES_MAX;
+use crate::wire::problem::{Code, Problem};
+use crate::wire::v1::fleet::{HostInfo, PollReply, PollRequest, Report, ReportReply};
+use crate::wire::v1::region::Trust;
+use crate::wire::v1::swarm::{LEASE_HEADER, SIGNATURE_HEADER};
+use crate::wire::v1::token::Role;
+
+/// Longest wait of a poll, milliseconds: under the usual 60 s of proxies between.
+const WAIT_MS_MAX: u64 = 55_000;
+
+/// What the listener answers from.
+pub struct Listener {
+    /// Goals, tokens, trust.
+    pub mirror: Arc<Mirror>,
+    /// Hosts.
+    pub fleet: Arc<Fleet>,
+    /// Manifests and packs.
+    pub library: Arc<Library>,
+    /// Heals what is found damaged.
+    pub replicator: Arc<Replicator>,
+    /// Swarms, and the gate before every read of a pack.
+    pub tracker: Arc<Tracker>,
+}
+
+type Shared = State<Arc<Listener>>;
+
+/// The listener's routes.
+pub fn router(listener: Arc<Listener>) -> Router {
+    let tracker = tracker::routes(listener.tracker.clone());
+    Router::new()
+        .route("/v1/agent/poll", post(poll))
+        .route("/v1/agent/report", post(report))
+        .route("/v1/agent/trust", get(trust))
+        .route("/v1/agent/artifacts/{id}/manifest", get(manifest))
+        .route("/v1/agent/artifacts/{id}/pack", get(pack))
+        .with_state(listener.clone())
+        .merge(tracker)
+        .layer(axum::middleware::from_fn_with_state(listener, authenticate))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .fallback(|| async { Problem::new(Code::NotFound, "there is no such path") })
+}
+
+/// Puts the caller's [`Identity`] into the request, or refuses it.
+async fn authenticate(State(listener): Shared, mut request: Request, next: Next) -> Response {
+    let header = request.headers().get(header::AUTHORIZATION);
+    let header = header.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match identity(&listener.mirror, header) {
+        Ok(identity) => {
+            request.extensions_mut().insert(identity);
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+fn identity(mirror: &Mirror, header: &str) -> Result<Identity, Problem> {
+    let known = mirror.identify(header).ok_or_else(|| {
+        Problem::new(Code::Unavailable, "the region has not heard from its coordinator yet")
+    })?;
+    let identity = known
+        .ok_or_else(|| Problem::new(Code::Unauthenticated, "a known agent token is needed"))?;
+    if identity.role == Role::Agent && identity.region.as_ref() == Some(mirror.region()) {
+        return Ok(identity);
+    }
+    let title = format!("only agents of region {} may call this", mirror.region());
+    Err(Problem::new(Code::Forbidden, title))
+}
+
+fn allow(identity: &Identity, info: &HostInfo) -> Result<(), Problem> {
+    match &identity.host {
+        Some(bound) if *bound != info.host => {
+            Err(Problem::new(Code::Forbidden, format!("this token speaks for host {bound} only")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn full(error: impl ToString) -> Problem {
+    Problem::new(Code::Unavailable, error.to_string())
+}
+
+async fn poll(
+    State(listener): Shared,
+    Extension(identity): Extension<Identity>,
+    Extension(from): Extension<SocketAddr>,
+    Json(request): Json<PollRequest>,
+) -> Result<Json<PollReply>, Problem> {
+    allow(&identity, &request.info)?;
+    intake::check_info(&request.info)?;
+    let PollRequest { info, since, wait_ms } = request;
+    let address = SocketAddr::new(from.ip(), info.peer_port).to_string();
+    let report_ms = listener.fleet.hear(info.clone(), address, None).map_err(full)?;
+    let mut changes = listener.mirror.changes();
+    let newer = async {
+        loop {
+            changes.borrow_and_update();
+            let revision = listener.mirror.env_revision(&info.env);
+            // Not `>`: an agent may come from a mirror that was ahead.
+            if revision != since {
+                return revision;
+            }
+            if changes.changed().await.is_err() {
+                return since;
+            }
+        }
+    };
+    let wait = Duration::from_millis(wait_ms.min(WAIT_MS_MAX));
+    let revision = tokio::time::timeout(wait, newer).await.unwrap_or(since);
+    let goals = (revision != since).then(|| listener.mirror.goals_for(&info.env, &info.labels));
+    let region = listener.mirror.region().clone();
+    Ok(Json(PollReply { revision, region, goals, report_ms }))
+}
+
+async fn report(
+    State(listener): Shared,
+    Extension(identity): Extension<Identity>,
+    Extension(from): Extension<SocketAddr>,
+    Json(report): Json<Report>,
+) -> Result<Json<ReportReply>, Problem> {
+    allow(&identity, &report.info)?;
+    let Report { info, apps } = intake::bound(report)?;
+    let address = SocketAddr::new(from.ip(), info.peer_port).to_string();
+    let report_ms = listener.fleet.hear(info, address, Some(apps)).map_err(full)?;
+    Ok(Json(ReportReply { report_ms }))
+}
+
+async fn trust(State(listener): Shared) -> Result<Json<Trust>, Problem> {
+    let trust = listener.mirror.trust().ok_or_else(|| {
+        Problem::new(Code::Unavailable, "the region has not heard whom to trust yet")
+    })?;
+    Ok(Json(Trust::clone(&trust)))
+}
+
+impl Listener {
+    /// A refusal; a damaged store is healed meanwhile.
+    fn refuse(&self, artifact: ArtifactId, error: LibraryError) -> Problem {
+        match error {
+            LibraryError::Absent(_) => Problem::new(Code::NotFound, error.to_string()),
+            LibraryError::Damaged => {
+                self.replicator.heal(artifact);
+                Problem::new(Code::Unavailable, error.to_string())
+            }
+            LibraryError::Store(error) => {
+                tracing::error!(%artifact, %error, "regional store can't be read");
+                Problem::new(Code::Unavailable, "the regional store can't be read").because(error)
+            }
+            LibraryError::Busy => Problem::new(Code::Unavailable, error.to_string()),
+        }
+    }
+}
+
+async fn manifest(
+    State(listener): Shared,
+    Path(artifact): Path<ArtifactId>,
+) -> Result<Response, Problem> {
+    let held = listener.library.manifest(artifact).await;
+    let held = held.map_err(|error| listener.refuse(artifact, error))?;
+    let signature = HeaderValue::from_str(&held.signature)
+        .map_err(|_| listener.refuse(artifact, LibraryError::Damaged))?;
+    let mut reply = held.bytes.into_response();
+    let kind = HeaderValue::from_static("application/json");
+    reply.headers_mut().insert(header::CONTENT_TYPE, kind);
+    reply.headers_mut().insert(SIGNATURE_HEADER, signature);
+    Ok(reply)
+}
+
+async fn pack(
+    State(listener): Shared,
+    Path(artifact): Path<ArtifactId>,
+    Extension(identity): Extension<Identity>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let refuse = |error| listener.refuse(artifact, error);
+    let length = listener.library.manifest(artifact).await.map_err(refuse)?.manifest.wire_size();
+    let text = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
+    let Some(range) = text.and_then(|text| byte_range(text, length)) else {
+        return Ok(unsatisfiable(length));
+    };
+    let lease = headers.get(LEASE_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let lease = lease.ok_or_else(|| {
+        Problem::new(Code::Forbidden, "a read of a pack needs a lease of the tracker")
+    })?;
+    listener.tracker.admit_read(lease, identity.host.as_ref(), artifact, range.clone())?;
+    let bytes = listener.library.pack(artifact, range.clone()).await.map_err(refuse)?;
+    let mut reply = (StatusCode::PARTIAL_CONTENT, Body::from_stream(bytes)).into_response();
+    let content = format!("bytes {}-{}/{length}", range.start, range.end - 1);
+    for (name, value) in [
+        (header::CONTENT_RANGE, content),
+        (header::CONTENT_LENGTH, (range.end - range.start).to_string()),
+        (header::CONTENT_TYPE, "application/octet-stream".into()),
+    ] {
+        let value = HeaderValue::from_str(&value).expect("digits and words are a header's value");
+        reply.headers_mut().insert(name, value);
+    }
+    Ok(reply)
+}
+
+/// 416 with the length, as RFC 9110 asks.
+fn unsatisfiable(length: u64) -> Response {
+    let title = format!("one range inside of {length} bytes is needed, at most {RANGE_BYTES_MAX}");
+    let mut reply = Problem::new(Code::Usage, title).into_response();
+    *reply.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+    if let Ok(value) = HeaderValue::from_str(&format!("bytes */{length}")) {
+        reply.headers_mut().insert(header::CONTENT_RANGE, value);
+    }
+    reply
+}
+
+/// Reads `bytes=a-b`, both given and inside; `None` for anything else.
+fn byte_range(text: &str, length: u64) -> Option<Range<u64>> {
+    let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
+    let number = |text: &str| -> Option<u64> {
+        let plain = (1..=15).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        plain.then(|| text.parse().ok()).flatten()
+    };
+    let (first, last) = (number(first)?, number(last)?.min(length.checked_sub(1)?));
+    let fits = first <= last && last - first < RANGE_BYTES_MAX;
+    fits.then_some(first..last + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_bounded_range_inside_is_read() {
+        for (text, expected) in [
+            ("bytes=0-0", Some(0..1)),
+            ("bytes=5-9", Some(5..10)),
+            ("bytes=5-900", Some(5..100)),
+            ("bytes=99-99", Some(99..100)),
+            ("bytes=100-100", None),
+            ("bytes=9-5", None),
+            ("bytes=-5", None),
+            ("bytes=5-", None),
+            ("bytes=0-1,3-4", None),
+            ("bytes=+1-2", None),
+            ("lines=0-1", None),
+            ("bytes=0-99999999999999999999", None),
+        ] {
+            assert_eq!(byte_range(text, 100), expected, "{text}");
+        }
+        assert_eq!(byte_range("bytes=0-0", 0), None);
+        let whole = format!("bytes=0-{}", RANGE_BYTES_MAX - 1);
+        assert_eq!(byte_range(&whole, 1 << 40), Some(0..RANGE_BYTES_MAX));
+        assert_eq!(byte_range(&format!("bytes=0-{RANGE_BYTES_MAX}"), 1 << 40), None);
+    }
+}
