@@ -1,5 +1,6 @@
 //! `deployctl-region`: one region's mirror, replicator, tracker and roll-up.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -10,7 +11,8 @@ async fn main() -> ExitCode {
     let options = Options::parse();
     deployctl::telemetry::start();
     let stop = deployctl::net::server::stop_signal();
-    match run(options, stop, |url| println!("ready {url}")).await {
+    let ready = |url: &str| drop(writeln!(std::io::stdout(), "ready {url}"));
+    match run(options, stop, ready).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "region did not start");
