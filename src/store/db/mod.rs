@@ -9,6 +9,7 @@
 pub mod apps;
 pub mod events;
 mod open;
+pub mod replicas;
 mod schema;
 pub mod tokens;
 mod tx;

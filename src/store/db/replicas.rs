@@ -1,0 +1,171 @@
+//! Copies of artifacts in regions: what each region says, and what was found there.
+
+use super::{DbError, Row, Tx, values};
+use crate::model::digest::ArtifactId;
+use crate::model::id::RegionName;
+use crate::model::replication::ReplicationStatus;
+use crate::model::time::UnixMillis;
+use crate::rules::replication::{Claim, claimed_status};
+use crate::wire::v1::build::RegionReplica;
+use crate::wire::v1::region::ReplicaReport;
+
+/// Most artifacts that a region is told to fetch again at once.
+const HEAL_MAX: u32 = 1000;
+
+/// A copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replica {
+    /// The artifact.
+    pub artifact: ArtifactId,
+    /// The region.
+    pub region: RegionName,
+    /// Where it stands.
+    pub status: ReplicationStatus,
+    /// The region's own word.
+    pub claim: Claim,
+    /// What stops the region; empty: nothing.
+    pub error: String,
+    /// When the synchronizer last looked.
+    pub checked_at: Option<UnixMillis>,
+    /// What it found wrong; empty: nothing.
+    pub reason: String,
+}
+
+impl Replica {
+    /// As it is shown.
+    #[must_use]
+    pub fn view(self) -> RegionReplica {
+        let reason = if self.reason.is_empty() { self.error } else { self.reason };
+        RegionReplica {
+            region: self.region,
+            status: self.status,
+            bytes: self.claim.bytes,
+            checked_at: self.checked_at,
+            reason,
+        }
+    }
+}
+
+const COLUMNS: &str = "artifact, region, status, bytes, claimed, error, checked_at, reason";
+
+fn read(row: &Row) -> Result<Replica, DbError> {
+    Ok(Replica {
+        artifact: row.parse(0)?,
+        region: row.parse(1)?,
+        status: row.word(2, ReplicationStatus::from_word)?,
+        claim: Claim { bytes: row.num(3)?, complete: row.flag(4)? },
+        error: row.text(5)?,
+        checked_at: row.opt_time(6)?,
+        reason: row.text(7)?,
+    })
+}
+
+/// The copy of `artifact` in `region`; `None`: nothing was heard or found yet.
+///
+/// # Errors
+/// When the database fails.
+pub fn find(
+    tx: &Tx,
+    artifact: &ArtifactId,
+    region: &RegionName,
+) -> Result<Option<Replica>, DbError> {
+    let sql = format!("SELECT {COLUMNS} FROM replicas WHERE artifact = ?1 AND region = ?2");
+    tx.row(&sql, values![artifact, region], read)
+}
+
+/// Every copy of `artifact`, by region.
+///
+/// # Errors
+/// When the database fails.
+pub fn of_artifact(tx: &Tx, artifact: &ArtifactId) -> Result<Vec<Replica>, DbError> {
+    let sql = format!("SELECT {COLUMNS} FROM replicas WHERE artifact = ?1 ORDER BY region");
+    tx.rows(&sql, values![artifact], read)
+}
+
+/// Every copy in `region`.
+///
+/// # Errors
+/// When the database fails.
+pub fn of_region(tx: &Tx, region: &RegionName) -> Result<Vec<Replica>, DbError> {
+    let sql = format!("SELECT {COLUMNS} FROM replicas WHERE region = ?1 ORDER BY artifact");
+    tx.rows(&sql, values![region], read)
+}
+
+/// Artifacts that `region` lost and must fetch again.
+///
+/// # Errors
+/// When the database fails.
+pub fn lost(tx: &Tx, region: &RegionName) -> Result<Vec<ArtifactId>, DbError> {
+    let sql = "SELECT artifact FROM replicas WHERE region = ?1 AND status = 'lost' LIMIT ?2";
+    tx.rows(sql, values![region, HEAL_MAX], |row| row.parse(0))
+}
+
+/// How many artifacts `region` holds, checked.
+///
+/// # Errors
+/// When the database fails.
+pub fn complete(tx: &Tx, region: &RegionName) -> Result<u64, DbError> {
+    let sql = "SELECT count(*) FROM replicas WHERE region = ?1 AND status = 'complete'";
+    Ok(tx.number(sql, values![region])?.unsigned_abs())
+}
+
+/// Takes down what `region` says of one copy; returns whether anything is new.
+/// Artifacts that are not known are passed over.
+///
+/// # Errors
+/// When the database fails.
+pub fn claim(
+    tx: &mut Tx,
+    region: &RegionName,
+    report: &ReplicaReport,
+    now: UnixMillis,
+) -> Result<bool, DbError> {
+    let known = "SELECT count(*) FROM artifacts WHERE artifact = ?1";
+    if tx.number(known, values![report.artifact])? == 0 {
+        return Ok(false);
+    }
+    let before = find(tx, &report.artifact, region)?;
+    let claim = Claim { bytes: report.bytes, complete: report.complete };
+    if before.as_ref().is_some_and(|b| b.claim == claim && b.error == report.error) {
+        return Ok(false);
+    }
+    let was = before.map_or(ReplicationStatus::Pending, |replica| replica.status);
+    tx.exec(
+        "INSERT INTO replicas (artifact, region, status, bytes, claimed, error, reported_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (artifact, region) DO UPDATE SET status = excluded.status,
+             bytes = excluded.bytes, claimed = excluded.claimed, error = excluded.error,
+             reported_at = excluded.reported_at",
+        values![
+            report.artifact,
+            region,
+            claimed_status(was, claim).word(),
+            claim.bytes,
+            claim.complete,
+            &report.error,
+            now
+        ],
+    )?;
+    Ok(true)
+}
+
+/// Writes down what the synchronizer found of one copy.
+///
+/// # Errors
+/// When the database fails.
+pub fn found(
+    tx: &mut Tx,
+    (artifact, region): (&ArtifactId, &RegionName),
+    status: ReplicationStatus,
+    reason: &str,
+    now: UnixMillis,
+) -> Result<(), DbError> {
+    tx.exec(
+        "INSERT INTO replicas (artifact, region, status, checked_at, reason)
+         VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (artifact, region) DO UPDATE SET status = excluded.status,
+             checked_at = excluded.checked_at, reason = excluded.reason",
+        values![artifact, region, status.word(), now, reason],
+    )?;
+    Ok(())
+}
