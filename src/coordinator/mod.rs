@@ -4,9 +4,14 @@
 //! them. What is decided is decided in `rules`; what lasts is in `store::db`.
 
 mod apps;
+mod artifact;
 mod auth;
+mod builds;
+mod claims;
 mod events;
 mod first_start;
+mod logs;
+mod monitor;
 mod openapi;
 mod router;
 pub mod run;

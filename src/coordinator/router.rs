@@ -16,7 +16,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodFilter, MethodRouter, get as on_get, on};
 
 use crate::coordinator::state::Shared;
-use crate::coordinator::{apps, auth, events, openapi, tokens};
+use crate::coordinator::{apps, auth, builds, claims, events, openapi, tokens};
 use crate::rules::authorize::Class;
 use crate::wire::problem::{Code, Problem};
 
@@ -36,10 +36,15 @@ pub(super) struct Route {
 
 /// Every route but `/healthz`.
 pub(super) fn table() -> Vec<Route> {
-    [apps::routes(), events::routes(), openapi::routes(), tokens::routes()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let tables = [
+        apps::routes(),
+        builds::routes(),
+        claims::routes(),
+        events::routes(),
+        openapi::routes(),
+        tokens::routes(),
+    ];
+    tables.into_iter().flatten().collect()
 }
 
 /// A `GET` route; it must change nothing.

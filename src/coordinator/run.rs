@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::config::daemon::Config;
 use crate::coordinator::state::{Coordinator, Shared};
-use crate::coordinator::{first_start, router};
+use crate::coordinator::{claims, first_start, monitor, router};
 use crate::net::server;
 use crate::store::blobs::{BlobError, Blobs};
 use crate::store::db::{Db, DbError};
@@ -53,9 +53,10 @@ pub async fn run(
     let listen = |source| StartError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
-    let shared = Coordinator::new(db, config, blobs, keys, stop.clone()).await?;
+    let (shared, line) = Coordinator::new(db, config, blobs, keys, stop.clone()).await?;
     first_start::client_file(&data, address)?;
-    let mut loops = start_loops(&shared).await?;
+    monitor::grant_grace(&shared).await?;
+    let mut loops = start_loops(&shared, line);
     tracing::info!(%address, data = %data.display(), "coordinator serves");
     ready(address);
     server::serve(listener, router::router(&shared), stop).await;
@@ -66,6 +67,10 @@ pub async fn run(
 }
 
 /// The background loops; each ends by itself when `shared.stop` turns true.
-async fn start_loops(_shared: &Shared) -> Result<JoinSet<()>, StartError> {
-    Ok(JoinSet::new())
+/// Add yours here.
+fn start_loops(shared: &Shared, line: mpsc::Receiver<claims::Waiter>) -> JoinSet<()> {
+    let mut loops = JoinSet::new();
+    loops.spawn(claims::give_out(shared.clone(), line));
+    loops.spawn(monitor::run(shared.clone()));
+    loops
 }

@@ -8,9 +8,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::daemon::Config;
+use crate::coordinator::claims::{self, Waiter};
 use crate::host::clock;
 use crate::model::time::UnixMillis;
 use crate::net::auth::{Identity, Key, Keyring};
@@ -40,6 +41,8 @@ pub struct Coordinator {
     pub keys: Keys,
     /// Turns true when the process is asked to stop; loops and waits then end.
     pub stop: watch::Receiver<bool>,
+    /// Where workers join the line for jobs.
+    pub(super) claims: mpsc::Sender<Waiter>,
     keyring: RwLock<Keyring>,
     started: (UnixMillis, Instant),
 }
@@ -57,22 +60,24 @@ pub struct Keys {
 }
 
 impl Coordinator {
-    /// Puts the parts together and loads the keyring.
+    /// Puts the parts together and loads the keyring; also returns the line of
+    /// waiting workers, for [`claims::give_out`].
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn new(
+    pub(super) async fn new(
         db: Db,
         config: Config,
         blobs: Blobs,
         keys: Keys,
         stop: watch::Receiver<bool>,
-    ) -> Result<Shared, DbError> {
+    ) -> Result<(Shared, mpsc::Receiver<Waiter>), DbError> {
         let keyring = RwLock::new(Keyring::default());
         let started = (clock::now(), Instant::now());
-        let coordinator = Self { db, config, blobs, keys, stop, keyring, started };
+        let (claims, line) = claims::line();
+        let coordinator = Self { db, config, blobs, keys, stop, claims, keyring, started };
         coordinator.reload_keyring().await?;
-        Ok(Arc::new(coordinator))
+        Ok((Arc::new(coordinator), line))
     }
 
     /// The time that leases are judged by: it never jumps while the process lives.

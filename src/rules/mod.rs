@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod authorize;
+pub mod log;
 pub mod queue;
 pub mod reconcile;
 pub mod replication;

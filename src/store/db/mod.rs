@@ -7,13 +7,17 @@
 //! one file. No decision is taken here: that is what `rules` is for.
 
 pub mod apps;
+pub mod artifacts;
 pub mod events;
+pub mod job_log;
+pub mod jobs;
 mod open;
 pub mod replicas;
 mod schema;
 pub mod tokens;
 mod tx;
 mod value;
+pub mod workers;
 mod writer;
 
 pub use open::Db;

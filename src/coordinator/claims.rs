@@ -1,0 +1,362 @@
+//! The workers' calls: claim, beat, finish, release; and who works now.
+//!
+//! Waiting claims stand in one line. One task looks for due jobs on behalf of
+//! all of them and gives out as many as there are in one transaction, so a new
+//! job wakes one task, not every worker.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::coordinator::builds::{end_attempt, unknown};
+use crate::coordinator::router::{Route, get, post};
+use crate::coordinator::state::{Shared, wait_of};
+use crate::coordinator::{artifact, logs};
+use crate::model::id::{JobNo, WorkerId};
+use crate::model::job::Outcome;
+use crate::model::rng::Rng;
+use crate::model::time::UnixMillis;
+use crate::net::auth::{Identity, random_key};
+use crate::net::server::{Json, Path};
+use crate::rules::authorize::Class;
+use crate::rules::queue::{self, Fenced, Finished, Holder, Timing};
+use crate::store::db::events::NewEvent;
+use crate::store::db::{DbError, Topic, Tx, artifacts, job_log, jobs, workers};
+use crate::wire::problem::{Code, Problem};
+use crate::wire::v1::fleet::Workers;
+use crate::wire::v1::worker::{Beat, BeatReply, Claim, ClaimRequest, Finish, HandBack, Order};
+
+/// Claims that wait at most; the line is longer than any installation needs.
+const WAITING_MAX: usize = 4096;
+/// Claims given out in one transaction; the writer's own batch.
+const BATCH_MAX: usize = 256;
+/// The poll under every wake-up.
+const POLL: Duration = Duration::from_secs(5);
+/// The shortest pause between two looks that found nothing.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+/// Longest name of a machine, bytes, and most slots.
+const MACHINE_BYTES_MAX: usize = 128;
+const SLOTS_MAX: u32 = 1024;
+/// How long after its last call a worker is still listed.
+const LISTED: Duration = Duration::from_secs(10 * 60);
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        post("/v1/worker/claim", Class::Worker, claim)
+            .says("Wait for a job; 204 when there was none in time")
+            .takes("ClaimRequest")
+            .gives("Claim"),
+        post("/v1/worker/jobs/{build}/beat", Class::Worker, beat)
+            .says("Renew the lease; the reply may order a cancel")
+            .takes("Beat")
+            .gives("BeatReply"),
+        post("/v1/worker/jobs/{build}/log", Class::Worker, logs::append)
+            .says("Add to the log; what was had already is dropped")
+            .takes("LogChunk"),
+        post("/v1/worker/jobs/{build}/finish", Class::Worker, finish)
+            .says("End the attempt; the same again is no error")
+            .takes("Finish"),
+        post("/v1/worker/jobs/{build}/release", Class::Worker, release)
+            .says("Hand the job back to the front of the queue, the attempt not counted")
+            .takes("HandBack"),
+        get("/v1/workers", Class::Read, list).says("List workers").gives("Workers"),
+    ]
+}
+
+/// A worker in line.
+pub(super) struct Waiter {
+    request: ClaimRequest,
+    token: String,
+    /// Whether it was recorded as seen.
+    seen: bool,
+    answer: oneshot::Sender<Result<Claim, Problem>>,
+}
+
+/// The line's end where workers join it, and the end where [`give_out`] takes them.
+pub(super) fn line() -> (mpsc::Sender<Waiter>, mpsc::Receiver<Waiter>) {
+    mpsc::channel(WAITING_MAX)
+}
+
+async fn claim(
+    State(shared): State<Shared>,
+    Extension(who): Extension<Identity>,
+    Json(request): Json<ClaimRequest>,
+) -> Result<Response, Problem> {
+    let named = !request.machine.is_empty() && request.machine.len() <= MACHINE_BYTES_MAX;
+    if !named || request.machine.chars().any(char::is_control) || request.slots > SLOTS_MAX {
+        return Err(Problem::new(Code::Usage, "the claim is out of bounds")
+            .because("machine: 1 to 128 bytes; slots: at most 1024"));
+    }
+    let wait = wait_of(request.wait_ms);
+    let (answer, mut answered) = oneshot::channel();
+    let waiter = Waiter { request, token: who.token, seen: false, answer };
+    shared
+        .claims
+        .try_send(waiter)
+        .map_err(|_| Problem::new(Code::Unavailable, "too many workers wait for jobs"))?;
+    let in_time = tokio::time::timeout(wait.max(Duration::from_millis(1)), &mut answered).await;
+    let answer = match in_time {
+        Ok(answer) => answer.ok(),
+        // From here on nothing can be given; what was given just before counts.
+        Err(_) => {
+            answered.close();
+            answered.try_recv().ok()
+        }
+    };
+    match answer {
+        Some(claim) => claim.map(|claim| Json(claim).into_response()),
+        None => Ok(StatusCode::NO_CONTENT.into_response()),
+    }
+}
+
+/// Gives due jobs to waiting workers, first come first served, until the stop.
+pub(super) async fn give_out(shared: Shared, mut arrivals: mpsc::Receiver<Waiter>) {
+    let mut line: VecDeque<Waiter> = VecDeque::new();
+    let mut changes = shared.db.watch(Topic::Jobs);
+    let mut stop = shared.stop.clone();
+    loop {
+        changes.borrow_and_update();
+        line.retain(|waiter| !waiter.answer.is_closed());
+        let pause = match serve(&shared, &mut line).await {
+            Ok(pause) => pause,
+            Err(error) => {
+                tracing::error!(%error, "jobs could not be given out");
+                POLL
+            }
+        };
+        tokio::select! {
+            arrived = arrivals.recv() => {
+                line.extend(arrived);
+                while let Ok(next) = arrivals.try_recv() {
+                    line.push_back(next);
+                }
+            }
+            _ = changes.changed() => {}
+            () = tokio::time::sleep(pause) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// One look for jobs; returns when the next is worth while without a wake-up.
+async fn serve(shared: &Shared, line: &mut VecDeque<Waiter>) -> Result<Duration, DbError> {
+    loop {
+        let now = shared.steady_now();
+        let next = shared.db.read(|tx| jobs::next_due(tx)).await?;
+        let pause = next.map_or(POLL, |next| next.since(now).clamp(PAUSE_MIN, POLL));
+        let due = next.is_some_and(|next| next <= now);
+        if line.iter().all(|waiter| waiter.seen && !due) {
+            return Ok(pause);
+        }
+        let batch: Vec<Waiter> = line.drain(..line.len().min(BATCH_MAX)).collect();
+        let asked = batch.iter().map(|w| (w.request.clone(), w.token.clone())).collect();
+        let timing = shared.timing();
+        let claims = shared.db.write(move |tx| claim_all(tx, asked, &timing, now)).await?;
+        let (given, mut claims) = (claims.len(), claims.into_iter());
+        let mut rest = Vec::new();
+        for mut waiter in batch {
+            waiter.seen = true;
+            match claims.next() {
+                Some(claim) => hand_over(shared, waiter, claim).await?,
+                None => rest.push(waiter),
+            }
+        }
+        rest.into_iter().rev().for_each(|waiter| line.push_front(waiter));
+        if given == 0 {
+            return Ok(pause);
+        }
+    }
+}
+
+/// Answers a waiter with its job; one that went away gives it back.
+async fn hand_over(shared: &Shared, waiter: Waiter, claim: Claim) -> Result<(), DbError> {
+    let (no, attempt) = (claim.build, claim.attempt);
+    let worker = waiter.request.worker;
+    if waiter.answer.send(Ok(claim)).is_ok() {
+        return Ok(());
+    }
+    let now = shared.steady_now();
+    let back = move |tx: &mut Tx| hand_back(tx, no, Holder { worker: &worker, attempt }, now);
+    match shared.db.write(back).await {
+        Ok(()) => Ok(()),
+        Err(problem) => {
+            tracing::warn!(build = %no, %problem, "a claim that nobody took could not be given back");
+            Ok(())
+        }
+    }
+}
+
+fn claim_all(
+    tx: &mut Tx,
+    asked: Vec<(ClaimRequest, String)>,
+    timing: &Timing,
+    now: UnixMillis,
+) -> Result<Vec<Claim>, DbError> {
+    let due = jobs::due(tx, now, asked.len())?;
+    for (request, token) in &asked {
+        workers::seen(tx, &request.worker, (&request.machine, request.slots), token, now)?;
+    }
+    let pairs = due.into_iter().zip(asked);
+    pairs.map(|(row, (request, _))| claim_one(tx, row, &request, (timing, now))).collect()
+}
+
+fn claim_one(
+    tx: &mut Tx,
+    row: jobs::JobRow,
+    request: &ClaimRequest,
+    (timing, now): (&Timing, UnixMillis),
+) -> Result<Claim, DbError> {
+    let mut job = row.job.clone();
+    queue::claim(&mut job, &request.worker, now, timing).map_err(|_| DbError::Raced("the job"))?;
+    jobs::update(tx, &row, &job, now)?;
+    let (no, app, machine) = (row.no, &row.asked.app, &request.machine);
+    let begun = (no, job.attempt);
+    jobs::begin_attempt(tx, begun, (&request.worker, machine), row.log_bytes, now)?;
+    if job.attempt > 1 {
+        let line = format!("=== attempt {} on {machine} ===\n", job.attempt);
+        job_log::append(tx, no, job.attempt, &line)?;
+    }
+    let message = format!("{no} of {app} runs on {machine}");
+    tx.event(&NewEvent::new(now, "build.started", "deployctl", message).app(app).build(no))?;
+    tx.touch(Topic::Rollouts);
+    Ok(Claim {
+        build: no,
+        attempt: job.attempt,
+        app: row.asked.app,
+        repo: row.asked.source.repo,
+        trunk: row.asked.source.trunk,
+        commit: row.asked.commit,
+        allow_unmerged: row.asked.allow_unmerged,
+        recipe: row.asked.source.recipe,
+        beat_ms: u64::try_from(timing.beat.as_millis()).unwrap_or(u64::MAX),
+        lease_ms: u64::try_from(timing.lease().as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+async fn beat(
+    State(shared): State<Shared>,
+    Path(no): Path<JobNo>,
+    Json(beat): Json<Beat>,
+) -> Result<Json<BeatReply>, Problem> {
+    let (now, timing) = (shared.steady_now(), shared.timing());
+    let renew = move |tx: &mut Tx| {
+        let row = jobs::find(tx, no)?.ok_or_else(|| unknown(no))?;
+        let mut job = row.job.clone();
+        let holder = Holder { worker: &beat.worker, attempt: beat.attempt };
+        let cancel =
+            queue::beat(&mut job, holder, now, &timing).map_err(|error| fenced(no, &error))?;
+        jobs::update(tx, &row, &job, now)?;
+        workers::beat(tx, &beat.worker, now)?;
+        let order = if cancel { Order::Cancel } else { Order::Continue };
+        Ok::<_, Problem>(BeatReply { order })
+    };
+    shared.db.write(renew).await.map(Json)
+}
+
+async fn release(
+    State(shared): State<Shared>,
+    Path(no): Path<JobNo>,
+    Json(back): Json<HandBack>,
+) -> Result<Json<()>, Problem> {
+    let now = shared.steady_now();
+    let write = move |tx: &mut Tx| {
+        hand_back(tx, no, Holder { worker: &back.worker, attempt: back.attempt }, now)
+    };
+    shared.db.write(write).await.map(Json)
+}
+
+fn hand_back(tx: &mut Tx, no: JobNo, holder: Holder, now: UnixMillis) -> Result<(), Problem> {
+    let row = jobs::find(tx, no)?.ok_or_else(|| unknown(no))?;
+    let mut job = row.job.clone();
+    queue::release(&mut job, holder, now).map_err(|error| fenced(no, &error))?;
+    Ok(end_attempt(tx, &row, &job, None, now)?)
+}
+
+async fn finish(
+    State(shared): State<Shared>,
+    Path(no): Path<JobNo>,
+    Json(finish): Json<Finish>,
+) -> Result<Json<()>, Problem> {
+    let attempt = finish.attempt;
+    let look = move |tx: &Tx| {
+        let row = jobs::find(tx, no)?.ok_or_else(|| unknown(no))?;
+        Ok::<_, Problem>((row, jobs::attempt(tx, no, attempt)?.and_then(|made| made.outcome)))
+    };
+    let (row, recorded) = shared.db.read(look).await?;
+    if recorded.as_ref() == Some(&finish.outcome) {
+        return Ok(Json(()));
+    }
+    queue::check_attempt(&row.job, attempt).map_err(|error| fenced(no, &error))?;
+    let made = match &finish.outcome {
+        Outcome::Succeeded { artifact } => Some(artifact::check(&shared, &row, *artifact).await?),
+        Outcome::Failed { .. } => None,
+    };
+    let (now, timing) = (shared.steady_now(), shared.timing());
+    let end = move |tx: &mut Tx| {
+        if let Some(made) = &made {
+            artifacts::insert(tx, made, now)?;
+            tx.touch(Topic::Feed);
+        }
+        end_by_worker(tx, no, &finish, (now, &timing))
+    };
+    shared.db.write(end).await.map(Json)
+}
+
+fn end_by_worker(
+    tx: &mut Tx,
+    no: JobNo,
+    finish: &Finish,
+    (now, timing): (UnixMillis, &Timing),
+) -> Result<(), Problem> {
+    let row = jobs::find(tx, no)?.ok_or_else(|| unknown(no))?;
+    let recorded = jobs::attempt(tx, no, finish.attempt)?.and_then(|attempt| attempt.outcome);
+    let mut job = row.job.clone();
+    let holder = Holder { worker: &finish.worker, attempt: finish.attempt };
+    let seed = random_key();
+    let mut rng = Rng::new(u64::from_le_bytes([
+        seed[0], seed[1], seed[2], seed[3], seed[4], seed[5], seed[6], seed[7],
+    ]));
+    let clock = (now, timing, &mut rng);
+    let done = queue::finish(&mut job, holder, recorded.as_ref(), &finish.outcome, clock);
+    if done.map_err(|error| fenced(no, &error))? != Finished::Repeated {
+        end_attempt(tx, &row, &job, Some(&finish.outcome), now)?;
+    }
+    Ok(())
+}
+
+async fn list(State(shared): State<Shared>) -> Result<Json<Workers>, Problem> {
+    let since = shared.steady_now() - LISTED;
+    Ok(Json(Workers { workers: shared.db.read(move |tx| workers::list(tx, since)).await? }))
+}
+
+/// The refusal of an attempt that does not hold its job.
+pub(super) fn fenced(no: JobNo, error: &Fenced) -> Problem {
+    Problem::new(Code::Fenced, format!("this attempt does not hold {no} any more")).because(error)
+}
+
+/// Takes jobs from workers that were not heard of; returns how many.
+///
+/// # Errors
+/// When the database fails.
+pub(super) fn take_back_lapsed(tx: &mut Tx, now: UnixMillis) -> Result<usize, DbError> {
+    let lapsed = jobs::lapsed(tx, now, BATCH_MAX)?;
+    for row in &lapsed {
+        let mut job = row.job.clone();
+        if queue::lapse(&mut job, now).is_none() {
+            continue;
+        }
+        let lost = Outcome::Failed {
+            class: crate::model::job::BuildFailure::LostWorker,
+            reason: "its worker was not heard of in time".into(),
+        };
+        let worker = row.job.worker.as_ref().map_or("", WorkerId::as_str);
+        tracing::warn!(build = %row.no, attempt = row.job.attempt, worker, "a worker was lost");
+        end_attempt(tx, row, &job, Some(&lost), now)?;
+    }
+    Ok(lapsed.len())
+}

@@ -1,0 +1,60 @@
+//! The lost-job monitor: jobs whose worker went silent go back to the queue.
+//!
+//! Safe in any number of coordinators: every write is guarded by the attempt.
+
+use std::time::Duration;
+
+use crate::coordinator::claims::take_back_lapsed;
+use crate::coordinator::state::{Coordinator, Shared};
+use crate::store::db::{DbError, jobs, workers};
+
+/// How long a worker that left is remembered.
+const WORKERS_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// How often old workers are forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(600);
+
+/// Gives every running job one full lease from now: its worker could not beat
+/// while no coordinator ran.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn grant_grace(shared: &Coordinator) -> Result<(), DbError> {
+    let until = shared.steady_now() + shared.timing().lease();
+    let running = shared.db.write(move |tx| jobs::extend_leases(tx, until)).await?;
+    if running > 0 {
+        tracing::info!(running, "jobs were running; their leases begin anew");
+    }
+    Ok(())
+}
+
+/// Looks for lapsed leases every `queue.monitor_ms` until the stop.
+pub(super) async fn run(shared: Shared) {
+    let every = Duration::from_millis(shared.config.queue.monitor_ms);
+    let mut stop = shared.stop.clone();
+    let mut forgotten = tokio::time::Instant::now();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        if let Err(error) = look(&shared).await {
+            tracing::error!(%error, "the monitor could not look for lost jobs");
+        }
+        if forgotten.elapsed() >= FORGET_EVERY {
+            forgotten = tokio::time::Instant::now();
+            let before = shared.steady_now() - WORKERS_KEPT;
+            if let Err(error) = shared.db.write(move |tx| workers::forget(tx, before)).await {
+                tracing::warn!(%error, "old workers could not be forgotten");
+            }
+        }
+    }
+}
+
+async fn look(shared: &Shared) -> Result<(), DbError> {
+    let now = shared.steady_now();
+    if shared.db.read(move |tx| jobs::lapsed(tx, now, 1)).await?.is_empty() {
+        return Ok(());
+    }
+    while shared.db.write(move |tx| take_back_lapsed(tx, now)).await? > 0 {}
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! The logs of jobs: text in chunks, attempt after attempt, the middle dropped
+//! when an attempt's part grows over its bound.
+
+use super::{DbError, Topic, Tx, values};
+use crate::model::id::JobNo;
+
+/// How far one attempt's log has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes had from the worker, as it counts them.
+    pub received: u64,
+    /// Where the attempt begins in the job's log.
+    pub start: u64,
+    /// An escape sequence that the last chunk cut off.
+    pub carry: String,
+}
+
+/// A stretch of a job's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stretch {
+    /// Where it begins in the job's log.
+    pub at: u64,
+    /// What it says.
+    pub text: String,
+}
+
+/// How far the log of an attempt has come; `None`: there is no such attempt.
+///
+/// # Errors
+/// When the database fails.
+pub fn progress(tx: &Tx, job: JobNo, attempt: u32) -> Result<Option<Progress>, DbError> {
+    tx.row(
+        "SELECT log_received, log_start, log_carry FROM attempts WHERE job = ?1 AND attempt = ?2",
+        values![job, attempt],
+        |row| Ok(Progress { received: row.num(0)?, start: row.num(1)?, carry: row.text(2)? }),
+    )
+}
+
+/// Records how far the log of an attempt has come.
+///
+/// # Errors
+/// When the database fails.
+pub fn advance(
+    tx: &mut Tx,
+    (job, attempt): (JobNo, u32),
+    received: u64,
+    carry: &str,
+) -> Result<(), DbError> {
+    tx.exec(
+        "UPDATE attempts SET log_received = ?3, log_carry = ?4 WHERE job = ?1 AND attempt = ?2",
+        values![job, attempt, received, carry],
+    )?;
+    Ok(())
+}
+
+/// Adds text at the end of a job's log; returns the log's new length.
+///
+/// # Errors
+/// When the database fails.
+pub fn append(tx: &mut Tx, job: JobNo, attempt: u32, text: &str) -> Result<u64, DbError> {
+    let end = tx.row(
+        "UPDATE jobs SET log_bytes = log_bytes + ?2 WHERE id = ?1 RETURNING log_bytes",
+        values![job, text.len()],
+        |row| row.num::<u64>(0),
+    )?;
+    let end = end.ok_or(DbError::Missing("the job of a log"))?;
+    if !text.is_empty() {
+        tx.exec(
+            "INSERT INTO job_log (job, at, attempt, bytes, text) VALUES (?1, ?2, ?3, ?4, ?5)",
+            values![job, end - text.len() as u64, attempt, text.len(), text],
+        )?;
+        tx.touch(Topic::Logs);
+    }
+    Ok(end)
+}
+
+/// Drops whole chunks of an attempt that lie within `from..to`.
+///
+/// # Errors
+/// When the database fails.
+pub fn drop_between(
+    tx: &mut Tx,
+    (job, attempt): (JobNo, u32),
+    from: u64,
+    to: u64,
+) -> Result<(), DbError> {
+    tx.exec(
+        "DELETE FROM job_log WHERE job = ?1 AND at >= ?2 AND at + bytes <= ?3 AND attempt = ?4",
+        values![job, from, to, attempt],
+    )?;
+    Ok(())
+}
+
+/// Up to `limit` chunks from the one that holds `from` on, in order.
+///
+/// # Errors
+/// When the database fails.
+pub fn read(tx: &Tx, job: JobNo, from: u64, limit: usize) -> Result<Vec<Stretch>, DbError> {
+    tx.rows(
+        "SELECT at, text FROM job_log WHERE job = ?1 AND at >=
+            (SELECT COALESCE(max(at), 0) FROM job_log WHERE job = ?1 AND at <= ?2)
+         ORDER BY at LIMIT ?3",
+        values![job, from, limit],
+        |row| Ok(Stretch { at: row.num(0)?, text: row.text(1)? }),
+    )
+}
