@@ -1,0 +1,227 @@
+//! An artifact's files as one blob: where each byte of it lies on disk.
+//!
+//! [`Layout`] reads the blob out of any complete release; [`Tree`] builds one in
+//! a staging folder, in any order of pieces, and makes it a release by one
+//! rename. Paths come from a checked manifest only. Links are made last, so no
+//! write ever passes through one. Knows nothing of digests.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs, syncfs};
+
+use crate::host::fs::{make_folder, sync_folder};
+use crate::model::manifest::{Manifest, Node};
+
+/// Room that is left to everybody else on the disk, bytes.
+const RESERVE_BYTES: u64 = 64 << 20;
+/// Up to this many files are synced one by one; beyond it the file system as a
+/// whole is cheaper.
+const SYNC_EACH_MAX: usize = 64;
+
+/// Where each file's bytes stand in the blob.
+#[derive(Debug)]
+pub(super) struct Layout {
+    /// Start in the blob, size, path, whether executable; by start, empty files too.
+    files: Vec<(u64, u64, String, bool)>,
+}
+
+impl Layout {
+    pub(super) fn new(manifest: &Manifest) -> Self {
+        let mut at = 0;
+        let mut files = vec![];
+        for entry in &manifest.entries {
+            if let Node::File { size, exec } = entry.node {
+                files.push((at, size, entry.path.clone(), exec));
+                at += size;
+            }
+        }
+        Self { files }
+    }
+
+    /// Reads `range` of the blob from the release at `folder`.
+    pub(super) fn read(&self, folder: &Path, range: Range<u64>) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        self.visit(range, |path, at, part| {
+            File::open(folder.join(path))?.read_exact_at(&mut bytes[part], at)
+        })?;
+        Ok(bytes)
+    }
+
+    /// Calls `act` with each file that `range` touches: its path, the offset in
+    /// it, and the part of the range.
+    fn visit(
+        &self,
+        range: Range<u64>,
+        mut act: impl FnMut(&str, u64, Range<usize>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let first = self.files.partition_point(|(start, size, ..)| start + size <= range.start);
+        for (start, size, path, _) in &self.files[first..] {
+            if *start >= range.end {
+                break;
+            }
+            let (from, to) = (range.start.max(*start), range.end.min(start + size));
+            if from < to {
+                let part = (from - range.start) as usize..(to - range.start) as usize;
+                act(path, from - start, part)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A release in the making.
+#[derive(Debug)]
+pub(super) struct Tree {
+    staging: PathBuf,
+    manifest: Arc<Manifest>,
+    layout: Layout,
+}
+
+impl Tree {
+    /// Makes the staging folder with every file at its full size, or takes one
+    /// up again; refuses when the disk has no room for it and `beside` more bytes.
+    pub(super) fn prepare(
+        staging: &Path,
+        manifest: Arc<Manifest>,
+        beside: u64,
+    ) -> io::Result<Self> {
+        let layout = Layout::new(&manifest);
+        let tree = Self { staging: staging.to_owned(), manifest, layout };
+        make_folder(parent(staging), 0o755)?;
+        tree.check_room(beside)?;
+        make_folder(staging, 0o755)?;
+        for entry in &tree.manifest.entries {
+            let path = staging.join(&entry.path);
+            match &entry.node {
+                Node::Dir => make_folders(&path)?,
+                Node::File { size, exec } => {
+                    make_folders(parent(&path))?;
+                    allocate(&path, *size, if *exec { 0o755 } else { 0o644 })?;
+                }
+                Node::Link { .. } => make_folders(parent(&path))?,
+            }
+        }
+        Ok(tree)
+    }
+
+    fn check_room(&self, beside: u64) -> io::Result<()> {
+        let allocated: u64 = self.layout.files.iter().map(|f| used(&self.staging.join(&f.2))).sum();
+        let needed = self.manifest.size.saturating_sub(allocated) + beside + RESERVE_BYTES;
+        let disk = statvfs(parent(&self.staging))?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free >= needed {
+            return Ok(());
+        }
+        let why = format!(
+            "no room on disk: {} MiB needed, {} MiB free",
+            needed.div_ceil(1 << 20),
+            free >> 20
+        );
+        Err(io::Error::new(io::ErrorKind::StorageFull, why))
+    }
+
+    fn range(&self, piece: u32) -> Range<u64> {
+        let start = u64::from(piece) * u64::from(self.manifest.piece_bytes);
+        start..start + self.manifest.raw_len(piece as usize)
+    }
+
+    /// Writes a piece's raw bytes.
+    pub(super) fn write(&self, piece: u32, raw: &[u8]) -> io::Result<()> {
+        self.layout.visit(self.range(piece), |path, at, part| {
+            let file = OpenOptions::new().write(true).open(self.staging.join(path))?;
+            file.write_all_at(&raw[part], at)
+        })
+    }
+
+    /// Reads a piece's raw bytes back.
+    pub(super) fn read(&self, piece: u32) -> io::Result<Vec<u8>> {
+        self.layout.read(&self.staging, self.range(piece))
+    }
+
+    /// Makes the finished tree the release at `release`: links, sync, rename.
+    /// Durable on return; before that no release is to be seen.
+    pub(super) fn publish(&self, release: &Path) -> io::Result<()> {
+        self.link_all()?;
+        self.sync_all()?;
+        make_folder(parent(release), 0o755)?;
+        if release.is_dir() {
+            // It was published before a crash that came before this answer.
+            return fs::remove_dir_all(&self.staging);
+        }
+        fs::rename(&self.staging, release)?;
+        sync_folder(parent(release))?;
+        sync_folder(parent(parent(release)))
+    }
+
+    fn link_all(&self) -> io::Result<()> {
+        for entry in &self.manifest.entries {
+            let Node::Link { target } = &entry.node else { continue };
+            let path = self.staging.join(&entry.path);
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => std::os::unix::fs::symlink(target, &path)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        if self.manifest.entries.len() > SYNC_EACH_MAX {
+            return Ok(syncfs(File::open(&self.staging)?)?);
+        }
+        let mut folders = std::collections::BTreeSet::from([self.staging.clone()]);
+        for entry in &self.manifest.entries {
+            let path = self.staging.join(&entry.path);
+            if !matches!(entry.node, Node::Link { .. }) {
+                File::open(&path)?.sync_all()?;
+            }
+            let above = path.ancestors().skip(1).take_while(|p| p.starts_with(&self.staging));
+            folders.extend(above.map(Path::to_owned));
+        }
+        folders.iter().try_for_each(|folder| sync_folder(folder))
+    }
+}
+
+/// Makes a file of `size` bytes that are really there, so that the disk can't
+/// run full later; keeps what an earlier attempt wrote.
+pub(super) fn allocate(path: &Path, size: u64, mode: u32) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(flags)
+        .mode(mode)
+        .open(path)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.set_len(size)?;
+    if size == 0 {
+        return Ok(file);
+    }
+    match fallocate(&file, FallocateFlags::empty(), 0, size) {
+        // Not every file system can: then a full disk shows at the write.
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) | Ok(()) => Ok(file),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn used(path: &Path) -> u64 {
+    fs::symlink_metadata(path).map_or(0, |meta| meta.blocks() * 512)
+}
+
+fn make_folders(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}

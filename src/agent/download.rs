@@ -1,0 +1,556 @@
+//! One download: the rules of [`crate::rules::swarm`] run over sockets and disk.
+//!
+//! One loop owns the rules; every transfer and every call is a task that sends
+//! back a note. Dropping the future ends all of them; what was verified stays.
+//! Buffers are bounded by permits shared by all downloads of the agent.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::agent::link::Link;
+use crate::agent::membership::{Membership, Word};
+use crate::agent::pieces::{Assembly, Refused};
+use crate::agent::source::{FetchFailure, Progress};
+use crate::agent::transfer::{Broken, GIVE_UP, PeerRoute, StoreRead};
+use crate::model::fleet::FailureClass;
+use crate::model::id::HostId;
+use crate::model::pieces::PieceSet;
+use crate::model::time::UnixMillis;
+use crate::net::auth::random_key;
+use crate::rules::swarm::{Action, Event, PeerNo, Source, Start, Swarm};
+use crate::wire::v1::swarm::{HAVE_WAIT_MS_MAX, Lease, Neighbours};
+
+/// Bytes of pieces held in memory by all downloads of one agent: with two
+/// decoders of the largest piece and the upload slots this stays under 64 MiB.
+pub(super) const BUFFER_BYTES: usize = 40 << 20;
+/// Pieces verified, decoded and written at once.
+pub(super) const WRITERS: usize = 2;
+/// The rules hear of the passing of time this often.
+const TICK: Duration = Duration::from_millis(100);
+/// First and longest wait before an unreachable peer is asked again.
+const PEER_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
+/// Wait after the tracker or the store failed.
+const REGION_RETRY: Duration = Duration::from_millis(1000);
+
+/// A tracker can't make us beat more often.
+const BEAT_MIN: Duration = Duration::from_millis(50);
+
+/// What all downloads of an agent share.
+pub(super) struct Shared {
+    pub(super) http: reqwest::Client,
+    /// Permits of KiB.
+    pub(super) buffers: Arc<Semaphore>,
+    pub(super) writers: Arc<Semaphore>,
+    /// A download without a new piece for this long has failed.
+    pub(super) patience: Duration,
+}
+
+/// What a task sends back to the loop.
+enum Note {
+    Happened(Event),
+    Heard(Word),
+    /// A transfer or call failed; only the last one is told if all fails.
+    Trouble(String),
+    Fatal(FetchFailure),
+}
+
+struct Peer {
+    host: HostId,
+    address: String,
+    watcher: AbortHandle,
+    /// Generation of its bits that we know.
+    generation: Arc<Mutex<u64>>,
+}
+
+/// A lease being read and when it last made progress.
+type Holding = Arc<Mutex<BTreeMap<u64, Instant>>>;
+
+/// What every task of one download needs.
+#[derive(Clone)]
+struct Context {
+    shared: Arc<Shared>,
+    assembly: Arc<Assembly>,
+    membership: Arc<Membership>,
+    link: Link,
+    notes: mpsc::Sender<Note>,
+    holding: Holding,
+    returned: Arc<Mutex<Vec<u64>>>,
+    beat_now: Arc<Notify>,
+}
+
+/// One download under way.
+pub(super) struct Download {
+    context: Context,
+    core: Swarm,
+    tasks: JoinSet<()>,
+    requests: HashMap<(PeerNo, u32), AbortHandle>,
+    numbers: BTreeMap<HostId, PeerNo>,
+    peers: BTreeMap<PeerNo, Peer>,
+    ticket: String,
+    progress: watch::Sender<Progress>,
+    started: (Instant, UnixMillis),
+    moved_at: Instant,
+    trouble: String,
+    finished: bool,
+}
+
+impl Download {
+    /// A download of what `assembly` misses; and where the notes come in.
+    pub(super) async fn run(
+        shared: Arc<Shared>,
+        assembly: Arc<Assembly>,
+        membership: Arc<Membership>,
+        link: Link,
+        (progress, urgent): (watch::Sender<Progress>, bool),
+    ) -> Result<(), FetchFailure> {
+        let (notes, incoming) = mpsc::channel(256);
+        let manifest = assembly.pack.manifest.clone();
+        let started = (Instant::now(), crate::host::clock::now());
+        let start = Start {
+            wire: manifest.pieces.iter().map(|piece| piece.wire_bytes).collect(),
+            done: assembly.pack.have.borrow().done.clone(),
+            window_max: BUFFER_BYTES as u64,
+            urgent,
+            seed: u64::from_le_bytes(random_key()[..8].try_into().expect("a key has 32 bytes")),
+        };
+        let context = Context {
+            shared,
+            assembly,
+            membership,
+            link,
+            notes,
+            holding: Holding::default(),
+            returned: Arc::default(),
+            beat_now: Arc::new(Notify::new()),
+        };
+        let download = Self {
+            context,
+            core: Swarm::new(started.1, start),
+            tasks: JoinSet::new(),
+            requests: HashMap::new(),
+            numbers: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            ticket: String::new(),
+            progress,
+            started,
+            moved_at: started.0,
+            trouble: String::new(),
+            finished: false,
+        };
+        download.follow(incoming).await
+    }
+
+    async fn follow(mut self, mut incoming: mpsc::Receiver<Note>) -> Result<(), FetchFailure> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.tasks.spawn(beat_on(self.context.clone()));
+        while !self.finished {
+            let note = tokio::select! {
+                note = incoming.recv() => note,
+                _ = tick.tick() => Some(Note::Happened(Event::Tick)),
+            };
+            match note {
+                Some(Note::Happened(event)) => self.happen(event),
+                Some(Note::Heard(word)) => self.hear(word),
+                Some(Note::Trouble(trouble)) => self.trouble = trouble,
+                Some(Note::Fatal(failure)) => return Err(failure),
+                None => break,
+            }
+            while self.tasks.try_join_next().is_some() {}
+            self.check_patience()?;
+        }
+        Ok(())
+    }
+
+    fn check_patience(&self) -> Result<(), FetchFailure> {
+        let (quiet, patience) = (self.moved_at.elapsed(), self.context.shared.patience);
+        if quiet < patience {
+            return Ok(());
+        }
+        let left = self.core.missing().count();
+        let why = if self.trouble.is_empty() { "nobody offers them" } else { &self.trouble };
+        let s = quiet.as_secs();
+        Err(failure(
+            FailureClass::Transport,
+            format!("{left} pieces missing, none for {s} s: {why}"),
+        ))
+    }
+
+    fn now(&self) -> UnixMillis {
+        self.started.1 + self.started.0.elapsed()
+    }
+
+    fn happen(&mut self, event: Event) {
+        if let Event::PieceOk(piece, source) = &event {
+            self.moved_at = Instant::now();
+            self.count(*piece, *source);
+        }
+        match &event {
+            Event::PieceOk(piece, Source::Peer(peer))
+            | Event::PieceBad(piece, Source::Peer(peer))
+            | Event::Busy(peer, piece, _)
+            | Event::Missing(peer, piece)
+            | Event::Timeout(peer, piece) => {
+                self.requests.remove(&(*peer, *piece));
+            }
+            _ => {}
+        }
+        for action in self.core.handle(self.now(), event) {
+            self.act(action);
+        }
+    }
+
+    fn count(&self, piece: u32, source: Source) {
+        if !self.core.missing().contains(piece) {
+            return;
+        }
+        let bytes = self.context.assembly.pack.wire_len(piece);
+        self.progress.send_modify(|progress| {
+            progress.done += 1;
+            match source {
+                Source::Peer(_) => progress.sources.peer += bytes,
+                Source::Store(_) => progress.sources.store += bytes,
+            }
+        });
+    }
+
+    fn act(&mut self, action: Action) {
+        let context = self.context.clone();
+        match action {
+            Action::Request(no, piece) => {
+                let Some(peer) = self.peers.get(&no) else {
+                    return self.tell(Event::Timeout(no, piece));
+                };
+                let (route, known) = (self.route(peer), peer.generation.clone());
+                let task = fetch_piece(context, route, (no, piece), known);
+                let handle = self.tasks.spawn(task);
+                self.requests.insert((no, piece), handle);
+            }
+            Action::Cancel(peer, piece) => {
+                if let Some(handle) = self.requests.remove(&(peer, piece)) {
+                    handle.abort();
+                }
+            }
+            Action::ReadStore(id, first, count) => {
+                self.tasks.spawn(read_store(context, (id, first, count)));
+            }
+            Action::AskLease => {
+                self.tasks.spawn(ask_lease(context));
+            }
+            Action::Ban(peer, piece) => {
+                let from = self.peers.get(&peer).map(|peer| peer.host.clone());
+                tracing::warn!(peer = ?from, piece, "peer sent wrong bytes, banned");
+                if from.is_some() {
+                    self.tasks.spawn(async move { context.membership.bad(piece, from).await });
+                }
+            }
+            Action::Beat => context.beat_now.notify_one(),
+            Action::Done => self.finished = true,
+        }
+    }
+
+    /// A note to ourselves; the channel may be full, so it goes by a task.
+    fn tell(&mut self, event: Event) {
+        let notes = self.context.notes.clone();
+        self.tasks.spawn(async move {
+            let _ = notes.send(Note::Happened(event)).await;
+        });
+    }
+
+    fn hear(&mut self, word: Word) {
+        if let Some(ticket) = word.ticket {
+            self.context.assembly.pack.set_ticket(&ticket);
+            if self.ticket != ticket {
+                self.ticket = ticket;
+                // Watchers carry the old one.
+                self.peers.values().for_each(|peer| peer.watcher.abort());
+                self.peers.clear();
+            }
+        }
+        if let Some(neighbours) = word.neighbours {
+            self.meet(neighbours);
+        }
+    }
+
+    fn meet(&mut self, neighbours: Neighbours) {
+        let mut list = vec![];
+        let mut there = BTreeMap::new();
+        for neighbour in neighbours.peers {
+            let next = self.numbers.len() as PeerNo;
+            let no = *self.numbers.entry(neighbour.host.clone()).or_insert(next);
+            list.push((no, neighbour.distance));
+            let known = match self.peers.remove(&no) {
+                Some(peer) if peer.address == neighbour.address => Some(peer),
+                Some(moved) => {
+                    moved.watcher.abort();
+                    None
+                }
+                None => None,
+            };
+            let peer =
+                known.unwrap_or_else(|| self.watch_peer(no, neighbour.host, neighbour.address));
+            there.insert(no, peer);
+        }
+        for gone in std::mem::replace(&mut self.peers, there).into_values() {
+            gone.watcher.abort();
+        }
+        self.happen(Event::Neighbours(list));
+    }
+
+    fn watch_peer(&mut self, no: PeerNo, host: HostId, address: String) -> Peer {
+        let generation = Arc::new(Mutex::new(0));
+        let mut peer = Peer { host, address, watcher: self.tasks.spawn(async {}), generation };
+        let (route, known) = (self.route(&peer), peer.generation.clone());
+        peer.watcher = self.tasks.spawn(watch_have(self.context.notes.clone(), no, route, known));
+        peer
+    }
+
+    fn route(&self, peer: &Peer) -> PeerRoute {
+        PeerRoute {
+            http: self.context.shared.http.clone(),
+            address: peer.address.clone(),
+            ticket: self.ticket.clone(),
+            artifact: self.context.assembly.pack.artifact,
+        }
+    }
+}
+
+impl Context {
+    async fn happened(&self, event: Event) {
+        // The loop is gone only when the download is.
+        let _ = self.notes.send(Note::Happened(event)).await;
+    }
+
+    async fn trouble(&self, what: &str, error: impl std::fmt::Display) {
+        tracing::debug!(%error, "{what}");
+        let _ = self.notes.send(Note::Trouble(format!("{what}: {error}"))).await;
+    }
+
+    fn have(&self) -> (PieceSet, PieceSet) {
+        let have = self.assembly.pack.have.borrow();
+        (have.served.clone(), have.done.minus(&have.served))
+    }
+
+    /// Leases that made progress lately.
+    fn holding(&self) -> Vec<u64> {
+        let held = self.holding.lock().unwrap_or_else(PoisonError::into_inner);
+        held.iter().filter(|(_, at)| at.elapsed() < GIVE_UP).map(|(id, _)| *id).collect()
+    }
+
+    fn moved(&self, lease: u64) {
+        let mut held = self.holding.lock().unwrap_or_else(PoisonError::into_inner);
+        held.insert(lease, Instant::now());
+    }
+
+    fn let_go(&self, lease: u64, unread: bool) {
+        self.holding.lock().unwrap_or_else(PoisonError::into_inner).remove(&lease);
+        if unread {
+            self.returned.lock().unwrap_or_else(PoisonError::into_inner).push(lease);
+        }
+    }
+
+    /// Verifies and writes a piece on the blocking pool; `None` when that was fatal.
+    async fn put(&self, piece: u32, wire: Vec<u8>) -> Option<bool> {
+        let _writer = self.shared.writers.acquire().await.ok()?;
+        let assembly = self.assembly.clone();
+        let put = tokio::task::spawn_blocking(move || assembly.put_wire(piece, &wire)).await;
+        let fatal = match put {
+            Ok(Ok(_)) => return Some(true),
+            Ok(Err(Refused::Wire)) => return Some(false),
+            Ok(Err(Refused::Disk(error))) => failure(FailureClass::Host, disk_reason(&error)),
+            Ok(Err(refused)) => failure(FailureClass::Transport, refused.to_string()),
+            Err(error) => failure(FailureClass::Host, error.to_string()),
+        };
+        let _ = self.notes.send(Note::Fatal(fatal)).await;
+        None
+    }
+}
+
+/// A disk error for a person.
+pub(super) fn disk_reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            let text = error.to_string();
+            if text.starts_with("no room") { text } else { format!("no room on disk: {text}") }
+        }
+        _ => format!("disk: {error}"),
+    }
+}
+
+/// A failure with its reason cut to one line of at most 300 bytes.
+pub(super) fn failure(class: FailureClass, reason: impl Into<String>) -> FetchFailure {
+    let mut reason: String = reason.into().lines().next().unwrap_or_default().to_owned();
+    let end = (0..=reason.len().min(300)).rev().find(|at| reason.is_char_boundary(*at));
+    reason.truncate(end.unwrap_or(0));
+    FetchFailure { class, reason }
+}
+
+fn kib(bytes: u64) -> u32 {
+    bytes.div_ceil(1024) as u32
+}
+
+async fn fetch_piece(
+    context: Context,
+    route: PeerRoute,
+    (peer, piece): (PeerNo, u32),
+    known: Arc<Mutex<u64>>,
+) {
+    let length = context.assembly.pack.wire_len(piece);
+    let Ok(_room) = context.shared.buffers.acquire_many(kib(length)).await else { return };
+    let since = *known.lock().unwrap_or_else(PoisonError::into_inner);
+    // A hint only: when the loop is that busy, doubling requests would not help.
+    let stalled = || drop(context.notes.try_send(Note::Happened(Event::Stalled(piece))));
+    let event = match route.piece(piece, length, since, stalled).await {
+        Ok((wire, news)) => {
+            if let Some((generation, have)) = news {
+                *known.lock().unwrap_or_else(PoisonError::into_inner) = generation;
+                context.happened(Event::Have(peer, have)).await;
+            }
+            match context.put(piece, wire).await {
+                Some(true) => Event::PieceOk(piece, Source::Peer(peer)),
+                Some(false) => Event::PieceBad(piece, Source::Peer(peer)),
+                None => return,
+            }
+        }
+        Err(Broken::Busy(retry)) => Event::Busy(peer, piece, retry),
+        Err(Broken::Missing) => Event::Missing(peer, piece),
+        Err(broken) => {
+            context.trouble("peer failed", &broken).await;
+            if matches!(broken, Broken::Unreachable(_)) {
+                context.happened(Event::PeerGone(peer)).await;
+            }
+            Event::Timeout(peer, piece)
+        }
+    };
+    context.happened(event).await;
+}
+
+/// Follows what a peer has, until it is dropped.
+async fn watch_have(
+    notes: mpsc::Sender<Note>,
+    peer: PeerNo,
+    route: PeerRoute,
+    known: Arc<Mutex<u64>>,
+) {
+    let mut wait = PEER_RETRY.0;
+    loop {
+        let since = *known.lock().unwrap_or_else(PoisonError::into_inner);
+        match route.have(since, Duration::from_millis(HAVE_WAIT_MS_MAX)).await {
+            Ok(reply) => {
+                wait = PEER_RETRY.0;
+                *known.lock().unwrap_or_else(PoisonError::into_inner) = reply.generation;
+                let event = Event::Have(peer, reply.have);
+                if notes.send(Note::Happened(event)).await.is_err() {
+                    return;
+                }
+            }
+            Err(_) => {
+                if notes.send(Note::Happened(Event::PeerGone(peer))).await.is_err() {
+                    return;
+                }
+                *known.lock().unwrap_or_else(PoisonError::into_inner) = 0;
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(PEER_RETRY.1);
+            }
+        }
+    }
+}
+
+async fn beat_on(context: Context) {
+    loop {
+        let (served, _) = context.have();
+        let every = match context.membership.beat(served, context.holding()).await {
+            Ok(word) => {
+                let every = word.beat.max(BEAT_MIN);
+                let _ = context.notes.send(Note::Heard(word)).await;
+                every
+            }
+            Err(error) => {
+                context.trouble("tracker", &error).await;
+                REGION_RETRY
+            }
+        };
+        // A fifth of jitter keeps a fleet's beats apart.
+        let jitter = every.mul_f64(f64::from(random_key()[0]) / 640.0);
+        tokio::select! {
+            () = tokio::time::sleep(every.mul_f64(0.8) + jitter) => {}
+            () = context.beat_now.notified() => {}
+        }
+    }
+}
+
+async fn ask_lease(context: Context) {
+    let (served, unserved) = context.have();
+    let returned =
+        std::mem::take(&mut *context.returned.lock().unwrap_or_else(PoisonError::into_inner));
+    match context.membership.lease(served, context.holding(), unserved, returned).await {
+        Ok((reply, word)) => {
+            let _ = context.notes.send(Note::Heard(word)).await;
+            let event = match reply.lease {
+                Some(Lease { id, first, count, .. }) => {
+                    context.moved(id);
+                    Event::LeaseGranted(id, first, count)
+                }
+                None => Event::LeaseRefused(Duration::from_millis(reply.retry_ms)),
+            };
+            context.happened(event).await;
+        }
+        Err(error) => {
+            context.trouble("tracker", &error).await;
+            context.happened(Event::LeaseRefused(REGION_RETRY)).await;
+        }
+    }
+}
+
+/// Reads the pieces of a lease that are still missing, one after the other.
+async fn read_store(context: Context, (lease, first, count): (u64, u32, u32)) {
+    let pieces = context.assembly.pack.manifest.pieces.len() as u32;
+    let end = first.saturating_add(count).min(pieces);
+    let done = context.assembly.pack.have.borrow().done.clone();
+    let missing: Vec<u32> = (first..end).filter(|piece| !done.contains(*piece)).collect();
+    let mut whole = true;
+    for run in missing.chunk_by(|a, b| a + 1 == *b) {
+        if let Err(broken) = read_run(&context, lease, run).await {
+            context.trouble("regional store", &broken).await;
+            whole = false;
+            tokio::time::sleep(REGION_RETRY).await;
+            break;
+        }
+    }
+    context.let_go(lease, !whole || missing.is_empty());
+    context.happened(Event::LeaseEnded(lease)).await;
+}
+
+async fn read_run(context: &Context, lease: u64, run: &[u32]) -> Result<(), Broken> {
+    let pack = &context.assembly.pack;
+    let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(()) };
+    let largest = run.iter().map(|piece| pack.wire_len(*piece)).max().unwrap_or(0);
+    let room = context.shared.buffers.acquire_many(kib(largest)).await;
+    let _room = room.map_err(|e| Broken::Cut(e.to_string()))?;
+    let range = pack.offsets[*first as usize]..pack.offsets[*last as usize + 1];
+    let client = context.link.client();
+    let mut read =
+        StoreRead::open(&client, pack.artifact, lease, range).await.inspect_err(|e| {
+            if matches!(e, Broken::Unreachable(_)) {
+                context.link.failed(&client);
+            }
+        })?;
+    for &piece in run {
+        let wire = read.take(pack.wire_len(piece)).await?;
+        context.moved(lease);
+        match context.put(piece, wire).await {
+            Some(true) => context.happened(Event::PieceOk(piece, Source::Store(lease))).await,
+            Some(false) => {
+                context.trouble("regional store", format!("piece {piece} has wrong bytes")).await;
+                context.happened(Event::PieceBad(piece, Source::Store(lease))).await;
+                context.membership.bad(piece, None).await;
+            }
+            None => return Err(Broken::Cut("disk".into())),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,364 @@
+//! Brings an artifact to its release folder: manifest, disk, swarm, publish.
+//!
+//! `<root>/apps/<app>/releases/<artifact>/` appears whole, verified and durable,
+//! or not at all. Manifests are believed only with a build key's signature, for
+//! the artifact and the app that the goal names. Packs stay for peers for ten
+//! minutes. Decides nothing about goals or activation.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedMutexGuard, Semaphore, watch};
+
+use crate::agent::download::{BUFFER_BYTES, Download, Shared, WRITERS, disk_reason, failure};
+use crate::agent::linger;
+use crate::agent::link::{Backoff, Link};
+use crate::agent::membership::Membership;
+use crate::agent::pieces::{Assembly, Pack, Paths};
+use crate::agent::serve::{self, Shelf};
+use crate::agent::source::{FetchFailure, Fetched, Fetching, Progress, Source, Want};
+use crate::agent::transfer::peer_client;
+use crate::agent::trust::Trust;
+use crate::model::digest::{ArtifactId, Digest};
+use crate::model::fleet::{FailureClass, Sources};
+use crate::model::manifest::{MANIFEST_BYTES_MAX, Manifest};
+use crate::net::auth::random_key;
+use crate::net::client::{CallError, Client};
+use crate::wire::problem::Code;
+use crate::wire::seal;
+use crate::wire::v1::fleet::HostInfo;
+use crate::wire::v1::swarm::SIGNATURE_HEADER;
+
+/// Time to fetch a manifest: the largest has 64 MiB.
+const MANIFEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Manifests that do not hold before the region is given up.
+const MANIFEST_TRIES: u32 = 3;
+/// A download without a new piece for this long has failed.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a pack is kept for peers after the release is complete [distribution 6.3].
+const KEEP: Duration = Duration::from_secs(600);
+
+/// How a fetcher is set up.
+pub struct FetchConfig {
+    /// The agent's root folder.
+    pub root: PathBuf,
+    /// The region.
+    pub link: Link,
+    /// Who we are; the peer port is set from `listener`.
+    pub info: HostInfo,
+    /// Whom to believe.
+    pub trust: watch::Receiver<Trust>,
+    /// Where peers are served.
+    pub listener: TcpListener,
+    /// A download without a new piece for this long has failed.
+    pub patience: Duration,
+    /// How long packs stay for peers.
+    pub keep: Duration,
+}
+
+impl FetchConfig {
+    /// A set-up with the usual patience of 2 minutes, and packs kept for 10.
+    #[must_use]
+    pub fn new(
+        root: PathBuf,
+        link: Link,
+        info: HostInfo,
+        trust: watch::Receiver<Trust>,
+        listener: TcpListener,
+    ) -> Self {
+        Self { root, link, info, trust, listener, patience: PATIENCE, keep: KEEP }
+    }
+}
+
+struct Inner {
+    paths: Paths,
+    link: Link,
+    info: HostInfo,
+    trust: watch::Receiver<Trust>,
+    shelf: Shelf,
+    shared: Arc<Shared>,
+    keep: Duration,
+    claims: Mutex<BTreeMap<ArtifactId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Turns true when the last handle is gone: the peer listener stops.
+    stop: watch::Sender<bool>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+/// Fetches artifacts and serves them to peers; cheap to clone. The peer listener
+/// stops with the last clone.
+#[derive(Clone)]
+pub struct Fetcher {
+    inner: Arc<Inner>,
+}
+
+/// A pack on the shelf; off it when the fetch ends without a release.
+struct Shelved {
+    shelf: Shelf,
+    pack: Arc<Pack>,
+    keep: bool,
+}
+
+impl Drop for Shelved {
+    fn drop(&mut self) {
+        if !self.keep {
+            self.shelf.remove(&self.pack);
+        }
+    }
+}
+
+impl Fetcher {
+    /// Sweeps leftovers of earlier runs, serves peers on the listener, and takes
+    /// up kept packs again in the background.
+    ///
+    /// # Errors
+    /// When the root can't be used or the listener has no address.
+    pub fn start(config: FetchConfig) -> io::Result<Self> {
+        let paths = Paths::new(&config.root);
+        crate::host::fs::make_folder(&paths.packs(), 0o755)?;
+        crate::host::fs::make_folder(&paths.staging(), 0o755)?;
+        let shelf = Shelf::new();
+        let mut info = config.info;
+        info.peer_port = config.listener.local_addr()?.port();
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(crate::net::server::serve(
+            config.listener,
+            serve::routes(shelf.clone()),
+            stopped,
+        ));
+        let shared = Shared {
+            http: peer_client(),
+            buffers: Arc::new(Semaphore::new(BUFFER_BYTES / 1024)),
+            writers: Arc::new(Semaphore::new(WRITERS)),
+            patience: config.patience,
+        };
+        let inner = Inner {
+            paths,
+            link: config.link,
+            info,
+            trust: config.trust,
+            shelf,
+            shared: Arc::new(shared),
+            keep: config.keep,
+            claims: Mutex::default(),
+            stop,
+        };
+        let fetcher = Self { inner: Arc::new(inner) };
+        fetcher.take_up_kept();
+        Ok(fetcher)
+    }
+
+    /// The port where peers are served.
+    #[must_use]
+    pub fn peer_port(&self) -> u16 {
+        self.inner.info.peer_port
+    }
+
+    /// Packs of complete releases are served for the rest of their time.
+    fn take_up_kept(&self) {
+        let inner = &self.inner;
+        let (paths, keep) = (inner.paths.clone(), inner.keep);
+        let (shelf, link, info) = (inner.shelf.clone(), inner.link.clone(), inner.info.clone());
+        tokio::spawn(async move {
+            let kept = tokio::task::spawn_blocking(move || linger::sweep(&paths, keep)).await;
+            for (pack, left) in kept.unwrap_or_default() {
+                shelf.insert(pack.clone());
+                let membership = Membership::new(link.clone(), info.clone(), pack.artifact);
+                tokio::spawn(linger::serve_on(shelf.clone(), pack, Arc::new(membership), left));
+            }
+        });
+    }
+
+    /// Fetches `want`; see [`Source::fetch`]. Cancel safe: verified pieces are kept.
+    ///
+    /// # Errors
+    /// See [`FetchFailure`]: class `transport` when pieces or manifest can't be had
+    /// or trusted, `host` when the disk fails or has no room.
+    pub async fn fetch(
+        &self,
+        want: Want,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Fetched, FetchFailure> {
+        let inner = &self.inner;
+        let claim = self.claim(want.artifact).await;
+        let manifest = Arc::new(self.manifest(&want).await?);
+        let release = inner.paths.releases(&want.app).join(want.artifact.to_string());
+        let total = manifest.pieces.len() as u32;
+        if release.is_dir() {
+            let done = Progress { done: total, total, sources: Sources::default() };
+            progress.send_replace(done);
+            return Ok(Fetched { manifest: Manifest::clone(&manifest), sources: done.sources });
+        }
+        let assembly = Arc::new(self.prepare(&want, manifest.clone(), claim).await?);
+        let pack = assembly.pack.clone();
+        inner.shelf.insert(pack.clone());
+        let mut shelved = Shelved { shelf: inner.shelf.clone(), pack: pack.clone(), keep: false };
+        let local = self.reuse(assembly.clone()).await?;
+        let done = pack.have.borrow().done.count();
+        let sources = Sources { local, ..Sources::default() };
+        progress.send_replace(Progress { done, total, sources });
+
+        let membership =
+            Arc::new(Membership::new(inner.link.clone(), inner.info.clone(), want.artifact));
+        if done < total {
+            let (shared, link) = (inner.shared.clone(), inner.link.clone());
+            let how = (progress.clone(), want.urgent);
+            Download::run(shared, assembly.clone(), membership.clone(), link, how).await?;
+        }
+        let paths = inner.paths.clone();
+        blocking(move || assembly.publish(&paths)).await?;
+        shelved.keep = true;
+        let sources = progress.borrow().sources;
+        tracing::info!(app = %want.app, artifact = %want.artifact.short(), peer = sources.peer, store = sources.store, local = sources.local, "release complete");
+        tokio::spawn(linger::serve_on(inner.shelf.clone(), pack, membership, inner.keep));
+        Ok(Fetched { manifest: Manifest::clone(&manifest), sources })
+    }
+
+    /// One fetch of an artifact at a time.
+    async fn claim(&self, artifact: ArtifactId) -> OwnedMutexGuard<()> {
+        let claim = {
+            let mut claims = self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner);
+            claims.retain(|_, claim| Arc::strong_count(claim) > 1);
+            claims.entry(artifact).or_default().clone()
+        };
+        claim.lock_owned().await
+    }
+
+    async fn prepare(
+        &self,
+        want: &Want,
+        manifest: Arc<Manifest>,
+        claim: OwnedMutexGuard<()>,
+    ) -> Result<Assembly, FetchFailure> {
+        let (paths, artifact) = (self.inner.paths.clone(), want.artifact);
+        blocking(move || Assembly::prepare(&paths, artifact, manifest, claim)).await
+    }
+
+    async fn reuse(&self, assembly: Arc<Assembly>) -> Result<u64, FetchFailure> {
+        let paths = self.inner.paths.clone();
+        blocking(move || assembly.reuse(&paths)).await
+    }
+
+    /// The manifest kept on disk, else the region's; verified either way.
+    async fn manifest(&self, want: &Want) -> Result<Manifest, FetchFailure> {
+        let (paths, wanted) = (self.inner.paths.clone(), want.clone());
+        let kept = blocking(move || {
+            let manifest = paths.manifest(&wanted.app, wanted.artifact);
+            Ok(manifest.zip(paths.signature(&wanted.app, wanted.artifact)))
+        })
+        .await?;
+        if let Some((manifest, signature)) = kept
+            && self.check(want, &manifest, &signature).is_ok()
+        {
+            return Ok(manifest);
+        }
+        let begun = Instant::now();
+        let mut backoff = Backoff::new(u64::from(random_key()[0]));
+        let mut bad = 0;
+        loop {
+            let client = self.inner.link.client();
+            let reason = match self.ask_manifest(&client, want).await {
+                Ok((bytes, signature)) => match self.believe(want, &bytes, &signature) {
+                    Ok(manifest) => {
+                        self.keep(want, bytes, signature).await?;
+                        return Ok(manifest);
+                    }
+                    Err(reason) => {
+                        bad += 1;
+                        reason
+                    }
+                },
+                Err(error) => error.to_string(),
+            };
+            tracing::warn!(artifact = %want.artifact.short(), reason, "manifest not had");
+            self.inner.link.failed(&client);
+            if bad >= MANIFEST_TRIES || begun.elapsed() >= self.inner.shared.patience {
+                return Err(failure(FailureClass::Transport, reason));
+            }
+            tokio::time::sleep(backoff.next_wait()).await;
+        }
+    }
+
+    async fn keep(
+        &self,
+        want: &Want,
+        bytes: Vec<u8>,
+        signature: String,
+    ) -> Result<(), FetchFailure> {
+        let (paths, want) = (self.inner.paths.clone(), want.clone());
+        blocking(move || paths.keep_manifest(&want.app, want.artifact, &bytes, &signature)).await
+    }
+
+    fn believe(&self, want: &Want, bytes: &[u8], signature: &str) -> Result<Manifest, String> {
+        if Digest::of(bytes) != want.artifact {
+            return Err("the manifest is not the one that the goal names".into());
+        }
+        let manifest = Manifest::decode(bytes).map_err(|e| e.to_string())?;
+        self.check(want, &manifest, signature)?;
+        Ok(manifest)
+    }
+
+    fn check(&self, want: &Want, manifest: &Manifest, signature: &str) -> Result<(), String> {
+        let trusted = self.inner.trust.borrow().build_keys.clone();
+        seal::verify_manifest(&trusted, &want.artifact, signature).map_err(|e| e.to_string())?;
+        if manifest.app != want.app {
+            return Err(format!("the artifact is of app {}, not of {}", manifest.app, want.app));
+        }
+        Ok(())
+    }
+
+    async fn ask_manifest(
+        &self,
+        client: &Client,
+        want: &Want,
+    ) -> Result<(Vec<u8>, String), CallError> {
+        let path = format!("/v1/agent/artifacts/{}/manifest", want.artifact);
+        let request = client.request(Method::GET, &path).timeout(MANIFEST_TIMEOUT);
+        let mut reply = request.send().await.map_err(|e| client.unreachable(e))?;
+        let status = reply.status();
+        let signature = reply.headers().get(SIGNATURE_HEADER).and_then(|v| v.to_str().ok());
+        let signature = signature.unwrap_or_default().to_owned();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = reply.chunk().await.map_err(|e| client.unreachable(e))? {
+            if bytes.len() + chunk.len() > MANIFEST_BYTES_MAX {
+                let problem = crate::wire::problem::Problem::new(
+                    Code::TooLarge,
+                    "the region's manifest is over its limit",
+                );
+                return Err(CallError::Refused(Box::new(problem)));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        if !status.is_success() {
+            return Err(client.refusal(status.as_u16(), &bytes));
+        }
+        Ok((bytes, signature))
+    }
+}
+
+impl Source for Fetcher {
+    fn fetch(&self, want: Want, progress: watch::Sender<Progress>) -> Fetching {
+        let fetcher = self.clone();
+        Box::pin(async move { Self::fetch(&fetcher, want, &progress).await })
+    }
+}
+
+/// Runs disk work on the blocking pool; its errors are the host's.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, FetchFailure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(failure(FailureClass::Host, disk_reason(&error))),
+        Err(error) => Err(failure(FailureClass::Host, error.to_string())),
+    }
+}
