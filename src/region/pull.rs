@@ -5,12 +5,13 @@
 //! earlier try, or in a damaged regional pack) are not pulled again. Published
 //! in this order: pack, signature, manifest; then the manifest is read back.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::StreamExt;
 use tokio::sync::Semaphore;
 
 use crate::model::digest::{ArtifactId, Digest};
@@ -99,9 +100,25 @@ struct Checked {
 
 /// Where pieces are read from.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum From {
+enum Origin {
     Main,
     Local,
+}
+
+impl Origin {
+    fn store(self, source: &Source) -> &Blobs {
+        match self {
+            Self::Main => &source.main,
+            Self::Local => &source.local,
+        }
+    }
+
+    fn error(self) -> fn(BlobError) -> PullError {
+        match self {
+            Self::Main => PullError::Main,
+            Self::Local => PullError::Local,
+        }
+    }
 }
 
 /// The pack's bytes when the regional store holds `artifact`: manifest and signature sound,
@@ -128,13 +145,12 @@ pub async fn pull(
     let mut pull = Pull::begin(source, artifact, checked).await?;
     pull.verified.store(pull.held_bytes(), Ordering::Relaxed);
     progress(pull.held_bytes());
-    let local = source.local.head(Key::new(Kind::Pack, artifact)).await;
-    if matches!(local, Ok(Some(1..))) {
-        // A regional pack that can't be read is no loss: the main store has it all.
-        let _ = pull.fetch(From::Local, progress).await;
-    }
+    // A regional pack that is not there or can't be read is no loss: the main store has it all.
+    let _ = pull.fetch(Origin::Local, progress).await;
     let reused_bytes = pull.held_bytes();
-    pull.fetch(From::Main, progress).await?;
+    if pull.held.contains(&false) {
+        pull.fetch(Origin::Main, progress).await?;
+    }
     if let Some(first) = pull.held.iter().position(|held| !held) {
         let count = pull.held.iter().filter(|held| !**held).count();
         return Err(PullError::Damaged { count, first });
@@ -200,8 +216,8 @@ impl<'a> Pull<'a> {
     }
 
     /// Runs of at most four neighbouring pieces that are missing.
-    fn missing(&self) -> Vec<std::ops::Range<usize>> {
-        let mut runs: Vec<std::ops::Range<usize>> = vec![];
+    fn missing(&self) -> Vec<Range<usize>> {
+        let mut runs: Vec<Range<usize>> = vec![];
         for index in (0..self.held.len()).filter(|index| !self.held[*index]) {
             match runs.last_mut() {
                 Some(run) if run.end == index && run.len() < PIECES_PER_READ => run.end += 1,
@@ -212,54 +228,57 @@ impl<'a> Pull<'a> {
     }
 
     /// Reads every missing piece from one store; damaged ones stay missing.
-    async fn fetch(&mut self, from: From, progress: &Progress<'_>) -> Result<(), PullError> {
-        let (sound, outcome) = self.read_all(from, progress).await;
-        sound.into_iter().for_each(|index| self.held[index] = true);
-        outcome
-    }
-
-    async fn read_all(
-        &self,
-        from: From,
-        progress: &Progress<'_>,
-    ) -> (Vec<usize>, Result<(), PullError>) {
+    async fn fetch(&mut self, from: Origin, progress: &Progress<'_>) -> Result<(), PullError> {
+        let key = Key::new(Kind::Pack, self.artifact);
+        let length = from.store(self.source).head(key).await.map_err(from.error())?;
+        let length = length.ok_or(BlobError::NotFound(key)).map_err(from.error())?;
+        let failed = AtomicBool::new(false);
         let reads = futures_util::stream::iter(self.missing())
-            .map(|run| async move {
-                let sound = self.read(from, run).await?;
+            .map(|run| async {
+                // After a failure what is under way ends, and nothing new begins.
+                if failed.load(Ordering::Relaxed) {
+                    return Ok(vec![]);
+                }
+                let read = self.read(from, run, length).await;
+                failed.fetch_or(read.is_err(), Ordering::Relaxed);
+                let sound = read?;
                 let bytes = sound.iter().map(|index| self.wire_bytes(*index)).sum();
                 progress(self.verified.fetch_add(bytes, Ordering::Relaxed) + bytes);
                 Ok::<_, PullError>(sound)
             })
             .buffer_unordered(READS);
-        let mut reads = std::pin::pin!(reads);
-        let mut sound = vec![];
-        loop {
-            match reads.try_next().await {
-                Ok(Some(pieces)) => sound.extend(pieces),
-                Ok(None) => return (sound, Ok(())),
-                Err(error) => return (sound, Err(error)),
+        let ended: Vec<_> = reads.collect().await;
+        let mut outcome = Ok(());
+        for read in ended {
+            match read {
+                Ok(sound) => sound.into_iter().for_each(|index| self.held[index] = true),
+                Err(error) => outcome = outcome.and(Err(error)),
             }
         }
+        outcome
     }
 
     fn wire_bytes(&self, index: usize) -> u64 {
         u64::from(self.checked.manifest.pieces[index].wire_bytes)
     }
 
-    /// Reads a run of pieces and stages those that are sound.
-    async fn read(&self, from: From, run: std::ops::Range<usize>) -> Result<Vec<usize>, PullError> {
+    /// Reads a run of pieces from a pack of `length` bytes and stages those that are sound.
+    async fn read(
+        &self,
+        from: Origin,
+        run: Range<usize>,
+        length: u64,
+    ) -> Result<Vec<usize>, PullError> {
         let _permit = self.source.reads.acquire().await.expect("the semaphore is never closed");
         if !self.source.mirror.wants(&self.artifact) {
             return Err(PullError::Unwanted);
         }
+        let range = self.offsets[run.start]..self.offsets[run.end].min(length);
+        if range.is_empty() {
+            return Ok(vec![]);
+        }
         let key = Key::new(Kind::Pack, self.artifact);
-        let range = self.offsets[run.start]..self.offsets[run.end];
-        let bytes = match from {
-            From::Main => self.source.main.get_range(key, range).await.map_err(PullError::Main)?,
-            From::Local => {
-                self.source.local.get_range(key, range).await.map_err(PullError::Local)?
-            }
-        };
+        let bytes = from.store(self.source).get_range(key, range).await.map_err(from.error())?;
         let (staging, checked, offsets) =
             (self.staging.clone(), self.checked.clone(), self.offsets.clone());
         blocking(move || {
