@@ -9,6 +9,7 @@ pub mod args;
 pub mod commands;
 pub mod complete;
 pub mod context;
+mod demo;
 pub mod discover;
 pub mod failure;
 pub mod outcome;
@@ -50,6 +51,7 @@ enum Command {
     Regions(c::regions::RegionsArgs),
     Workers(c::workers::WorkersArgs),
     Events(c::events::EventsArgs),
+    Demo(c::demo::DemoArgs),
     Completion(c::completion::CompletionArgs),
     Help(c::help::HelpArgs),
     Version(c::version::VersionArgs),
@@ -64,7 +66,7 @@ pub const GROUPS: &[(&str, &[&str])] = &[
     ("Daily", &["build", "status"]),
     ("Steer", &[]),
     ("Look", &["apps", "builds", "hosts", "regions", "workers", "events"]),
-    ("Set up", &["completion", "help", "version"]),
+    ("Set up", &["demo", "completion", "help", "version"]),
     ("Run", &["coordinator", "region", "worker", "agent"]),
 ];
 
@@ -78,6 +80,7 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, Failure> 
         Command::Regions(args) => c::regions::run(ctx, args).await,
         Command::Workers(args) => c::workers::run(ctx, args).await,
         Command::Events(args) => c::events::run(ctx, args).await,
+        Command::Demo(args) => c::demo::run(ctx, args).await,
         Command::Completion(args) => c::completion::run(ctx, args).await,
         Command::Help(args) => c::help::run(ctx, args, command_tree()).await,
         Command::Version(args) => c::version::run(ctx, args).await,

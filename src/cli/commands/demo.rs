@@ -47,7 +47,9 @@ pub async fn run(ctx: &Context, args: DemoArgs) -> Result<ExitCode, Failure> {
     let fleet = tokio::task::spawn_blocking(move || Fleet::start(&at)).await;
     let fleet = fleet.map_err(broken)?.map_err(broken)?;
     let (count, seconds) = (fleet.processes.count(), began.elapsed().as_secs_f64());
-    out.story(&format!("{count} processes on loopback: coordinator, 2 regions, worker, 8 hosts ({seconds:.1} s)"));
+    out.story(&format!(
+        "{count} processes on loopback: coordinator, 2 regions, worker, 8 hosts ({seconds:.1} s)"
+    ));
     let keep = args.keep;
     let facts = tokio::select! {
         facts = act(out, &fleet, args) => facts?,
@@ -71,9 +73,14 @@ async fn act(out: &Output, fleet: &Fleet, args: DemoArgs) -> Result<Facts, Failu
     let play = Play { out: out.clone(), reach: fleet.reach(), folder: fleet.folder.clone() };
     let acted = tokio::task::spawn_blocking(move || match args.repo {
         None => play.sample(),
-        Some(repo) => play.own(&repo, &args.build.unwrap_or_default(), &args.artifact.unwrap_or_default()),
+        Some(repo) => {
+            play.own(&repo, &args.build.unwrap_or_default(), &args.artifact.unwrap_or_default())
+        }
     });
-    let (app, steps) = acted.await.map_err(broken)?.map_err(|e| broken(e).hint("run it again with --keep and read the logs in its folder"))?;
+    let (app, steps) = acted
+        .await
+        .map_err(broken)?
+        .map_err(|e| broken(e).hint("run it again with --keep and read the logs in its folder"))?;
     Facts::gather(fleet, &app, steps).await.map_err(Failure::from)
 }
 

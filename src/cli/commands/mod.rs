@@ -4,6 +4,7 @@ pub mod apps;
 pub mod build;
 pub mod builds;
 pub mod completion;
+pub mod demo;
 pub mod events;
 pub mod help;
 pub mod hosts;

@@ -36,16 +36,23 @@ pub(crate) struct Facts {
 
 impl Facts {
     /// Asks the coordinator of `fleet` about `app`.
-    pub(crate) async fn gather(fleet: &Fleet, app: &str, steps: Vec<Step>) -> Result<Self, CallError> {
+    pub(crate) async fn gather(
+        fleet: &Fleet,
+        app: &str,
+        steps: Vec<Step>,
+    ) -> Result<Self, CallError> {
         let token = std::fs::read_to_string(fleet.token("admin")).unwrap_or_default();
         let client = Client::new(&fleet.server, Some(token.trim().to_owned()));
-        let hosts: Hosts = client.get(&format!("/v1/hosts?app={app}&env=prod"), CALL_TIMEOUT).await?;
-        let releases = client.get(&format!("/v1/apps/{app}/envs/prod/releases"), CALL_TIMEOUT).await?;
+        let hosts: Hosts =
+            client.get(&format!("/v1/hosts?app={app}&env=prod"), CALL_TIMEOUT).await?;
+        let releases =
+            client.get(&format!("/v1/apps/{app}/envs/prod/releases"), CALL_TIMEOUT).await?;
         let mut bytes = Sources::default();
         for status in hosts.hosts.iter().flat_map(|host| &host.apps) {
             bytes += status.sources;
         }
-        let first_build = steps.iter().position(|step| step.command.contains(" build")).map_or(0, |at| at + 1);
+        let first_build =
+            steps.iter().position(|step| step.command.contains(" build")).map_or(0, |at| at + 1);
         let seconds: f64 = steps[first_build..].iter().map(|step| step.seconds).sum();
         Ok(Self {
             server: fleet.server.clone(),
@@ -74,13 +81,15 @@ impl Facts {
 
     /// One row per host.
     pub(crate) fn table(&self) -> Table {
-        let columns = ["HOST", "REGION", "RUNS", "COMMIT", "STATE", "FROM PEERS", "FROM STORE", "ON DISK"];
+        let columns =
+            ["HOST", "REGION", "RUNS", "COMMIT", "STATE", "FROM PEERS", "FROM STORE", "ON DISK"];
         let mut table = Table::new(&columns, columns.len(), "no hosts");
         for host in &self.hosts {
             for status in &host.apps {
                 let runs = status.running.map(|target| target.release);
                 let release = self.releases.releases.iter().find(|r| Some(r.release) == runs);
-                let healthy = if status.phase == Phase::Healthy { Tone::Good } else { Tone::Moving };
+                let healthy =
+                    if status.phase == Phase::Healthy { Tone::Good } else { Tone::Moving };
                 table.push([
                     Cell::from(host.info.host.to_string()),
                     Cell::from(host.region.to_string()),

@@ -45,7 +45,8 @@ impl Fleet {
         let mut fleet = Self { folder: folder.to_owned(), server: String::new(), processes };
         std::fs::write(folder.join("coordinator.toml"), fleet.config())?;
         let config = text(&folder.join("coordinator.toml"));
-        fleet.server = fleet.processes.start("coordinator", &owned(&["coordinator", "--config", &config]))?;
+        fleet.server =
+            fleet.processes.start("coordinator", &owned(&["coordinator", "--config", &config]))?;
         fleet.start_worker()?;
         for region in REGIONS {
             let url = fleet.start_region(region)?;
@@ -92,8 +93,17 @@ impl Fleet {
         let (token, blobs) = (self.token("worker"), self.main_blobs());
         let work = text(&self.folder.join("worker"));
         let args = [
-            "worker", "--coordinator", &self.server, "--token-file", &token, "--blobs", &blobs,
-            "--key", &key, "--work", &work,
+            "worker",
+            "--coordinator",
+            &self.server,
+            "--token-file",
+            &token,
+            "--blobs",
+            &blobs,
+            "--key",
+            &key,
+            "--work",
+            &work,
         ];
         self.processes.start("worker", &owned(&args)).map(drop)
     }
@@ -103,9 +113,23 @@ impl Fleet {
         let data = text(&self.folder.join("regions").join(region).join("data"));
         let (main, own) = (self.main_blobs(), self.blobs(region));
         let args = [
-            "region", "--name", region, "--coordinator", &self.server, "--token-file", &token,
-            "--main-blobs", &main, "--blobs", &own, "--data", &data, "--listen", "127.0.0.1:0",
-            "--report-ms", "1000",
+            "region",
+            "--name",
+            region,
+            "--coordinator",
+            &self.server,
+            "--token-file",
+            &token,
+            "--main-blobs",
+            &main,
+            "--blobs",
+            &own,
+            "--data",
+            &data,
+            "--listen",
+            "127.0.0.1:0",
+            "--report-ms",
+            "1000",
         ];
         self.processes.start(&format!("region-{region}"), &owned(&args))
     }
@@ -114,10 +138,26 @@ impl Fleet {
         let host = format!("{region}-{n}");
         let token = self.token(&format!("agent-{region}"));
         let root = text(&self.folder.join("hosts").join(&host));
-        let (port, rack) = (format!("PORT={}", free_port()?), format!("{region}-rack-{}", n.div_ceil(2)));
+        let (port, rack) =
+            (format!("PORT={}", free_port()?), format!("{region}-rack-{}", n.div_ceil(2)));
         let args = [
-            "agent", "--region", url, "--token-file", &token, "--host", &host, "--env", "prod",
-            "--root", &root, "--rack", &rack, "--zone", region, "--var", &port,
+            "agent",
+            "--region",
+            url,
+            "--token-file",
+            &token,
+            "--host",
+            &host,
+            "--env",
+            "prod",
+            "--root",
+            &root,
+            "--rack",
+            &rack,
+            "--zone",
+            region,
+            "--var",
+            &port,
         ];
         self.processes.start(&format!("agent-{host}"), &owned(&args)).map(drop)
     }

@@ -52,8 +52,16 @@ impl Play {
         script.step("Deploy a second commit, built on the way", &second, 0)?;
         sample.broken()?;
         let bad = ["deploy", "HEAD", "--build", "--yes", "--bake", "1s", "-m", "a bad release"];
-        script.step("Deploy a bad release: it reverts itself (exit code 10 is the point)", &bad, 10)?;
-        script.step("Roll back to the first release: no bytes move", &["rollback", "r1", "--yes", "-m", "INC-1"], 0)?;
+        script.step(
+            "Deploy a bad release: it reverts itself (exit code 10 is the point)",
+            &bad,
+            10,
+        )?;
+        script.step(
+            "Roll back to the first release: no bytes move",
+            &["rollback", "r1", "--yes", "-m", "INC-1"],
+            0,
+        )?;
         script.step("Look at the history", &["history"], 0)?;
         Ok(("hello".into(), script.steps))
     }
@@ -62,13 +70,28 @@ impl Play {
     pub(crate) fn own(&self, repo: &Path, build: &str, artifact: &str) -> Played {
         let clone = Self::repository(&self.folder);
         let source = repo.canonicalize()?;
-        git(&self.folder, &["clone", "-q", "--no-hardlinks", &source.display().to_string(), "repo"])?;
+        git(
+            &self.folder,
+            &["clone", "-q", "--no-hardlinks", &source.display().to_string(), "repo"],
+        )?;
         let branch = git(&clone, &["rev-parse", "--abbrev-ref", "HEAD"])?;
         let before = git(&clone, &["rev-parse", "--verify", "-q", "HEAD~1^{commit}"]).ok();
         let app = app_name(&source);
         let url = format!("file://{}", clone.display());
         let mut script = self.script(if before.is_some() { 5 } else { 3 });
-        let add = ["apps", "add", &app, "--repo", &url, "--trunk", &branch, "--build", build, "--artifact", artifact];
+        let add = [
+            "apps",
+            "add",
+            &app,
+            "--repo",
+            &url,
+            "--trunk",
+            &branch,
+            "--build",
+            build,
+            "--artifact",
+            artifact,
+        ];
         script.step("Register the app", &add, 0)?;
         if let Some(before) = &before {
             let first = ["deploy", before, "-a", &app, "--build", "--yes", "--bake", "1s"];
@@ -87,7 +110,8 @@ impl Play {
 /// The folder's name as an app name; `app` when nothing of it is left.
 fn app_name(folder: &Path) -> String {
     let name = folder.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let kept: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect();
+    let kept: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect();
     let name = kept.trim_matches('-');
     name.parse::<AppName>().map_or_else(|_| "app".into(), |name| name.to_string())
 }

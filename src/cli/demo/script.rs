@@ -61,8 +61,14 @@ pub(crate) enum ScriptError {
 
 impl Script {
     /// Types `deployctl args…` and checks how it ends.
-    pub(crate) fn step(&mut self, title: &str, args: &[&str], wanted: i32) -> Result<(), ScriptError> {
-        let quoted = |arg: &&str| if arg.contains(' ') { format!("{arg:?}") } else { (*arg).to_owned() };
+    pub(crate) fn step(
+        &mut self,
+        title: &str,
+        args: &[&str],
+        wanted: i32,
+    ) -> Result<(), ScriptError> {
+        let quoted =
+            |arg: &&str| if arg.contains(' ') { format!("{arg:?}") } else { (*arg).to_owned() };
         let typed: Vec<String> = args.iter().map(quoted).collect();
         let command = format!("deployctl {}", typed.join(" "));
         let number = self.steps.len() + 1;
@@ -71,7 +77,13 @@ impl Script {
         let (found, result) = self.run(args)?;
         let seconds = (began.elapsed().as_secs_f64() * 10.0).round() / 10.0;
         self.out.story(&format!("  ({seconds} s)"));
-        self.steps.push(Step { title: title.into(), command: command.clone(), exit_code: found, seconds, result });
+        self.steps.push(Step {
+            title: title.into(),
+            command: command.clone(),
+            exit_code: found,
+            seconds,
+            result,
+        });
         if found == wanted { Ok(()) } else { Err(ScriptError::Code { command, found, wanted }) }
     }
 
