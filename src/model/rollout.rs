@@ -91,6 +91,23 @@ pub enum RolloutKind {
     Rollback,
 }
 
+impl RolloutKind {
+    /// The word in the database and in JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Deploy => "deploy",
+            Self::Rollback => "rollback",
+        }
+    }
+
+    /// Reads [`RolloutKind::word`] back.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Deploy, Self::Rollback].into_iter().find(|kind| kind.word() == word)
+    }
+}
+
 /// The named plans of this release.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

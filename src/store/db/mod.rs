@@ -8,12 +8,20 @@
 
 pub mod apps;
 pub mod artifacts;
+pub mod deployables;
+pub mod envs;
 pub mod events;
+pub mod feed;
+pub mod goals;
+pub mod hosts;
 pub mod job_log;
 pub mod jobs;
 mod open;
+pub mod regions;
+pub mod releases;
 pub mod replicas;
 mod schema;
+pub mod tallies;
 pub mod tokens;
 mod tx;
 mod value;

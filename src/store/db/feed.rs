@@ -1,0 +1,67 @@
+//! What changed for the regions, in order. Artifacts and tokens enter by triggers
+//! of the schema, goals by `goals::put`.
+
+use super::{DbError, Topic, Tx, values};
+
+/// Most changes of one answer; more are told in the next.
+const CHANGES_MAX: u32 = 5000;
+
+/// A change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Its place in the order of all.
+    pub revision: u64,
+    /// `goal`, `artifact` or `tokens`.
+    pub kind: String,
+    /// `app/env`, the artifact, or the region.
+    pub key: String,
+}
+
+/// The newest revision; 0 when nothing ever changed.
+///
+/// # Errors
+/// When the database fails.
+pub fn revision(tx: &Tx) -> Result<u64, DbError> {
+    // Rows are replaced, so the newest may be gone; the sequence is not.
+    let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'feed'";
+    Ok(tx.number(sql, &[])?.unsigned_abs())
+}
+
+/// Changes after `since`, in order, at most 5,000.
+///
+/// # Errors
+/// When the database fails.
+pub fn after(tx: &Tx, since: u64) -> Result<Vec<Change>, DbError> {
+    let sql = "SELECT revision, kind, key FROM feed WHERE revision > ?1 ORDER BY revision LIMIT ?2";
+    tx.rows(sql, values![since, CHANGES_MAX], |row| {
+        Ok(Change { revision: row.num(0)?, kind: row.text(1)?, key: row.text(2)? })
+    })
+}
+
+/// Says that `key` changed; returns the revision. Regions are woken after the commit.
+///
+/// # Errors
+/// When the database fails.
+pub fn changed(tx: &mut Tx, kind: &'static str, key: &str) -> Result<u64, DbError> {
+    tx.exec("DELETE FROM feed WHERE kind = ?1 AND key = ?2", values![kind, key])?;
+    tx.exec("INSERT INTO feed (kind, key) VALUES (?1, ?2)", values![kind, key])?;
+    tx.touch(Topic::Feed);
+    revision(tx)
+}
+
+/// Every artifact that regions must hold.
+///
+/// # Errors
+/// When the database fails.
+pub fn artifacts(tx: &Tx) -> Result<Vec<crate::model::digest::ArtifactId>, DbError> {
+    tx.rows("SELECT artifact FROM artifacts ORDER BY created_at", &[], |row| row.parse(0))
+}
+
+/// Whether an artifact is wanted still.
+///
+/// # Errors
+/// When the database fails.
+pub fn is_wanted(tx: &Tx, artifact: &str) -> Result<bool, DbError> {
+    let sql = "SELECT count(*) FROM artifacts WHERE artifact = ?1";
+    Ok(tx.number(sql, values![artifact])? > 0)
+}

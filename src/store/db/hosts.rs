@@ -1,0 +1,116 @@
+//! Hosts as their regions report them.
+
+use std::collections::BTreeMap;
+
+use super::{DbError, Tx, Value, values};
+use crate::model::id::{AppName, EnvName, HostId, RegionName};
+use crate::model::selector::{Labels, Selector};
+use crate::wire::v1::fleet::HostRow;
+
+/// Which hosts are asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only hosts with this app.
+    pub app: Option<AppName>,
+    /// Only this env.
+    pub env: Option<EnvName>,
+    /// Only this region.
+    pub region: Option<RegionName>,
+    /// Only hosts whose id begins so.
+    pub host: Option<String>,
+}
+
+/// Takes down a host.
+///
+/// # Errors
+/// When the database fails.
+pub fn put(tx: &mut Tx, region: &RegionName, row: &HostRow) -> Result<(), DbError> {
+    tx.exec(
+        "INSERT INTO hosts (region, host, env, labels, reachable, seen_at, info)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (region, host) DO UPDATE SET env = excluded.env,
+             labels = excluded.labels, reachable = excluded.reachable,
+             seen_at = excluded.seen_at, info = excluded.info",
+        values![
+            region,
+            &row.info.host,
+            &row.info.env,
+            json(&row.info.labels),
+            row.reachable,
+            row.seen_at,
+            json(row)
+        ],
+    )?;
+    Ok(())
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("plain values are plain JSON")
+}
+
+/// Hosts of `env` that `selector` selects: known and reachable, by region.
+///
+/// # Errors
+/// When the database fails.
+pub fn count(
+    tx: &Tx,
+    env: &EnvName,
+    selector: &Selector,
+) -> Result<BTreeMap<RegionName, (u32, u32)>, DbError> {
+    if selector.0.is_empty() {
+        let sql = "SELECT region, count(*), sum(reachable) FROM hosts WHERE env = ?1
+                   GROUP BY region";
+        let rows =
+            tx.rows(sql, values![env], |row| Ok((row.parse(0)?, (row.num(1)?, row.num(2)?))))?;
+        return Ok(rows.into_iter().collect());
+    }
+    let mut counts: BTreeMap<RegionName, (u32, u32)> = BTreeMap::new();
+    each(tx, env, selector, |region, _, reachable| {
+        let count = counts.entry(region).or_default();
+        *count = (count.0 + 1, count.1 + u32::from(reachable));
+    })?;
+    Ok(counts)
+}
+
+/// Tells `take` each host of `env` that `selector` selects, and whether it is reachable.
+///
+/// # Errors
+/// When the database fails.
+pub fn each(
+    tx: &Tx,
+    env: &EnvName,
+    selector: &Selector,
+    mut take: impl FnMut(RegionName, HostId, bool),
+) -> Result<(), DbError> {
+    let sql = "SELECT region, host, labels, reachable FROM hosts WHERE env = ?1";
+    tx.rows(sql, values![env], |row| {
+        let labels: Labels = if selector.0.is_empty() { Labels::new() } else { row.json(2)? };
+        if selector.selects(&labels) {
+            take(row.parse(0)?, row.parse(1)?, row.flag(3)?);
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// Up to `limit` hosts by region and id, and how many there are without the limit.
+///
+/// # Errors
+/// When the database fails.
+pub fn list(tx: &Tx, filter: &Filter, limit: u32) -> Result<(Vec<HostRow>, u64), DbError> {
+    let host = filter.host.as_ref().map(|prefix| format!("{}%", escape(prefix)));
+    // `info` is our own JSON: an app's name can't be anything else in it.
+    let app = filter.app.as_ref().map(|app| format!("%\"app\":\"{app}\"%"));
+    let matching = "FROM hosts WHERE (?1 IS NULL OR env = ?1) AND (?2 IS NULL OR region = ?2)
+         AND (?3 IS NULL OR host LIKE ?3 ESCAPE '\\') AND (?4 IS NULL OR info LIKE ?4)";
+    let mut values: Vec<Value> =
+        vec![filter.env.as_ref().into(), filter.region.as_ref().into(), host.into(), app.into()];
+    let total = tx.number(&format!("SELECT count(*) {matching}"), &values)?.unsigned_abs();
+    values.push(limit.into());
+    let sql = format!("SELECT info {matching} ORDER BY region, host LIMIT ?5");
+    Ok((tx.rows(&sql, &values, |row| row.json(0))?, total))
+}
+
+fn escape(prefix: &str) -> String {
+    prefix.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
+}

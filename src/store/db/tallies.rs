@@ -1,0 +1,43 @@
+//! The newest counts of each app, env and region.
+
+use std::collections::BTreeMap;
+
+use super::{DbError, Tx, envs, values};
+use crate::model::fleet::Tally;
+use crate::model::id::{AppName, EnvName, RegionName};
+use crate::model::time::UnixMillis;
+use crate::wire::v1::region::EnvTally;
+
+/// Counts of an app and env, by region.
+///
+/// # Errors
+/// When the database fails.
+pub fn of(tx: &Tx, app: &AppName, env: &EnvName) -> Result<BTreeMap<RegionName, Tally>, DbError> {
+    let sql = "SELECT region, tally FROM tallies WHERE app = ?1 AND env = ?2";
+    let rows = tx.rows(sql, values![app, env], |row| Ok((row.parse(0)?, row.json(1)?)))?;
+    Ok(rows.into_iter().collect())
+}
+
+/// Takes down counts of `region`; returns whether they are new.
+///
+/// # Errors
+/// When the database fails.
+pub fn put(
+    tx: &mut Tx,
+    region: &RegionName,
+    counts: &EnvTally,
+    now: UnixMillis,
+) -> Result<bool, DbError> {
+    let text = serde_json::to_string(&counts.tally).expect("plain values are plain JSON");
+    let changed = tx.exec(
+        "INSERT INTO tallies (app, env, region, tally, updated_at) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (app, env, region) DO UPDATE SET tally = excluded.tally,
+             updated_at = excluded.updated_at
+         WHERE tallies.tally <> excluded.tally",
+        values![&counts.app, &counts.env, region, text, now],
+    )?;
+    if changed > 0 {
+        envs::stamp(tx, &counts.app, &counts.env)?;
+    }
+    Ok(changed > 0)
+}
