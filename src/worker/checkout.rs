@@ -77,6 +77,22 @@ impl Mirrors {
         Ok(Self { git, folder: folder.canonicalize()?, lock_wait })
     }
 
+    /// Removes what killed fetches left behind. Only when no git of ours runs.
+    pub fn sweep(&self) {
+        let listed = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
+        for mirror in listed(&self.folder).map(|entry| entry.path()).filter(|path| path.is_dir()) {
+            let packs = listed(&mirror.join("objects/pack"));
+            let half =
+                packs.filter(|file| file.file_name().as_encoded_bytes().starts_with(b"tmp_"));
+            let locks =
+                listed(&mirror).filter(|file| file.path().extension() == Some("lock".as_ref()));
+            for leftover in half.chain(locks) {
+                // What stays is only a waste, or makes the mirror be made anew.
+                let _ = std::fs::remove_file(leftover.path());
+            }
+        }
+    }
+
     /// Checks the wanted commit out at `to`, which must not exist. Cancel-safe: at
     /// worst a broken mirror is left, which the next call makes anew.
     ///

@@ -4,10 +4,16 @@
 //! others), `checkout`, `recipe`, `build` (with `log`), `walk` and `pack`,
 //! `publish`; `attempt` strings them together and `run` starts it all.
 
+pub mod api;
+pub mod attempt;
+pub mod build;
 pub mod checkout;
+pub mod claim;
 pub mod failure;
+pub mod lease;
 pub mod log;
 pub mod pack;
 pub mod publish;
 pub mod recipe;
+pub mod run;
 pub mod walk;

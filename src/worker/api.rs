@@ -1,0 +1,124 @@
+//! What a worker asks of its coordinator, with how long each call may take.
+
+use std::time::Duration;
+
+use serde::de::IgnoredAny;
+
+use crate::model::id::{JobNo, WorkerId};
+use crate::model::job::Outcome;
+use crate::net::client::{CallError, Client};
+use crate::wire::problem::Code;
+use crate::wire::v1::worker::{
+    Beat, BeatReply, Claim, ClaimRequest, Finish, HandBack, LogChunk, Order,
+};
+
+/// How long a claim waits for a job at the coordinator.
+const CLAIM_WAIT: Duration = Duration::from_secs(25);
+/// How long any other call may take.
+const CALL_LIMIT: Duration = Duration::from_secs(15);
+
+/// The coordinator, as one start of a worker sees it; cheap to clone.
+#[derive(Clone)]
+pub struct Coordinator {
+    client: Client,
+    worker: WorkerId,
+    machine: String,
+    slots: u32,
+}
+
+/// One attempt's calls: each carries the fencing token.
+#[derive(Clone)]
+pub struct Attempt {
+    coordinator: Coordinator,
+    build: JobNo,
+    attempt: u32,
+}
+
+/// Whether the coordinator says that this attempt holds its job no more.
+#[must_use]
+pub fn is_fenced(error: &CallError) -> bool {
+    matches!(error.code(), Code::Fenced | Code::NotFound)
+}
+
+impl Coordinator {
+    /// The coordinator behind `client`, called as `worker` with `slots`.
+    #[must_use]
+    pub fn new(client: Client, worker: WorkerId, slots: u32) -> Self {
+        // Where there is no /proc the machine has no name; it is only for people.
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let machine = name.trim().chars().take(32).collect();
+        Self { client, worker, machine, slots }
+    }
+
+    /// Waits for a job; `None` when there was none in time.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn claim(&self, busy: u32) -> Result<Option<Claim>, CallError> {
+        let request = ClaimRequest {
+            worker: self.worker.clone(),
+            machine: self.machine.clone(),
+            slots: self.slots,
+            busy,
+            wait_ms: CLAIM_WAIT.as_millis() as u64,
+        };
+        self.client.post("/v1/worker/claim", &request, CLAIM_WAIT + CALL_LIMIT).await
+    }
+
+    /// The calls of the attempt that `claim` began.
+    #[must_use]
+    pub fn attempt(&self, claim: &Claim) -> Attempt {
+        Attempt { coordinator: self.clone(), build: claim.build, attempt: claim.attempt }
+    }
+}
+
+impl Attempt {
+    fn path(&self, verb: &str) -> String {
+        format!("/v1/worker/jobs/{}/{verb}", self.build)
+    }
+
+    /// Says that the build goes on; brings an order back.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn beat(&self, limit: Duration) -> Result<Order, CallError> {
+        let beat = Beat { worker: self.coordinator.worker.clone(), attempt: self.attempt };
+        let path = self.path("beat");
+        let reply: BeatReply = self.coordinator.client.post(&path, &beat, limit).await?;
+        Ok(reply.order)
+    }
+
+    /// Delivers a part of the log.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn log(&self, offset: u64, text: &str) -> Result<(), CallError> {
+        let chunk = LogChunk { attempt: self.attempt, offset, text: text.to_owned() };
+        self.post("log", &chunk).await
+    }
+
+    /// Says how the attempt ended.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn finish(&self, outcome: Outcome) -> Result<(), CallError> {
+        let worker = self.coordinator.worker.clone();
+        self.post("finish", &Finish { worker, attempt: self.attempt, outcome }).await
+    }
+
+    /// Hands the job back, the attempt not counted.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn hand_back(&self) -> Result<(), CallError> {
+        let worker = self.coordinator.worker.clone();
+        self.post("release", &HandBack { worker, attempt: self.attempt }).await
+    }
+
+    async fn post(&self, verb: &str, body: &impl serde::Serialize) -> Result<(), CallError> {
+        let path = self.path(verb);
+        let reply: Result<IgnoredAny, _> =
+            self.coordinator.client.post(&path, body, CALL_LIMIT).await;
+        reply.map(drop)
+    }
+}
