@@ -8,6 +8,7 @@ pub mod api;
 pub mod args;
 pub mod commands;
 pub mod complete;
+pub mod confirm;
 pub mod context;
 mod demo;
 pub mod discover;
@@ -16,7 +17,9 @@ pub mod outcome;
 pub mod output;
 pub mod progress;
 pub mod prompt;
+pub mod recipes;
 pub mod reference;
+pub mod rollouts;
 pub mod table;
 pub mod topics;
 pub mod wait;
@@ -43,8 +46,19 @@ struct Cli {
 /// Every command: adding one is a line here, in [`dispatch`] and in [`GROUPS`].
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(c::init::InitArgs),
     Build(c::build::BuildArgs),
+    Deploy(c::deploy::DeployArgs),
     Status(c::status::StatusArgs),
+    Watch(c::watch::WatchArgs),
+    Promote(c::promote::PromoteArgs),
+    #[command(alias = "undo")]
+    Rollback(c::rollback::RollbackArgs),
+    #[command(visible_alias = "log")]
+    History(c::history::HistoryArgs),
+    Logs(c::logs::LogsArgs),
+    Cancel(c::cancel::CancelArgs),
+    Retry(c::retry::RetryArgs),
     Apps(c::apps::AppsArgs),
     Builds(c::builds::BuildsArgs),
     Hosts(c::hosts::HostsArgs),
@@ -52,6 +66,7 @@ enum Command {
     Workers(c::workers::WorkersArgs),
     Events(c::events::EventsArgs),
     Demo(c::demo::DemoArgs),
+    Tokens(c::tokens::TokensArgs),
     Completion(c::completion::CompletionArgs),
     Help(c::help::HelpArgs),
     Version(c::version::VersionArgs),
@@ -63,17 +78,26 @@ enum Command {
 
 /// The commands as `--help` groups them.
 pub const GROUPS: &[(&str, &[&str])] = &[
-    ("Daily", &["build", "status"]),
-    ("Steer", &[]),
+    ("Daily", &["build", "deploy", "status", "watch", "promote", "rollback", "history", "logs"]),
+    ("Steer", &["cancel", "retry"]),
     ("Look", &["apps", "builds", "hosts", "regions", "workers", "events"]),
-    ("Set up", &["demo", "completion", "help", "version"]),
+    ("Set up", &["init", "tokens", "demo", "completion", "help", "version"]),
     ("Run", &["coordinator", "region", "worker", "agent"]),
 ];
 
 async fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, Failure> {
     match command {
+        Command::Init(args) => c::init::run(ctx, args).await,
         Command::Build(args) => c::build::run(ctx, args).await,
+        Command::Deploy(args) => c::deploy::run(ctx, args).await,
         Command::Status(args) => c::status::run(ctx, args).await,
+        Command::Watch(args) => c::watch::run(ctx, args).await,
+        Command::Promote(args) => c::promote::run(ctx, args).await,
+        Command::Rollback(args) => c::rollback::run(ctx, args).await,
+        Command::History(args) => c::history::run(ctx, args).await,
+        Command::Logs(args) => c::logs::run(ctx, args).await,
+        Command::Cancel(args) => c::cancel::run(ctx, args).await,
+        Command::Retry(args) => c::retry::run(ctx, args).await,
         Command::Apps(args) => c::apps::run(ctx, args).await,
         Command::Builds(args) => c::builds::run(ctx, args).await,
         Command::Hosts(args) => c::hosts::run(ctx, args).await,
@@ -81,6 +105,7 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, Failure> 
         Command::Workers(args) => c::workers::run(ctx, args).await,
         Command::Events(args) => c::events::run(ctx, args).await,
         Command::Demo(args) => c::demo::run(ctx, args).await,
+        Command::Tokens(args) => c::tokens::run(ctx, args).await,
         Command::Completion(args) => c::completion::run(ctx, args).await,
         Command::Help(args) => c::help::run(ctx, args, command_tree()).await,
         Command::Version(args) => c::version::run(ctx, args).await,

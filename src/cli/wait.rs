@@ -113,7 +113,7 @@ pub async fn rollout(
         .hint(format!("deployctl watch {} {scope}", id.release))
         .hint(format!("deployctl cancel {} {scope}", id.release));
     Err(match last {
-        Some(rollout) => failure.with_document(serde_json::json!({"rollout": rollout})),
+        Some(rollout) => failure.with_document(serde_json::json!(rollout)),
         None => failure,
     })
 }
@@ -171,7 +171,7 @@ pub async fn build(
                 tail.read_to_end(api, build.build).await;
                 progress.clear();
                 tail.show_last(ctx, FAILED_LINES);
-                let document = serde_json::json!({"build": build});
+                let document = serde_json::json!(build);
                 return Err(build_failure(&build).with_document(document));
             }
             JobState::Succeeded if !replicated || build.deployable => return Ok(build),
@@ -186,7 +186,7 @@ pub async fn build(
         if patience.left().is_zero() {
             let failure = timed_out(&build.build.to_string(), timeout)
                 .hint(format!("deployctl builds -a {}", build.app))
-                .with_document(serde_json::json!({"build": build}));
+                .with_document(serde_json::json!(build));
             return Err(failure);
         }
         let reply = api.build(build.build).await;

@@ -82,7 +82,7 @@ pub async fn run(ctx: &Context, args: BuildArgs) -> Result<ExitCode, Failure> {
 
 fn answer(ctx: &Context, build: &Build) -> ExitCode {
     let listed = table(&Builds { builds: vec![build.clone()] });
-    let document = serde_json::json!({"build": build});
+    let document = serde_json::to_value(build).unwrap_or_default();
     if build.state == JobState::Succeeded && ctx.out.is_for_people() {
         return ExitCode::Ok;
     }

@@ -1,21 +1,27 @@
 //! `deployctl builds`: the newest builds and where their artifacts are.
 
-use clap::Args;
+use clap::{Args, Subcommand};
+use clap_complete::ArgValueCompleter;
 
 use crate::cli::api::Api;
+use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::outcome::{build_tone, replication_tone};
 use crate::cli::table::{Cell, Table};
 use crate::host::clock;
-use crate::wire::v1::build::Builds;
+use crate::model::id::JobNo;
+use crate::wire::v1::build::{Build, Builds};
 
 /// List builds, newest first
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  deployctl builds\n  deployctl builds --state failed -n 5 -o json"
 )]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BuildsArgs {
+    #[command(subcommand)]
+    command: Option<BuildsCommand>,
     /// Only this state: queued, running, succeeded or failed
     #[arg(long, value_name = "STATE", ignore_case = true,
           value_parser = ["queued", "running", "succeeded", "failed"], hide_possible_values = true)]
@@ -32,11 +38,32 @@ pub struct BuildsArgs {
     limit: u32,
 }
 
+#[derive(Debug, Subcommand)]
+enum BuildsCommand {
+    Show(ShowArgs),
+}
+
+/// Show one build with its artifact and every region's copy
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  deployctl builds show b12\n  deployctl builds show b12 -o json"
+)]
+pub struct ShowArgs {
+    /// Which
+    #[arg(value_name = "BUILD", add = ArgValueCompleter::new(complete::builds))]
+    build: JobNo,
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// As the coordinator refuses it.
 pub async fn run(ctx: &Context, args: BuildsArgs) -> Result<ExitCode, Failure> {
+    if let Some(BuildsCommand::Show(args)) = args.command {
+        let build = Api::new(ctx)?.build(args.build).await?;
+        show(ctx, &build);
+        return Ok(ExitCode::Ok);
+    }
     let mut query = vec![("limit", args.limit.to_string())];
     let app = if args.all { None } else { ctx.app_if_said()? };
     query.extend(app.map(|app| ("app", app.to_string())));
@@ -80,4 +107,27 @@ pub fn table(reply: &Builds) -> Table {
         ]);
     }
     table
+}
+
+fn show(ctx: &Context, build: &Build) {
+    ctx.out.answer(build, &table(&Builds { builds: vec![build.clone()] }));
+    if !ctx.out.is_for_people() {
+        return;
+    }
+    let columns = ["REGION", "STATUS", "HAS", "CHECKED", "REASON"];
+    let mut regions = Table::new(&columns, columns.len(), "");
+    for region in &build.replication.regions {
+        regions.push([
+            region.region.as_str().into(),
+            Cell::state(region.status.word(), replication_tone(region.status)),
+            Cell::bytes(region.bytes),
+            Cell::time(region.checked_at, clock::now()),
+            region.reason.as_str().into(),
+        ]);
+    }
+    ctx.out.story("");
+    ctx.out.table(&regions);
+    if let Some(failure) = &build.failure {
+        ctx.out.story(&format!("\n{} failed: {}", build.build, failure.reason));
+    }
 }

@@ -1,0 +1,207 @@
+//! `deployctl deploy`: rolls a commit out, and its exit code is the outcome.
+
+use clap::{Args, ValueEnum};
+use clap_complete::ArgValueCompleter;
+
+use crate::cli::api::Api;
+use crate::cli::args::{WaitArgs, seconds};
+use crate::cli::confirm::{self, Danger};
+use crate::cli::context::Context;
+use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::prompt::pick_app;
+use crate::cli::reference::{self, Target};
+use crate::cli::table::Table;
+use crate::cli::{complete, rollouts, wait};
+use crate::model::id::{AppName, EnvName, RegionName};
+use crate::model::rollout::{PlanName, RolloutKind};
+use crate::wire::v1::build::BuildRequest;
+use crate::wire::v1::rollout::{Rollout, RolloutRequest};
+
+/// Time that replication may take after a build that this command waited for, seconds.
+const READY_AFTER_BUILD_S: u32 = 3600;
+
+/// Roll a commit out and wait for the outcome
+///
+/// The commit must be built and replicated, unless --build or --when-ready is given.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  deployctl deploy HEAD -m \"retry jitter\"\n  deployctl deploy HEAD --build --yes\n  \
+    deployctl deploy r411 --region eu --plan all-at-once"
+)]
+pub struct DeployArgs {
+    /// What: a git revision, r411, b12, @latest, staging:@, a commit's digits
+    #[arg(value_name = "REV", default_value = "HEAD", add = ArgValueCompleter::new(complete::targets))]
+    rev: String,
+    /// Build it first if that was not done yet
+    #[arg(long)]
+    build: bool,
+    /// Wait until it is built and replicated, at most so long [default: 1h]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true,
+          default_missing_value = "1h", value_parser = seconds)]
+    when_ready: Option<u32>,
+    #[command(flatten)]
+    how: HowArgs,
+    /// Only say what would happen
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Deploy a release though it was marked bad
+    #[arg(long)]
+    allow_bad: bool,
+    /// Refuse unless the goal's generation is still this
+    #[arg(long, value_name = "GENERATION")]
+    expect_gen: Option<u64>,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+/// How a rollout goes.
+#[derive(Debug, Args)]
+pub struct HowArgs {
+    /// Only these regions
+    #[arg(long = "region", value_name = "REGION", value_delimiter = ',',
+          add = ArgValueCompleter::new(complete::regions))]
+    pub regions: Vec<RegionName>,
+    /// How it reaches hosts: standard or all-at-once
+    #[arg(long, value_name = "PLAN", default_value = "standard", hide_possible_values = true)]
+    pub plan: Plan,
+    /// Every bake of the plan
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub bake: Option<u32>,
+    /// Why
+    #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub message: String,
+}
+
+/// The plans by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Plan {
+    /// Canary, then region by region
+    Standard,
+    /// Every host at once
+    AllAtOnce,
+}
+
+impl HowArgs {
+    /// A request for `target`.
+    #[must_use]
+    pub fn request(&self, target: String) -> RolloutRequest {
+        RolloutRequest {
+            kind: RolloutKind::Deploy,
+            target,
+            plan: match self.plan {
+                Plan::Standard => PlanName::Standard,
+                Plan::AllAtOnce => PlanName::AllAtOnce,
+            },
+            regions: self.regions.clone(),
+            bake_s: self.bake,
+            when_ready_s: None,
+            allow_bad: false,
+            expect_generation: None,
+            message: self.message.clone(),
+            dry_run: false,
+        }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// As the rollout ends: see `deployctl help exit-codes`.
+pub async fn run(ctx: &Context, args: DeployArgs) -> Result<ExitCode, Failure> {
+    let env = ctx.env()?;
+    if !args.dry_run {
+        confirm::check_can_ask(ctx, &env)?;
+    }
+    let target = reference::resolve(ctx, &args.rev)?;
+    let api = Api::new(ctx)?;
+    let app = pick_app(ctx, &api).await?;
+    if let Target::Commit(commit) = &target {
+        reference::check_pushed(ctx, &api, &app, commit).await?;
+    }
+    let mut request = args.how.request(target.text());
+    request.when_ready_s = args.when_ready;
+    request.allow_bad = args.allow_bad;
+    request.expect_generation = args.expect_gen;
+    if args.build && !args.dry_run {
+        build_first(ctx, &api, &app, &target, &args).await?;
+        request.when_ready_s = request.when_ready_s.or(Some(READY_AFTER_BUILD_S));
+    }
+    if args.dry_run {
+        request.dry_run = true;
+        let planned = api.start_rollout(&app, &env, &request).await?;
+        ctx.out.story(&rollouts::headline(ctx, &planned));
+        ctx.out.answer(&planned, &steps(&planned));
+        return Ok(ExitCode::Ok);
+    }
+    start(ctx, &api, (&app, &env), request, &args.wait).await
+}
+
+/// Asks if it must be asked, starts the rollout and sees it through.
+///
+/// # Errors
+/// As the rollout ends.
+pub async fn start(
+    ctx: &Context,
+    api: &Api,
+    (app, env): (&AppName, &EnvName),
+    request: RolloutRequest,
+    wait: &WaitArgs,
+) -> Result<ExitCode, Failure> {
+    if confirm::must_ask(ctx, env) {
+        let asked = RolloutRequest { dry_run: true, ..request.clone() };
+        let planned = api.start_rollout(app, env, &asked).await?;
+        ctx.out.story(&rollouts::headline(ctx, &planned));
+        for step in &planned.steps {
+            ctx.out.story(&format!("  {:<24} bake {}s", step.name, step.bake_s));
+        }
+        let danger = match request.plan {
+            PlanName::AllAtOnce => Danger::Severe(app.as_str()),
+            PlanName::Standard => Danger::Moderate,
+        };
+        confirm::ask(ctx, env, "Deploy?", danger)?;
+    }
+    let started = api.start_rollout(app, env, &request).await?;
+    rollouts::see_through(ctx, api, started, wait).await
+}
+
+async fn build_first(
+    ctx: &Context,
+    api: &Api,
+    app: &AppName,
+    target: &Target,
+    args: &DeployArgs,
+) -> Result<(), Failure> {
+    let commit = target.commit().ok_or_else(|| {
+        Failure::usage(format!("--build needs a commit, and {} is none", target.text()))
+            .hint("deployctl deploy HEAD --build")
+    })?;
+    let (commit, subject) = (commit.id, commit.subject);
+    let request = BuildRequest { commit, subject, allow_unmerged: false };
+    let queued = api.queue_build(app, &request).await?;
+    if args.wait.detach {
+        return Ok(());
+    }
+    let number = queued.build;
+    ctx.on_interrupt([
+        format!("detached; {number} goes on, and nothing is deployed"),
+        format!("deployctl cancel {number}"),
+    ]);
+    wait::build(ctx, api, queued, args.wait.timeout, false).await.map(drop)
+}
+
+fn steps(planned: &Rollout) -> Table {
+    let mut table = Table::new(&["STEP", "WAVE", "NAME", "ADMITS", "BAKE"], 5, "nothing to do");
+    for (number, step) in planned.steps.iter().enumerate() {
+        let part = |(region, buckets): (&String, &u32)| {
+            format!("{region} {}.{:02}%", buckets / 100, buckets % 100)
+        };
+        table.push([
+            (number + 1).to_string().into(),
+            (step.wave + 1).to_string().into(),
+            step.name.as_str().into(),
+            step.admit.iter().map(part).collect::<Vec<_>>().join(" ").into(),
+            format!("{}s", step.bake_s).into(),
+        ]);
+    }
+    table
+}

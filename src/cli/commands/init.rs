@@ -1,0 +1,175 @@
+//! `deployctl init`: a first `deployctl.toml`, and the app's registration.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use reqwest::Method;
+
+use crate::cli::api::Api;
+use crate::cli::context::Context;
+use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::prompt;
+use crate::cli::recipes::{self, Draft};
+use crate::config::project::{PROJECT_FILE, ProjectFile};
+use crate::host::repo::Repo;
+use crate::model::selector::Selector;
+use crate::wire::v1::app::{App, AppSpec};
+
+/// Write deployctl.toml for this repository and register the app
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  deployctl init\n  \
+    deployctl init --app hello --build make --artifact build/hello --start 'exec ./hello' --register")]
+pub struct InitArgs {
+    /// How to build
+    #[arg(long, value_name = "COMMAND")]
+    build: Option<String>,
+    /// The file or folder that the build makes
+    #[arg(long, value_name = "PATH")]
+    artifact: Option<String>,
+    /// How to start it
+    #[arg(long, value_name = "COMMAND")]
+    start: Option<String>,
+    /// How to stop it [default: SIGTERM]
+    #[arg(long, value_name = "COMMAND")]
+    stop: Option<String>,
+    /// How to know that it works: a URL, ADDRESS:PORT or a command
+    #[arg(long, value_name = "PROBE")]
+    health: Option<String>,
+    /// Replace a file that is there
+    #[arg(long)]
+    force: bool,
+    /// Register the app with the coordinator too
+    #[arg(long)]
+    register: bool,
+    /// Where workers fetch [default: the remote origin, else this folder]
+    #[arg(long, value_name = "URL")]
+    repo: Option<String>,
+    /// The branch that commits must be merged to [default: the remote's own]
+    #[arg(long, value_name = "BRANCH")]
+    trunk: Option<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Exit code 2 when a file is there, or something is missing and nobody can be asked.
+pub async fn run(ctx: &Context, args: InitArgs) -> Result<ExitCode, Failure> {
+    let repo = ctx.repo().ok();
+    let root = repo.as_ref().map_or(ctx.dir.clone(), |repo| repo.root().to_owned());
+    let path = root.join(PROJECT_FILE);
+    if path.exists() && !args.force {
+        return Err(Failure::usage(format!("{} is there already", path.display()))
+            .hint("deployctl init --force replaces it"));
+    }
+    let asks = prompt::can_ask(ctx);
+    let draft = fill(ctx, &args, recipes::draft(&root), asks)?;
+    let text = draft.to_toml();
+    let file = ProjectFile::parse(&text, &path)?;
+    let unwritten = |e| {
+        Failure::new(ExitCode::Error, format!("{} can't be written", path.display())).because(e)
+    };
+    std::fs::write(&path, &text).map_err(unwritten)?;
+    ctx.out.story(&format!("wrote {} ({} lines)", path.display(), text.lines().count()));
+    let register = args.register || (asks && prompt::confirm("Register the app?", true)?);
+    let registered = if register {
+        Some(registered(ctx, &args, &file, repo.as_ref(), root).await?)
+    } else {
+        None
+    };
+    if ctx.out.is_json() {
+        ctx.out.json(&serde_json::json!({"path": path, "app": file.app, "registered": registered}));
+    }
+    if registered.is_none() {
+        ctx.out.hint(&format!("deployctl apps add {} --repo URL", draft.app));
+    }
+    ctx.out
+        .hint(&format!("git add {PROJECT_FILE} && git commit -m 'Add {PROJECT_FILE}' && git push"));
+    ctx.out.hint("deployctl build HEAD");
+    Ok(ExitCode::Ok)
+}
+
+fn fill(ctx: &Context, args: &InitArgs, mut draft: Draft, asks: bool) -> Result<Draft, Failure> {
+    if !draft.seen.is_empty() {
+        ctx.out.story(&format!("found {}", draft.seen));
+    }
+    let said = [
+        (&args.build, &mut draft.build, "Build command"),
+        (&args.artifact, &mut draft.artifact, "File or folder that it makes"),
+        (&args.start, &mut draft.start, "Start command (empty: only files)"),
+    ];
+    if let Some(app) = ctx.app_if_said()?.filter(|_| ctx.flags.app.is_some()) {
+        draft.app = app.to_string();
+    } else if asks {
+        draft.app = prompt::line("App name", &draft.app)?;
+    }
+    for (flag, value, question) in said {
+        match flag {
+            Some(text) => value.clone_from(text),
+            None if asks => *value = prompt::line(question, value)?,
+            None => {}
+        }
+    }
+    draft.stop = args.stop.clone().unwrap_or_default();
+    let health = match &args.health {
+        Some(text) => text.clone(),
+        None if asks && !draft.start.is_empty() => {
+            prompt::line("Health check: URL, ADDRESS:PORT or command (empty: it stays up 30s)", "")?
+        }
+        None => String::new(),
+    };
+    draft.probe = recipes::probe(&health);
+    for (value, flag) in [(&draft.build, "--build COMMAND"), (&draft.artifact, "--artifact PATH")] {
+        if value.is_empty() {
+            return Err(Failure::usage(format!("{flag} is missing"))
+                .because("nothing here says how this repository is built")
+                .hint("deployctl init --build make --artifact build/app"));
+        }
+    }
+    Ok(draft)
+}
+
+async fn registered(
+    ctx: &Context,
+    args: &InitArgs,
+    file: &ProjectFile,
+    repo: Option<&Repo>,
+    root: PathBuf,
+) -> Result<App, Failure> {
+    let origin = repo.and_then(|repo| repo.remote_url("origin"));
+    let from_git = |url: &String| url.contains("://") || !url.starts_with('/');
+    let here = format!("file://{}", root.display());
+    let url = args.repo.clone().or_else(|| {
+        origin
+            .clone()
+            .map(|url| if from_git(&url) { scp_to_url(&url) } else { format!("file://{url}") })
+    });
+    let trunk = args.trunk.clone().or_else(|| {
+        let repo = repo?;
+        repo.remote_head("origin")
+            .or_else(|| origin.as_ref().and_then(|_| repo.ask_remote_head("origin")))
+            .or_else(|| repo.branch())
+    });
+    let spec = AppSpec {
+        name: file.app.clone().expect("a draft has a name"),
+        repo: url.unwrap_or(here),
+        trunk: trunk.unwrap_or_else(|| "main".into()),
+        recipe: file.recipe(),
+        hosts: Selector::default(),
+        envs: vec![ctx.env()?],
+        waves: vec![],
+    };
+    let app: App = Api::new(ctx)?.change(Method::POST, "/v1/apps", &spec).await?;
+    ctx.out.story(&format!(
+        "registered {}: {}, trunk {}",
+        app.spec.name, app.spec.repo, app.spec.trunk
+    ));
+    Ok(app)
+}
+
+/// `git@host:path` as the URL that means the same.
+fn scp_to_url(url: &str) -> String {
+    match url.split_once(':') {
+        Some((host, path)) if !url.contains("://") => format!("ssh://{host}/{path}"),
+        _ => url.to_owned(),
+    }
+}

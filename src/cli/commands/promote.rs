@@ -1,0 +1,76 @@
+//! `deployctl promote`: the next step now, or the same bits in the next env.
+
+use std::time::Duration;
+
+use clap::Args;
+use clap_complete::ArgValueCompleter;
+
+use crate::cli::api::Api;
+use crate::cli::args::WaitArgs;
+use crate::cli::commands::deploy::{self, HowArgs};
+use crate::cli::confirm::{self, Danger};
+use crate::cli::context::Context;
+use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::prompt::pick_app;
+use crate::cli::{complete, rollouts};
+use crate::model::id::{EnvName, ReleaseNo};
+use crate::wire::v1::rollout::PromoteRequest;
+
+/// Go on with a rollout at once, or take what one env runs to another
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  deployctl promote r412\n  deployctl promote --full --yes\n  \
+    deployctl promote --from staging --to prod -m \"tested\"")]
+pub struct PromoteArgs {
+    /// Which [default: the open one]
+    #[arg(value_name = "ROLLOUT", conflicts_with_all = ["from", "to"],
+          add = ArgValueCompleter::new(complete::releases))]
+    rollout: Option<ReleaseNo>,
+    /// Skip every step and bake that is left
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    full: bool,
+    /// The env whose release is taken
+    #[arg(long, value_name = "ENV", requires = "to", add = ArgValueCompleter::new(complete::envs))]
+    from: Option<EnvName>,
+    /// The env that it is taken to
+    #[arg(long, value_name = "ENV", requires = "from", add = ArgValueCompleter::new(complete::envs))]
+    to: Option<EnvName>,
+    #[command(flatten)]
+    how: HowArgs,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// As the rollout ends: see `deployctl help exit-codes`.
+pub async fn run(ctx: &Context, args: PromoteArgs) -> Result<ExitCode, Failure> {
+    let env = match &args.to {
+        Some(to) => to.clone(),
+        None => ctx.env()?,
+    };
+    confirm::check_can_ask(ctx, &env)?;
+    let api = Api::new(ctx)?;
+    if let Some(from) = args.from {
+        if from == env {
+            return Err(Failure::usage(format!("--from and --to are both {env}")));
+        }
+        let app = pick_app(ctx, &api).await?;
+        let request = args.how.request(format!("{from}:@"));
+        return deploy::start(ctx, &api, (&app, &env), request, &args.wait).await;
+    }
+    let id = rollouts::pick(ctx, &api, args.rollout).await?;
+    let now = api.rollout(&id, 0, Duration::ZERO).await?;
+    if now.release.state.is_final() {
+        let state = now.release.state.word();
+        return Err(Failure::new(ExitCode::Conflict, format!("{} is over: {state}", id.release))
+            .hint(format!("deployctl history -a {} -e {}", id.app, id.env)));
+    }
+    ctx.out.story(&rollouts::headline(ctx, &now));
+    let question =
+        if args.full { "Skip every step that is left?" } else { "Go on to the next step?" };
+    confirm::ask(ctx, &id.env, question, Danger::Moderate)?;
+    let body = PromoteRequest { full: args.full };
+    let promoted = api.steer_rollout(&id, "promote", &body).await?;
+    rollouts::see_through(ctx, &api, promoted, &args.wait).await
+}

@@ -1,0 +1,73 @@
+//! `deployctl rollback`: back to a known-good release, flat out.
+
+use clap::Args;
+use clap_complete::ArgValueCompleter;
+
+use crate::cli::api::Api;
+use crate::cli::args::WaitArgs;
+use crate::cli::confirm::{self, Danger};
+use crate::cli::context::Context;
+use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::prompt::pick_app;
+use crate::cli::{complete, reference, rollouts};
+use crate::model::id::RegionName;
+use crate::model::rollout::{PlanName, RolloutKind};
+use crate::wire::v1::rollout::RolloutRequest;
+
+/// Go back to a known-good release, at once and everywhere
+///
+/// Without REF: the last known-good one. Once more goes further back; it never toggles.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  deployctl rollback -m \"INC-4412 5xx spike\"\n  deployctl rollback r411 --region eu --yes"
+)]
+pub struct RollbackArgs {
+    /// Which release: r411, @~2, a commit [default: the last known-good]
+    #[arg(value_name = "REF", add = ArgValueCompleter::new(complete::releases))]
+    to: Option<String>,
+    /// Only these regions; elsewhere nothing moves
+    #[arg(long = "region", value_name = "REGION", value_delimiter = ',',
+          add = ArgValueCompleter::new(complete::regions))]
+    regions: Vec<RegionName>,
+    /// Why
+    #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    message: String,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// As the rollout ends: see `deployctl help exit-codes`.
+pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure> {
+    let env = ctx.env()?;
+    confirm::check_can_ask(ctx, &env)?;
+    let target = match &args.to {
+        Some(text) => reference::resolve(ctx, text)?.text(),
+        None => String::new(),
+    };
+    let api = Api::new(ctx)?;
+    let app = pick_app(ctx, &api).await?;
+    let mut request = RolloutRequest {
+        kind: RolloutKind::Rollback,
+        target,
+        plan: PlanName::default(),
+        regions: args.regions,
+        bake_s: None,
+        when_ready_s: None,
+        allow_bad: false,
+        expect_generation: None,
+        message: args.message,
+        dry_run: false,
+    };
+    if confirm::must_ask(ctx, &env) {
+        request.dry_run = true;
+        let planned = api.start_rollout(&app, &env, &request).await?;
+        ctx.out.story(&rollouts::headline(ctx, &planned));
+        confirm::ask(ctx, &env, "Roll back?", Danger::WayBack)?;
+        request.dry_run = false;
+    }
+    let started = api.start_rollout(&app, &env, &request).await?;
+    rollouts::see_through(ctx, &api, started, &args.wait).await
+}

@@ -1,0 +1,216 @@
+//! What the commands about rollouts share: which one, starting it, seeing it through.
+
+use crate::model::id::ReleaseNo;
+use crate::model::rollout::{Release, RolloutKind, RolloutState};
+use crate::wire::v1::rollout::{EnvStatus, Rollout};
+
+use super::api::{Api, RolloutId};
+use super::args::WaitArgs;
+use super::context::Context;
+use super::failure::{ExitCode, Failure};
+use super::outcome::{progress_of, rollout_code, rollout_failure, rollout_tone, sum};
+use super::output::Tone;
+use super::prompt::pick_app;
+use super::table::{Cell, Table, age, count};
+use super::wait;
+use crate::host::clock;
+
+/// What the status says of the app and env that the command is about.
+///
+/// # Errors
+/// Exit code 3 when the app has no such env.
+pub async fn env_status(ctx: &Context, api: &Api) -> Result<EnvStatus, Failure> {
+    let (app, env) = (pick_app(ctx, api).await?, ctx.env()?);
+    let status = api.status(Some(&app), Some(&env)).await?;
+    status.apps.into_iter().next().ok_or_else(|| {
+        Failure::new(ExitCode::NotFound, format!("no env {env} of {app}"))
+            .hint(format!("deployctl apps show {app}"))
+    })
+}
+
+/// The rollout that is meant: the one named, else the open one, else the last.
+///
+/// # Errors
+/// Exit code 3 when there never was one.
+pub async fn pick(
+    ctx: &Context,
+    api: &Api,
+    named: Option<ReleaseNo>,
+) -> Result<RolloutId, Failure> {
+    if let Some(release) = named {
+        let (app, env) = (pick_app(ctx, api).await?, ctx.env()?);
+        return Ok(RolloutId { app, env, release });
+    }
+    let status = env_status(ctx, api).await?;
+    let open = status.rollout.map(|rollout| rollout.release.release);
+    let release = match open {
+        Some(open) => open,
+        None => newest(api, &status.app, &status.env).await?,
+    };
+    Ok(RolloutId { app: status.app, env: status.env, release })
+}
+
+async fn newest(
+    api: &Api,
+    app: &crate::model::id::AppName,
+    env: &crate::model::id::EnvName,
+) -> Result<ReleaseNo, Failure> {
+    let releases = api.releases(app, env, 1).await?.releases;
+    releases.first().map(|release| release.release).ok_or_else(|| {
+        Failure::new(ExitCode::NotFound, format!("{app} was never deployed to {env}"))
+            .hint(format!("deployctl deploy HEAD -a {app} -e {env}"))
+    })
+}
+
+/// One line of what a rollout changes.
+#[must_use]
+pub fn headline(ctx: &Context, rollout: &Rollout) -> String {
+    let release = &rollout.release;
+    let arrow = ctx.out.arrow();
+    let base = rollout.base.map_or("nothing".to_owned(), |base| base.release.to_string());
+    let mut line = format!(
+        "{} {}   {base} {arrow} {} {}",
+        release.app,
+        release.env,
+        release.release,
+        release.commit.short()
+    );
+    if !release.subject.is_empty() {
+        line.push_str(&format!(" {:?}", release.subject));
+    }
+    if release.kind == RolloutKind::Deploy {
+        line.push_str(&format!("   plan {}", release.plan.word()));
+    }
+    let hosts = sum(rollout.regions.values()).hosts;
+    if hosts > 0 {
+        let regions = count(rollout.regions.len() as u64, "region");
+        line.push_str(&format!("   {} in {regions}", count(u64::from(hosts), "host")));
+    }
+    line
+}
+
+/// Waits for a rollout (unless told not to) and gives its outcome.
+///
+/// # Errors
+/// Exit codes 8 and 10 to 14 as it ended, 124 when the time is up.
+pub async fn see_through(
+    ctx: &Context,
+    api: &Api,
+    started: Rollout,
+    wait: &WaitArgs,
+) -> Result<ExitCode, Failure> {
+    let id = RolloutId::of(&started);
+    let name = id.release;
+    let scope = Context::scope_flags(&id.app, &id.env);
+    ctx.out.story(&headline(ctx, &started));
+    if started.joined {
+        ctx.out.story(&format!("{name} is that already; nothing new was started"));
+    }
+    let watch = format!("deployctl watch {name} {scope}");
+    if wait.detach {
+        ctx.out.outcome(document(&started), ExitCode::Ok, &table(&[&started.release]));
+        ctx.out.hint(&watch);
+        return Ok(ExitCode::Ok);
+    }
+    let stop = format!("deployctl cancel {name} {scope}");
+    ctx.on_interrupt([format!("detached; {name} continues"), watch, stop]);
+    let ended = wait::rollout(ctx, api, &id, wait).await?;
+    ctx.on_interrupt([]);
+    tell_end(ctx, &ended)
+}
+
+/// Gives the outcome of a rollout that ended or paused.
+///
+/// # Errors
+/// Every outcome but success.
+pub fn tell_end(ctx: &Context, ended: &Rollout) -> Result<ExitCode, Failure> {
+    let release = &ended.release;
+    let code = rollout_code(release.state).unwrap_or(ExitCode::WaitTimeout);
+    let undo = undo_line(ended);
+    if code != ExitCode::Ok {
+        if !ctx.out.is_json() && !ctx.out.is_for_people() {
+            ctx.out.table(&table(&[release]));
+        }
+        let mut failure = rollout_failure(ended, code).with_document(document(ended));
+        failure.hints.extend(undo.filter(|_| release.state == RolloutState::Paused));
+        return Err(failure);
+    }
+    let (done, reachable) = progress_of(ended);
+    let all = sum(ended.regions.values());
+    let took = release
+        .ended_at
+        .map_or(String::new(), |end| format!("  took {}", age(end.since(release.created_at))));
+    let mark = ctx.out.mark_err(Tone::Good, &format!("{} succeeded", release.release));
+    let hosts = count(reachable, "host");
+    let mut line = format!("{mark}: {done} of {hosts}{took}");
+    let bytes = all.sources.peer + all.sources.store;
+    if let Some(share) = (all.sources.peer * 100).checked_div(bytes) {
+        line.push_str(&format!("  {share}% from peers"));
+    }
+    ctx.out.story(&line);
+    if all.unreachable > 0 {
+        let scope = Context::scope_flags(&release.app, &release.env);
+        ctx.out.story(&format!(
+            "  {} unreachable, and will follow: deployctl hosts --unreachable {scope}",
+            all.unreachable
+        ));
+    }
+    if ctx.out.is_json() || !ctx.out.is_for_people() {
+        ctx.out.outcome(document(ended), code, &table(&[release]));
+    }
+    ctx.out.story(&undo.unwrap_or_default());
+    Ok(code)
+}
+
+/// The exact line that takes it back.
+fn undo_line(rollout: &Rollout) -> Option<String> {
+    let release = &rollout.release;
+    let scope = Context::scope_flags(&release.app, &release.env);
+    let base = rollout.base?.release;
+    Some(match release.kind {
+        RolloutKind::Deploy => format!("undo: deployctl rollback {base} {scope}"),
+        RolloutKind::Rollback => format!("redo: deployctl deploy {base} --allow-bad {scope}"),
+    })
+}
+
+fn document(rollout: &Rollout) -> serde_json::Value {
+    serde_json::to_value(rollout).unwrap_or_default()
+}
+
+/// Releases as a table.
+#[must_use]
+pub fn table(releases: &[&Release]) -> Table {
+    let columns = [
+        "RELEASE", "KIND", "COMMIT", "STATE", "AGE", "ACTOR", "SUBJECT", "MESSAGE", "BUILD",
+        "PLAN", "SAME AS", "ARTIFACT", "REASON",
+    ];
+    let mut table = Table::new(&columns, 8, "never deployed");
+    for release in releases {
+        let kind = match release.kind {
+            RolloutKind::Deploy => "deploy",
+            RolloutKind::Rollback => "rollback",
+        };
+        let word = release.state.word();
+        let state = if release.bad && release.state == RolloutState::Succeeded {
+            Cell::state("bad", Tone::Look)
+        } else {
+            Cell::state(word, rollout_tone(release.state))
+        };
+        table.push([
+            release.release.to_string().into(),
+            kind.into(),
+            Cell::id(&release.commit),
+            state,
+            Cell::time(Some(release.created_at), clock::now()),
+            release.actor.as_str().into(),
+            release.subject.as_str().into(),
+            release.message.as_str().into(),
+            release.build.to_string().into(),
+            release.plan.word().into(),
+            Cell::maybe(release.same_as),
+            release.artifact.map_or(Cell::maybe(None::<&str>), Cell::id),
+            release.reason.as_str().into(),
+        ]);
+    }
+    table
+}
