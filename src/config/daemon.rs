@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::model::id::RegionName;
+use crate::net::tls::TlsFiles;
 
 /// Where a coordinator listens unless told otherwise.
 pub const LISTEN: &str = "127.0.0.1:7878";
@@ -58,6 +59,9 @@ pub enum InvalidConfig {
         /// What is allowed.
         rule: &'static str,
     },
+    /// A certificate without a key, or the reverse.
+    #[error("tls_cert and tls_key belong together: give both or none")]
+    HalfTls,
     /// No home folder, and no `--data`.
     #[error("no data folder: give --data DIR, or set HOME")]
     NoData,
@@ -72,6 +76,51 @@ pub struct Flags {
     pub data: Option<PathBuf>,
     /// `--listen ADDRESS`.
     pub listen: Option<SocketAddr>,
+    /// `--tls-cert FILE`.
+    pub tls_cert: Option<PathBuf>,
+    /// `--tls-key FILE`.
+    pub tls_key: Option<PathBuf>,
+    /// `--plaintext`.
+    pub plaintext: bool,
+}
+
+/// What `deployctl-coordinator --help` prints.
+pub const HELP: &str = "\
+Run a coordinator: the API, the build queue and the rollouts.
+
+usage: deployctl-coordinator [--config FILE] [--data DIR] [--listen ADDRESS:PORT]
+           [--tls-cert FILE --tls-key FILE | --plaintext]
+
+Without flags it keeps its data in ~/.local/share/deployctl, listens on
+127.0.0.1:7878, and writes its first tokens under <data>/tokens.
+";
+
+impl Flags {
+    /// Reads the process's arguments; `None`: help was asked for.
+    ///
+    /// # Errors
+    /// When a flag is not known, or its value is missing or malformed.
+    pub fn from_env() -> Result<Option<Self>, lexopt::Error> {
+        Self::parse(lexopt::Parser::from_env())
+    }
+
+    fn parse(mut parser: lexopt::Parser) -> Result<Option<Self>, lexopt::Error> {
+        use lexopt::prelude::{Long, Short, ValueExt};
+        let mut flags = Self::default();
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Long("config") => flags.config = Some(parser.value()?.into()),
+                Long("data") => flags.data = Some(parser.value()?.into()),
+                Long("listen") => flags.listen = Some(parser.value()?.parse()?),
+                Long("tls-cert") => flags.tls_cert = Some(parser.value()?.into()),
+                Long("tls-key") => flags.tls_key = Some(parser.value()?.into()),
+                Long("plaintext") => flags.plaintext = true,
+                Long("help") | Short('h') => return Ok(None),
+                other => return Err(other.unexpected()),
+            }
+        }
+        Ok(Some(flags))
+    }
 }
 
 /// The whole configuration, complete and checked.
@@ -79,6 +128,8 @@ pub struct Flags {
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// What the listener speaks; plain HTTP leaves the machine only when asked to.
+    pub tls: TlsFiles,
     /// The data folder, absolute.
     pub data: PathBuf,
     /// URL of the main blob store.
@@ -147,6 +198,9 @@ impl Synchronizer {
 #[serde(deny_unknown_fields, default)]
 struct File {
     listen: Option<SocketAddr>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    plaintext: bool,
     data: Option<PathBuf>,
     blobs: Option<String>,
     regions: BTreeMap<RegionName, Region>,
@@ -156,7 +210,20 @@ struct File {
 
 /// Known keys by table, for hints; `regions.*` is every region's table.
 const KEYS: &[(&str, &[&str])] = &[
-    ("", &["listen", "data", "blobs", "regions", "queue", "synchronizer"]),
+    (
+        "",
+        &[
+            "listen",
+            "tls_cert",
+            "tls_key",
+            "plaintext",
+            "data",
+            "blobs",
+            "regions",
+            "queue",
+            "synchronizer",
+        ],
+    ),
     ("regions.*", &["blobs"]),
     ("queue", &["beat_ms", "missed_beats", "monitor_ms", "max_attempts"]),
     ("synchronizer", &["every_ms"]),
@@ -242,12 +309,20 @@ fn complete(flags: &Flags, file: File) -> Result<Config, InvalidConfig> {
     }
     let config = Config {
         listen: listen.unwrap_or_else(|| LISTEN.parse().expect("the default is an address")),
+        tls: TlsFiles {
+            cert: flags.tls_cert.clone().or(file.tls_cert),
+            key: flags.tls_key.clone().or(file.tls_key),
+            plaintext: flags.plaintext || file.plaintext,
+        },
         blobs: file.blobs.unwrap_or_else(|| url("blobs")),
         data,
         regions,
         queue: file.queue,
         synchronizer: file.synchronizer,
     };
+    if config.tls.cert.is_some() != config.tls.key.is_some() {
+        return Err(InvalidConfig::HalfTls);
+    }
     check(&config)?;
     Ok(config)
 }

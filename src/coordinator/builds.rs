@@ -16,6 +16,7 @@ use crate::rules::authorize::{Class, may};
 use crate::rules::queue::{self, Canceled};
 use crate::store::db::events::NewEvent;
 use crate::store::db::jobs::{self, Filter, JobRow, NewJob, Source};
+use crate::store::db::replicas::{self, Replica};
 use crate::store::db::{DbError, Topic, Tx, artifacts};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::build::{Build, BuildFailed, BuildRequest, Builds, Replication};
@@ -208,9 +209,13 @@ pub(super) fn build(tx: &Tx, row: &JobRow) -> Result<Build, DbError> {
         Some(artifact) => artifacts::find(tx, artifact)?,
         None => None,
     };
+    let replicas = match &artifact {
+        Some(row) => replicas::of_artifact(tx, &row.artifact)?,
+        None => vec![],
+    };
     let replication = Replication {
         status: artifact.as_ref().map_or(ReplicationStatus::Pending, |row| row.replication),
-        regions: vec![],
+        regions: replicas.into_iter().map(Replica::view).collect(),
     };
     let deployable =
         job.state == JobState::Succeeded && replication.status == ReplicationStatus::Complete;

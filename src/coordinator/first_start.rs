@@ -116,9 +116,13 @@ async fn first_token(
 ///
 /// # Errors
 /// When the file can't be written.
-pub(super) fn client_file(data: &Path, at: SocketAddr) -> Result<(), FirstStartError> {
+pub(super) fn client_file(
+    data: &Path,
+    scheme: &str,
+    at: SocketAddr,
+) -> Result<(), FirstStartError> {
     let client = json!({
-        "server": format!("http://{}", reachable(at)),
+        "server": format!("{scheme}://{}", reachable(at)),
         "token_file": data.join("tokens/admin.token"),
     });
     write(&data.join("client.json"), &format!("{client}\n"), 0o600)
@@ -186,7 +190,7 @@ mod tests {
         let first = keys(data).unwrap();
         let db = Db::open(&data.join("db.sqlite")).unwrap();
         first_tokens(&db, &first, &config).await.unwrap();
-        client_file(data, "0.0.0.0:7".parse().unwrap()).unwrap();
+        client_file(data, "http", "0.0.0.0:7".parse().unwrap()).unwrap();
         let read = |name: &str| std::fs::read_to_string(data.join(name)).unwrap();
         let (admin, worker) = (read("tokens/admin.token"), read("tokens/worker.token"));
         assert!(read("client.json").contains("http://127.0.0.1:7"));

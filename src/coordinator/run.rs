@@ -10,6 +10,7 @@ use crate::config::daemon::Config;
 use crate::coordinator::state::{Coordinator, Shared};
 use crate::coordinator::{claims, first_start, monitor, router};
 use crate::net::server;
+use crate::net::tls::{Security, TlsError};
 use crate::store::blobs::{BlobError, Blobs};
 use crate::store::db::{Db, DbError};
 
@@ -25,6 +26,9 @@ pub enum StartError {
     /// The first files.
     #[error(transparent)]
     FirstStart(#[from] first_start::FirstStartError),
+    /// What the listener speaks.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The listener.
     #[error("can't listen on {address}: {source}")]
     Listen {
@@ -36,16 +40,17 @@ pub enum StartError {
 }
 
 /// Runs a coordinator until `stop` turns true, then lets open requests end and
-/// closes the database. Calls `ready` with the bound address once it serves.
+/// closes the database. Calls `ready` with its URL once it serves.
 ///
 /// # Errors
 /// When something can't be opened. After `ready`, none.
 pub async fn run(
     config: Config,
     stop: watch::Receiver<bool>,
-    ready: impl FnOnce(SocketAddr),
+    ready: impl FnOnce(&str),
 ) -> Result<(), StartError> {
     let data = config.data.clone();
+    let security = config.tls.security(config.listen)?;
     let keys = first_start::keys(&data)?;
     let db = Db::open(&data.join("coordinator.db"))?;
     first_start::first_tokens(&db, &keys, &config).await?;
@@ -54,12 +59,13 @@ pub async fn run(
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
     let (shared, line) = Coordinator::new(db, config, blobs, keys, stop.clone()).await?;
-    first_start::client_file(&data, address)?;
+    let scheme = if matches!(security, Security::Plain) { "http" } else { "https" };
+    first_start::client_file(&data, scheme, address)?;
     monitor::grant_grace(&shared).await?;
     let mut loops = start_loops(&shared, line);
     tracing::info!(%address, data = %data.display(), "coordinator serves");
-    ready(address);
-    server::serve(listener, router::router(&shared), stop).await;
+    ready(&format!("{scheme}://{address}"));
+    server::serve_on(listener, security, router::router(&shared), stop).await;
     while loops.join_next().await.is_some() {}
     shared.db.close().await;
     tracing::info!("coordinator stopped");
