@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::config::daemon::Config;
 use crate::coordinator::state::{Coordinator, Shared};
-use crate::coordinator::{claims, first_start, monitor, router};
+use crate::coordinator::{claims, first_start, monitor, router, synchronizer};
 use crate::net::server;
 use crate::net::tls::{Security, TlsError};
 use crate::store::blobs::{BlobError, Blobs};
@@ -78,5 +78,6 @@ fn start_loops(shared: &Shared, line: mpsc::Receiver<claims::Waiter>) -> JoinSet
     let mut loops = JoinSet::new();
     loops.spawn(claims::give_out(shared.clone(), line));
     loops.spawn(monitor::run(shared.clone()));
+    loops.spawn(synchronizer::run(shared.clone()));
     loops
 }

@@ -102,3 +102,24 @@ pub fn find(tx: &Tx, artifact: ArtifactId) -> Result<Option<ArtifactRow>, DbErro
         read,
     )
 }
+
+/// Writes where the copies of an artifact stand in all.
+///
+/// # Errors
+/// When the database fails.
+pub fn set_replication(
+    tx: &mut Tx,
+    artifact: ArtifactId,
+    status: ReplicationStatus,
+) -> Result<(), DbError> {
+    let sql = "UPDATE artifacts SET replication_status = ?2 WHERE artifact = ?1";
+    tx.exec(sql, values![artifact, status.word()]).map(drop)
+}
+
+/// Identities of every artifact, in no order, at most `limit`.
+///
+/// # Errors
+/// When the database fails.
+pub fn all(tx: &Tx, limit: u32) -> Result<Vec<ArtifactId>, DbError> {
+    tx.rows("SELECT artifact FROM artifacts LIMIT ?1", values![limit], |row| row.parse(0))
+}

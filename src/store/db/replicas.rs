@@ -1,6 +1,6 @@
 //! Copies of artifacts in regions: what each region says, and what was found there.
 
-use super::{DbError, Row, Tx, values};
+use super::{DbError, Row, Topic, Tx, values};
 use crate::model::digest::ArtifactId;
 use crate::model::id::RegionName;
 use crate::model::replication::ReplicationStatus;
@@ -146,26 +146,129 @@ pub fn claim(
             now
         ],
     )?;
+    if claim.complete {
+        tx.touch(Topic::Replicas);
+    }
     Ok(true)
 }
 
-/// Writes down what the synchronizer found of one copy.
+/// A copy that is to be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The artifact.
+    pub artifact: ArtifactId,
+    /// Bytes of its pack.
+    pub wire_size: u64,
+    /// Where the copy stood before.
+    pub status: ReplicationStatus,
+    /// The region's word before the look.
+    pub claim: Claim,
+    /// When its pieces were last sampled.
+    pub sampled_at: UnixMillis,
+    /// A piece that was damaged.
+    pub bad_piece: Option<u32>,
+}
+
+const CANDIDATE: &str = "SELECT artifacts.artifact, wire_size, COALESCE(status, 'pending'),
+        COALESCE(bytes, 0), COALESCE(claimed, 0), COALESCE(sampled_at, 0), bad_piece
+    FROM artifacts LEFT JOIN replicas
+        ON replicas.artifact = artifacts.artifact AND replicas.region = ?1";
+
+fn candidate(row: &Row) -> Result<Candidate, DbError> {
+    Ok(Candidate {
+        artifact: row.parse(0)?,
+        wire_size: row.num(1)?,
+        status: row.word(2, ReplicationStatus::from_word)?,
+        claim: Claim { bytes: row.num(3)?, complete: row.flag(4)? },
+        sampled_at: row.time(5)?,
+        bad_piece: row.opt_int(6)?.and_then(|piece| u32::try_from(piece).ok()),
+    })
+}
+
+/// Every copy that `region` must hold, the one sampled longest ago first, at most `limit`.
 ///
 /// # Errors
 /// When the database fails.
-pub fn found(
-    tx: &mut Tx,
-    (artifact, region): (&ArtifactId, &RegionName),
-    status: ReplicationStatus,
-    reason: &str,
-    now: UnixMillis,
-) -> Result<(), DbError> {
+pub fn required(tx: &Tx, region: &RegionName, limit: u32) -> Result<Vec<Candidate>, DbError> {
+    let sql = format!("{CANDIDATE} ORDER BY COALESCE(sampled_at, 0) LIMIT ?2");
+    tx.rows(&sql, values![region, limit], candidate)
+}
+
+/// Copies to look at now: called complete by `region` and not found so yet, or lost and
+/// not looked at since `lost_before`; longest waiting first, at most `limit`.
+///
+/// # Errors
+/// When the database fails.
+pub fn unsettled(
+    tx: &Tx,
+    region: &RegionName,
+    lost_before: UnixMillis,
+    limit: u32,
+) -> Result<Vec<Candidate>, DbError> {
+    let sql = format!(
+        "{CANDIDATE} WHERE (claimed = 1 AND status IN ('pending', 'partial'))
+             OR (status = 'lost' AND COALESCE(checked_at, 0) < ?2)
+         ORDER BY COALESCE(checked_at, 0) LIMIT ?3"
+    );
+    tx.rows(&sql, values![region, lost_before, limit], candidate)
+}
+
+/// How many rows [`expect`] would make.
+///
+/// # Errors
+/// When the database fails.
+pub fn unexpected(tx: &Tx, region: &RegionName) -> Result<i64, DbError> {
+    let sql = "SELECT count(*) FROM artifacts WHERE replication_status = 'pending' AND NOT EXISTS
+        (SELECT 1 FROM replicas WHERE replicas.artifact = artifacts.artifact AND region = ?1)";
+    tx.number(sql, values![region])
+}
+
+/// Makes the rows of copies that nothing was heard of yet, of artifacts that no region holds.
+///
+/// # Errors
+/// When the database fails.
+pub fn expect(tx: &mut Tx, region: &RegionName) -> Result<usize, DbError> {
     tx.exec(
-        "INSERT INTO replicas (artifact, region, status, checked_at, reason)
-         VALUES (?1, ?2, ?3, ?4, ?5)
+        "INSERT INTO replicas (artifact, region)
+         SELECT artifact, ?1 FROM artifacts WHERE replication_status = 'pending'
+         ON CONFLICT (artifact, region) DO NOTHING",
+        values![region],
+    )
+}
+
+/// What the synchronizer found of one copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The artifact.
+    pub artifact: ArtifactId,
+    /// Where the copy stands by it.
+    pub status: ReplicationStatus,
+    /// What is wrong; empty: nothing.
+    pub reason: String,
+    /// Whether pieces were sampled.
+    pub sampled: bool,
+    /// A piece that is damaged.
+    pub bad_piece: Option<u32>,
+    /// When the look began.
+    pub at: UnixMillis,
+}
+
+/// Writes down what the synchronizer found of one copy; a look that began before the
+/// last one that was written changes nothing. Returns whether it was written.
+///
+/// # Errors
+/// When the database fails.
+pub fn found(tx: &mut Tx, region: &RegionName, found: &Found) -> Result<bool, DbError> {
+    let Found { artifact, status, reason, sampled, bad_piece, at } = found;
+    let sampled_at = if *sampled { *at } else { UnixMillis(0) };
+    let changed = tx.exec(
+        "INSERT INTO replicas (artifact, region, status, checked_at, reason, sampled_at, bad_piece)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
          ON CONFLICT (artifact, region) DO UPDATE SET status = excluded.status,
-             checked_at = excluded.checked_at, reason = excluded.reason",
-        values![artifact, region, status.word(), now, reason],
+             checked_at = excluded.checked_at, reason = excluded.reason,
+             sampled_at = MAX(sampled_at, excluded.sampled_at), bad_piece = excluded.bad_piece
+         WHERE COALESCE(checked_at, 0) <= excluded.checked_at",
+        values![artifact, region, status.word(), *at, reason, sampled_at, *bad_piece],
     )?;
-    Ok(())
+    Ok(changed > 0)
 }

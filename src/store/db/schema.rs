@@ -10,7 +10,7 @@ use crate::model::digest::Digest;
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "core", include_str!("schema/0001_core.sql")),
     (2, "rollouts", include_str!("schema/0002_rollouts.sql")),
-    // (3, "replication", include_str!("schema/0003_replication.sql")),
+    (3, "replication", include_str!("schema/0003_replication.sql")),
 ];
 
 /// Brings the file to the newest schema; each migration in one transaction.

@@ -29,10 +29,13 @@ pub enum Topic {
     Rollouts,
     /// A job's log grew.
     Logs,
+    /// A region says that its copy of an artifact is complete.
+    Replicas,
 }
 
 impl Topic {
-    const ALL: [Self; 5] = [Self::Jobs, Self::Feed, Self::Events, Self::Rollouts, Self::Logs];
+    const ALL: [Self; 6] =
+        [Self::Jobs, Self::Feed, Self::Events, Self::Rollouts, Self::Logs, Self::Replicas];
 
     pub(super) fn bit(self) -> u32 {
         1 << self as u32
