@@ -12,7 +12,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::agent::link::Link;
-use crate::agent::membership::{Membership, Word};
+use crate::agent::membership::{Asking, Membership, Word};
 use crate::agent::pieces::{Assembly, Refused};
 use crate::agent::source::{FetchFailure, Progress};
 use crate::agent::transfer::{Broken, GIVE_UP, PeerRoute, StoreRead};
@@ -239,7 +239,7 @@ impl Download {
                 self.tasks.spawn(read_store(context, (id, first, count)));
             }
             Action::AskLease => {
-                self.tasks.spawn(ask_lease(context));
+                self.tasks.spawn(ask_lease(context, self.moved_at.elapsed()));
             }
             Action::Ban(peer, piece) => {
                 let from = self.peers.get(&peer).map(|peer| peer.host.clone());
@@ -483,11 +483,12 @@ async fn beat_on(context: Context) {
     }
 }
 
-async fn ask_lease(context: Context) {
+async fn ask_lease(context: Context, starved: Duration) {
     let (served, unserved) = context.have();
     let returned =
         std::mem::take(&mut *context.returned.lock().unwrap_or_else(PoisonError::into_inner));
-    match context.membership.lease(served, context.holding(), unserved, returned).await {
+    let asking = Asking { unserved, returned, starved_ms: starved.as_millis() as u64 };
+    match context.membership.lease(served, context.holding(), asking).await {
         Ok((reply, word)) => {
             let _ = context.notes.send(Note::Heard(word)).await;
             let event = match reply.lease {

@@ -168,12 +168,14 @@ impl Fetcher {
         let inner = &self.inner;
         let (paths, keep) = (inner.paths.clone(), inner.keep);
         let (shelf, link, info) = (inner.shelf.clone(), inner.link.clone(), inner.info.clone());
+        let stop = inner.stop.subscribe();
         tokio::spawn(async move {
             let kept = tokio::task::spawn_blocking(move || linger::sweep(&paths, keep)).await;
             for (pack, left) in kept.unwrap_or_default() {
                 shelf.insert(pack.clone());
                 let membership = Membership::new(link.clone(), info.clone(), pack.artifact);
-                tokio::spawn(linger::serve_on(shelf.clone(), pack, Arc::new(membership), left));
+                let stay = (left, stop.clone());
+                tokio::spawn(linger::serve_on(shelf.clone(), pack, Arc::new(membership), stay));
             }
         });
     }
@@ -219,7 +221,8 @@ impl Fetcher {
         shelved.keep = true;
         let sources = progress.borrow().sources;
         tracing::info!(app = %want.app, artifact = %want.artifact.short(), peer = sources.peer, store = sources.store, local = sources.local, "release complete");
-        tokio::spawn(linger::serve_on(inner.shelf.clone(), pack, membership, inner.keep));
+        let stay = (inner.keep, inner.stop.subscribe());
+        tokio::spawn(linger::serve_on(inner.shelf.clone(), pack, membership, stay));
         Ok(Fetched { manifest: Manifest::clone(&manifest), sources })
     }
 

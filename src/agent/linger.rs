@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::watch;
+
 use crate::agent::membership::Membership;
 use crate::agent::pieces::{Pack, Paths};
 use crate::agent::serve::Shelf;
@@ -20,12 +22,13 @@ const UNFINISHED_KEEP: Duration = Duration::from_secs(24 * 3600);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Serves a complete pack for `time`, then leaves the swarm and removes it. Ends
-/// at once when another fetch has put its own pack on the shelf.
+/// at once when another fetch has put its own pack on the shelf, and without
+/// removing anything when the agent stops.
 pub(super) async fn serve_on(
     shelf: Shelf,
     pack: Arc<Pack>,
     membership: Arc<Membership>,
-    time: Duration,
+    (time, mut stop): (Duration, watch::Receiver<bool>),
 ) {
     let end = Instant::now() + time;
     let ours = || shelf.get(pack.artifact).is_some_and(|there| Arc::ptr_eq(&there, &pack));
@@ -41,7 +44,9 @@ pub(super) async fn serve_on(
             Err(_) => RETRY,
         };
         let left = end.saturating_duration_since(Instant::now());
-        tokio::time::sleep(wait.min(left)).await;
+        if tokio::time::timeout(wait.min(left), stop.wait_for(|stop| *stop)).await.is_ok() {
+            return;
+        }
     }
     if ours() {
         membership.leave().await;

@@ -41,6 +41,14 @@ pub(super) struct Membership {
     standing: Mutex<Standing>,
 }
 
+/// What goes with the wish for a lease; see [`LeaseRequest`].
+#[derive(Debug, Clone, Default)]
+pub(super) struct Asking {
+    pub(super) unserved: PieceSet,
+    pub(super) returned: Vec<u64>,
+    pub(super) starved_ms: u64,
+}
+
 /// What the tracker said.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Word {
@@ -72,12 +80,12 @@ impl Membership {
         &self,
         have: PieceSet,
         holding: Vec<u64>,
-        unserved: PieceSet,
-        returned: Vec<u64>,
+        asking: Asking,
     ) -> Result<(LeaseReply, Word), CallError> {
         let (beat, joined) = self.enter(have, holding).await?;
-        let reply: LeaseReply =
-            self.call("lease", &LeaseRequest { beat, unserved, returned }).await?;
+        let Asking { unserved, returned, starved_ms } = asking;
+        let request = LeaseRequest { beat, unserved, returned, starved_ms };
+        let reply: LeaseReply = self.call("lease", &request).await?;
         let mut word = self.heard(None, reply.beat.clone()).await;
         if let Some(joined) = joined {
             word.ticket = joined.ticket;

@@ -226,12 +226,14 @@ impl Tracker {
     }
 
     fn lease(&self, artifact: ArtifactId, request: LeaseRequest) -> Result<LeaseReply, Problem> {
-        let LeaseRequest { beat, unserved, mut returned } = request;
+        let LeaseRequest { beat, unserved, mut returned, starved_ms } = request;
         returned.truncate(LEASES_NAMED_MAX);
         self.with_member(artifact, beat.epoch, &beat.host.clone(), |swarm, host, now| {
             let beat = swarm.beat(now, host, beat)?;
             let unserved = checked(swarm, unserved)?;
-            let (lease, wait) = match swarm.core.lease(now, host, &unserved, &returned) {
+            let starved = Duration::from_millis(starved_ms);
+            let asking = rules::Asking { unserved, returned, starved };
+            let (lease, wait) = match swarm.core.lease(now, host, &asking) {
                 Ok(lease) => (Some(lease), Duration::ZERO),
                 Err(wait) => (None, wait),
             };

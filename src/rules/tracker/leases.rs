@@ -154,11 +154,15 @@ impl Leases {
         self.live.len()
     }
 
-    /// Grants a lease of pieces outside `except`, or says how long to wait.
+    /// Grants a lease of pieces outside `except`, or says how long to wait. A host
+    /// that is starved may have what others hold.
+    ///
+    /// # Errors
+    /// How long to wait.
     pub fn grant(
         &mut self,
         now: UnixMillis,
-        host: HostNo,
+        (host, starved): (HostNo, bool),
         except: &PieceSet,
         rng: &mut Rng,
     ) -> Result<Lease, Duration> {
@@ -173,11 +177,18 @@ impl Leases {
             if !self.group(group).any(|piece| self.leasable(piece)) {
                 continue;
             }
-            let Some(run) = self.run(now, group, except) else {
+            let Some(run) = self.run(now, group, except, false) else {
                 self.open.push_back(group);
                 continue;
             };
             self.open.push_front(group);
+            return self.lease(now, host, run, rng);
+        }
+        let groups = self.pieces().div_ceil(self.settings.lease_pieces);
+        let start = rng.below(u64::from(groups)) as u32;
+        let mut all = (0..groups).map(|at| (start + at) % groups.max(1));
+        let held = starved.then(|| all.find_map(|group| self.run(now, group, except, true)));
+        if let Some(Some(run)) = held {
             return self.lease(now, host, run, rng);
         }
         Err(self.settings.retry_idle)
@@ -238,17 +249,16 @@ impl Leases {
         }
     }
 
-    /// A live host holds these pieces from now on.
-    pub fn held(&mut self, now: UnixMillis, host: HostNo, pieces: &PieceSet) {
-        for piece in pieces.iter() {
+    /// A live host holds the pieces `gained` from now on, `have` in all.
+    pub fn held(&mut self, now: UnixMillis, host: HostNo, gained: &PieceSet, have: &PieceSet) {
+        for piece in gained.iter() {
             if let Some(holders) = self.holders.get_mut(piece as usize) {
                 *holders += 1;
             }
         }
-        let holders = &self.holders;
         let fulfilled = |live: &Live| {
             live.host == host
-                && (live.first..live.first + live.count).all(|piece| holders[piece as usize] > 0)
+                && (live.first..live.first + live.count).all(|piece| have.contains(piece))
         };
         let ended: Vec<u64> =
             self.live.iter().filter(|(_, live)| fulfilled(live)).map(|(id, _)| *id).collect();
@@ -302,11 +312,19 @@ impl Leases {
         self.holders[piece as usize] == 0 && self.lease_of[piece as usize].is_none()
     }
 
-    /// The first run of a group that this host may lease.
-    fn run(&self, now: UnixMillis, group: u32, except: &PieceSet) -> Option<Range<u32>> {
+    /// The first run of a group that this host may lease; with `held`, also
+    /// pieces that others hold.
+    fn run(
+        &self,
+        now: UnixMillis,
+        group: u32,
+        except: &PieceSet,
+        held: bool,
+    ) -> Option<Range<u32>> {
         let suits = |piece: &u32| {
             let paused = self.paused.get(piece).is_some_and(|until| *until > now);
-            self.leasable(*piece) && !except.contains(*piece) && !paused
+            let free = self.leasable(*piece) || held && self.lease_of[*piece as usize].is_none();
+            free && !except.contains(*piece) && !paused
         };
         let mut pieces = self.group(group).skip_while(|piece| !suits(piece));
         let first = pieces.next()?;

@@ -46,6 +46,9 @@ pub struct Settings {
     /// After a restart, members come back with what they have for this long
     /// before anything is leased.
     pub settle: Duration,
+    /// A host that had no piece for this long may read what others hold: they
+    /// may be out of its reach. The budget bounds it.
+    pub starved: Duration,
     /// Retry when too many leases are in flight.
     pub retry_busy: Duration,
     /// Retry when there is nothing to lease.
@@ -63,6 +66,7 @@ impl Default for Settings {
             silent: Duration::from_secs(10),
             beat: (Duration::from_secs(1), Duration::from_secs(15)),
             settle: Duration::from_secs(5),
+            starved: Duration::from_secs(10),
             retry_busy: Duration::from_millis(300),
             retry_idle: Duration::from_secs(3),
         }
@@ -96,6 +100,17 @@ pub struct Beat {
     pub known: u64,
     /// Leases that make progress.
     pub holding: Vec<u64>,
+}
+
+/// What a member says when it asks for a lease.
+#[derive(Debug, Clone, Default)]
+pub struct Asking {
+    /// Pieces that it has beside those it serves.
+    pub unserved: PieceSet,
+    /// Leases that it gives back.
+    pub returned: Vec<u64>,
+    /// How long no piece came.
+    pub starved: Duration,
 }
 
 /// A host's neighbours and their distances, and the number of that version.
@@ -179,8 +194,7 @@ impl Tracker {
         Ok(changed.then(|| self.graph.neighbours(host)))
     }
 
-    /// Grants a lease to a member, or says how long to wait. `unserved` are
-    /// pieces that it has beside those it serves.
+    /// Grants a lease to a member, or says how long to wait.
     ///
     /// # Errors
     /// How long to wait.
@@ -188,19 +202,19 @@ impl Tracker {
         &mut self,
         now: UnixMillis,
         host: HostNo,
-        unserved: &PieceSet,
-        returned: &[u64],
+        asking: &Asking,
     ) -> Result<Lease, Duration> {
         let Some(member) = self.members.get(&host) else { return Err(self.settings.retry_busy) };
-        for id in returned {
+        for id in &asking.returned {
             self.leases.give_back(host, *id);
         }
         if now < self.settle_until {
             return Err(self.settle_until.since(now).max(self.settings.retry_busy));
         }
         let mut except = member.have.clone();
-        except.extend(unserved);
-        self.leases.grant(now, host, &except, &mut self.rng)
+        except.extend(&asking.unserved);
+        let starved = asking.starved >= self.settings.starved;
+        self.leases.grant(now, (host, starved), &except, &mut self.rng)
     }
 
     /// Admits a read of the store under a lease; counts it against the budget.
@@ -294,11 +308,11 @@ impl Tracker {
     fn update(&mut self, now: UnixMillis, host: HostNo, have: PieceSet) {
         let Some(member) = self.members.get_mut(&host) else { return };
         let (gained, lost) = (have.minus(&member.have), member.have.minus(&have));
-        member.have = have;
         self.leases.lost(&lost);
         if !gained.is_empty() {
-            self.leases.held(now, host, &gained);
+            self.leases.held(now, host, &gained, &have);
         }
+        member.have = have;
     }
 
     fn drop_member(&mut self, host: HostNo) {

@@ -118,6 +118,9 @@ pub struct LeaseRequest {
     /// Leases that it gives back unread, at most 8.
     #[serde(default)]
     pub returned: Vec<u64>,
+    /// How long no piece came, milliseconds: its peers may be out of its reach.
+    #[serde(default)]
+    pub starved_ms: u64,
 }
 
 /// A lease, or when to ask again.

@@ -1,0 +1,359 @@
+//! Real fetchers against a region: peers first, one read of the store, no wrong
+//! byte, nothing fetched twice.
+
+#[path = "swarm/region.rs"]
+mod region;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use deployctl::agent::fetch::{FetchConfig, Fetcher};
+use deployctl::agent::link::Link;
+use deployctl::agent::source::{FetchFailure, Fetched, Progress, Want};
+use deployctl::agent::trust::Trust;
+use deployctl::model::fleet::FailureClass;
+use deployctl::model::manifest::Node;
+use deployctl::wire::seal;
+use deployctl::wire::v1::fleet::HostInfo;
+use region::{Made, Region, build_key, folder, make};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// Longest that anything here may take, on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+struct Host {
+    root: TempDir,
+    name: String,
+    fetcher: Option<Fetcher>,
+    trust: watch::Sender<Trust>,
+}
+
+impl Host {
+    async fn start(region: &str, name: &str) -> Self {
+        let keys = vec![seal::public_key(&build_key())];
+        let trust = Trust { goal_keys: keys.clone(), build_keys: keys };
+        let mut host = Self {
+            root: tempfile::tempdir().unwrap(),
+            name: name.into(),
+            fetcher: None,
+            trust: watch::Sender::new(trust),
+        };
+        host.restart(region, Duration::from_secs(20)).await;
+        host
+    }
+
+    async fn restart(&mut self, region: &str, patience: Duration) {
+        self.fetcher = None;
+        let info = HostInfo {
+            host: self.name.parse().unwrap(),
+            env: "prod".parse().unwrap(),
+            labels: Default::default(),
+            rack: String::new(),
+            zone: String::new(),
+            peer_port: 0,
+            agent_version: "0".into(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let link = Link::new(region, "dct_x").unwrap();
+        let root = self.root.path().to_owned();
+        let config = FetchConfig::new(root, link, info, self.trust.subscribe(), listener);
+        self.fetcher = Some(Fetcher::start(FetchConfig { patience, ..config }).unwrap());
+    }
+
+    async fn fetch(&self, made: &Made) -> Result<Fetched, FetchFailure> {
+        self.fetch_with(made, &watch::Sender::new(Progress::default())).await
+    }
+
+    async fn fetch_with(
+        &self,
+        made: &Made,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Fetched, FetchFailure> {
+        let want = Want { app: made.manifest.app.clone(), artifact: made.id(), urgent: false };
+        let fetch = self.fetcher.as_ref().unwrap().fetch(want, progress);
+        tokio::time::timeout(DEADLINE, fetch).await.expect("a fetch ends")
+    }
+
+    fn release(&self, made: &Made) -> std::path::PathBuf {
+        let app = made.manifest.app.as_str();
+        self.root.path().join("apps").join(app).join("releases").join(made.id().to_string())
+    }
+}
+
+/// Every file, mode and link of a release is what the manifest says.
+fn assert_release(release: &Path, made: &Made) {
+    for entry in &made.manifest.entries {
+        let path = release.join(&entry.path);
+        match &entry.node {
+            Node::File { exec, .. } => {
+                assert!(std::fs::read(&path).unwrap() == made.files[&entry.path], "{path:?}");
+                let mode = path.metadata().unwrap().permissions().mode() & 0o7777;
+                assert_eq!(mode, if *exec { 0o755 } else { 0o644 });
+            }
+            Node::Link { target } => {
+                assert_eq!(std::fs::read_link(&path).unwrap(), Path::new(target));
+            }
+            Node::Dir => assert!(path.is_dir()),
+        }
+    }
+}
+
+async fn hosts(region: &Region, count: usize) -> Vec<Host> {
+    let mut hosts = vec![];
+    for i in 0..count {
+        hosts.push(Host::start(&region.url, &format!("h{i}")).await);
+    }
+    hosts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eight_hosts_read_the_store_about_once() {
+    let made = folder("api", 1, 24);
+    let region = Region::start(&[&made]).await;
+    let hosts = hosts(&region, 8).await;
+    let fetches = hosts.iter().map(|host| host.fetch(&made));
+    let mut peer = 0;
+    for fetched in futures_util::future::join_all(fetches).await {
+        let sources = fetched.unwrap().sources;
+        peer += sources.peer;
+        assert_eq!(sources.local, 0);
+        assert_eq!(sources.peer + sources.store, made.manifest.wire_size());
+    }
+    hosts.iter().for_each(|host| assert_release(&host.release(&made), &made));
+    let (egress, wire) = (region.egress(), made.manifest.wire_size());
+    assert!(egress >= wire && egress * 100 <= wire * 105, "{egress} of {wire}");
+    assert_eq!(peer, 8 * wire - egress);
+    // One that comes late finds peers.
+    let late = Host::start(&region.url, "late").await;
+    assert_eq!(late.fetch(&made).await.unwrap().sources.peer, wire);
+    assert_eq!(region.egress(), egress);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_and_little_are_fetched_too() {
+    let empty = make("api", BTreeMap::from([("bin/none".to_owned(), vec![])]), &[]);
+    let small = make("api", BTreeMap::from([("a".to_owned(), b"hello".to_vec())]), &[("l", "a")]);
+    let region = Region::start(&[&empty, &small]).await;
+    let host = Host::start(&region.url, "h").await;
+    for made in [&empty, &small] {
+        host.fetch(made).await.unwrap();
+        assert_release(&host.release(made), made);
+        // Again: it is there already, also with the region gone.
+        assert_eq!(host.fetch(made).await.unwrap().sources.store, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_fetch_goes_on_where_it_was() {
+    let made = folder("api", 1, 24);
+    let region = Region::start(&[&made]).await;
+    let mut host = Host::start(&region.url, "h").await;
+    let progress = watch::Sender::new(Progress::default());
+    let mut seen = progress.subscribe();
+    tokio::select! {
+        _ = host.fetch_with(&made, &progress) => panic!("finished before it was killed"),
+        _ = seen.wait_for(|progress| progress.done >= 8) => {}
+    }
+    let before = progress.borrow().sources.store;
+    assert!(!host.release(&made).exists());
+    host.restart(&region.url, Duration::from_secs(20)).await;
+    let sources = host.fetch(&made).await.unwrap().sources;
+    assert_release(&host.release(&made), &made);
+    let wire = made.manifest.wire_size();
+    // Pieces that were verified after the last look are not fetched again either.
+    assert!(before > 0 && before + sources.store <= wire, "{before} + {}", sources.store);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_journal_names_is_verified_again() {
+    let made = folder("api", 1, 8);
+    let region = Region::start(&[&made]).await;
+    let mut host = Host::start(&region.url, "h").await;
+    let progress = watch::Sender::new(Progress::default());
+    let mut seen = progress.subscribe();
+    tokio::select! {
+        _ = host.fetch_with(&made, &progress) => {}
+        _ = seen.wait_for(|progress| progress.done >= 3) => {}
+    }
+    host.fetcher = None;
+    // A crash of the machine may lose writes that the journal names.
+    let hex = made.id().to_string();
+    let staged = host.root.path().join("staging").join(&hex).join("bin/server");
+    let pack = host.root.path().join("packs").join(&hex).join("pack");
+    if staged.exists() {
+        let length = made.files["bin/server"].len();
+        std::fs::write(&staged, vec![0; length]).unwrap();
+        std::fs::write(&pack, vec![0; made.pack.len()]).unwrap();
+    }
+    host.restart(&region.url, Duration::from_secs(20)).await;
+    host.fetch(&made).await.unwrap();
+    assert_release(&host.release(&made), &made);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_a_kept_release_holds_are_not_moved() {
+    let old = folder("api", 1, 16);
+    let mut files = old.files.clone();
+    let readme = files.get_mut("readme").unwrap();
+    readme[700_000] ^= 1;
+    let new = make("api", files, &[("bin/run", "server"), ("var", "")]);
+    let region = Region::start(&[&old, &new]).await;
+    let host = Host::start(&region.url, "h").await;
+    host.fetch(&old).await.unwrap();
+    let sources = host.fetch(&new).await.unwrap().sources;
+    assert_release(&host.release(&new), &new);
+    assert!(sources.local >= 15 << 20, "{sources:?}");
+    assert!(sources.store <= 2 << 20, "{sources:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn manifests_that_do_not_hold_are_refused() {
+    let made = folder("api", 1, 2);
+    let region = Region::start(&[&made]).await;
+    let host = Host::start(&region.url, "h").await;
+    for other in [made.bytes[..made.bytes.len() / 2].to_vec(), b"garbage".to_vec(), vec![]] {
+        *region.store.other_manifest.lock().unwrap() = Some(other);
+        let refused = host.fetch(&made).await.unwrap_err();
+        assert_eq!(refused.class, FailureClass::Transport);
+        assert!(refused.reason.contains("not the one that the goal names"), "{refused}");
+    }
+    *region.store.other_manifest.lock().unwrap() = None;
+    // Of another app than the goal's.
+    let want = Want { app: "web".parse().unwrap(), artifact: made.id(), urgent: false };
+    let progress = watch::Sender::new(Progress::default());
+    let refused = host.fetcher.as_ref().unwrap().fetch(want, &progress).await.unwrap_err();
+    assert!(refused.reason.contains("app api"), "{refused}");
+    // Signed by nobody we know.
+    host.trust.send_modify(|trust| trust.build_keys.clear());
+    let refused = host.fetch(&made).await.unwrap_err();
+    assert!(refused.reason.contains("no trusted key"), "{refused}");
+    assert!(!host.release(&made).exists());
+    assert_eq!(region.egress(), 0);
+}
+
+/// Spoils a host's pack on its disk after it was verified: it serves wrong bytes.
+fn poison(host: &Host, made: &Made) {
+    let pack = host.root.path().join("packs").join(made.id().to_string()).join("pack");
+    let spoilt: Vec<u8> = made.pack.iter().map(|byte| byte ^ 0x55).collect();
+    let file = std::fs::OpenOptions::new().write(true).open(pack).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &spoilt, 0).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poisoned_peer_is_banned_and_nobody_takes_its_bytes() {
+    let made = folder("api", 1, 12);
+    let region = Region::start(&[&made]).await;
+    let all = hosts(&region, 2).await;
+    all[0].fetch(&made).await.unwrap();
+    all[1].fetch(&made).await.unwrap();
+    poison(&all[0], &made);
+    let victims = [
+        Host::start(&region.url, "v0").await,
+        Host::start(&region.url, "v1").await,
+        Host::start(&region.url, "v2").await,
+    ];
+    let fetched = futures_util::future::join_all(victims.iter().map(|v| v.fetch(&made))).await;
+    for (victim, fetched) in victims.iter().zip(fetched) {
+        fetched.unwrap();
+        assert_release(&victim.release(&made), &made);
+    }
+    let wire = made.manifest.wire_size();
+    assert!(region.egress() <= wire * 105 / 100, "{} of {wire}", region.egress());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_region_whose_only_holder_is_poisoned_still_delivers() {
+    let made = folder("api", 1, 4);
+    let region = Region::start(&[&made]).await;
+    let bad = Host::start(&region.url, "bad").await;
+    bad.fetch(&made).await.unwrap();
+    poison(&bad, &made);
+    let victims = [Host::start(&region.url, "v0").await, Host::start(&region.url, "v1").await];
+    for fetched in futures_util::future::join_all(victims.iter().map(|v| v.fetch(&made))).await {
+        fetched.unwrap();
+    }
+    victims.iter().for_each(|victim| assert_release(&victim.release(&made), &made));
+    assert!(region.egress() <= made.manifest.wire_size() * 2 + (20 << 20));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_store_is_reported_and_waited_for() {
+    let made = folder("api", 1, 4);
+    let region = Region::start(&[&made]).await;
+    region.store.made.lock().unwrap().get_mut(&made.id()).unwrap().pack[10] ^= 1;
+    let host = Host::start(&region.url, "h").await;
+    host.fetch(&made).await.unwrap();
+    assert_release(&host.release(&made), &made);
+    assert_eq!(*region.store.damaged.lock().unwrap(), vec![0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_stays_down_ends_the_fetch_with_a_reason() {
+    let made = folder("api", 1, 4);
+    let region = Region::start(&[&made]).await;
+    region.store.down.store(true, Ordering::SeqCst);
+    let mut host = Host::start(&region.url, "h").await;
+    host.restart(&region.url, Duration::from_secs(3)).await;
+    let failed = host.fetch(&made).await.unwrap_err();
+    assert_eq!(failed.class, FailureClass::Transport);
+    assert!(failed.reason.contains("the store is down"), "{failed}");
+    region.store.down.store(false, Ordering::SeqCst);
+    host.fetch(&made).await.unwrap();
+    assert_release(&host.release(&made), &made);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_tracker_does_not_read_the_store_again() {
+    let made = folder("api", 1, 16);
+    let region = Region::start(&[&made]).await;
+    let hosts = hosts(&region, 4).await;
+    hosts[0].fetch(&made).await.unwrap();
+    let (store, address) = (region.store.clone(), region.url.replace("http://", ""));
+    drop(region);
+    let region = loop {
+        if TcpListener::bind(&address).await.is_ok() {
+            break Region::serve(store.clone(), &address).await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let begun = Instant::now();
+    while region.tracker.counts(made.id()).is_none_or(|counts| counts.members == 0) {
+        assert!(begun.elapsed() < DEADLINE, "the holder joins again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for host in &hosts[1..] {
+        let sources = host.fetch(&made).await.unwrap().sources;
+        assert_eq!(sources.store, 0, "{sources:?}");
+        assert_release(&host.release(&made), &made);
+    }
+    assert_eq!(region.egress(), made.manifest.wire_size());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_region_whose_holders_died_recovers() {
+    let made = folder("api", 1, 8);
+    let region = Region::start(&[&made]).await;
+    for round in 0..3 {
+        let host = Host::start(&region.url, &format!("h{round}")).await;
+        let sources = host.fetch(&made).await.unwrap().sources;
+        assert_eq!(sources.store, made.manifest.wire_size());
+        assert_release(&host.release(&made), &made);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_can_reach_no_peer_still_finishes() {
+    let made = folder("api", 1, 4);
+    let region = Region::start(&[&made]).await;
+    let walled = region.walled_holder(&made).await;
+    let host = Host::start(&region.url, "h").await;
+    let sources = host.fetch(&made).await.unwrap().sources;
+    assert_eq!(sources.store, made.manifest.wire_size());
+    assert!(region.egress() <= 2 * made.manifest.wire_size());
+    walled.abort();
+}
