@@ -296,7 +296,8 @@ async fn packs_are_read_in_bounded_ranges_and_only_under_a_lease() {
             neighbours: joined.neighbours.version,
             holding: vec![],
         };
-        let request = LeaseRequest { beat, unserved: PieceSet::default(), returned: vec![] };
+        let request =
+            LeaseRequest { beat, unserved: PieceSet::default(), returned: vec![], starved_ms: 0 };
         let reply: LeaseReply = agent.post(&swarm("lease"), &request, CALL).await.unwrap();
         match reply.lease {
             Some(lease) => break lease,
