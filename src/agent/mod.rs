@@ -2,15 +2,22 @@
 
 mod assemble;
 mod download;
+pub mod activate;
+pub mod args;
+pub mod converge;
 pub mod fetch;
+pub mod follow;
 pub mod journal;
-mod linger;
 pub mod link;
-mod membership;
-mod pieces;
-mod serve;
+pub mod local;
+pub mod report;
+pub mod run;
 pub mod source;
 pub mod state;
 pub mod supervise;
-mod transfer;
 pub mod trust;
+mod linger;
+mod membership;
+mod pieces;
+mod serve;
+mod transfer;

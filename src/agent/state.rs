@@ -22,7 +22,7 @@ use crate::host::fs;
 use crate::model::digest::ArtifactId;
 use crate::model::fleet::Sources;
 use crate::model::goal::{Goal, Target};
-use crate::model::id::AppName;
+use crate::model::id::{AppName, RegionName};
 use crate::model::recipe::{RunKind, RunSpec};
 use crate::model::time::UnixMillis;
 use crate::rules::activation::{Activation, Fallback};
@@ -48,6 +48,8 @@ pub struct SavedGoal {
     pub sealed: Sealed,
     /// When this host accepted it.
     pub accepted_at: UnixMillis,
+    /// The region it came from: what a host should run depends on it.
+    pub region: RegionName,
 }
 
 /// A release that is complete on disk.

@@ -1,0 +1,537 @@
+//! One app on this host, brought to what its goal says and kept there.
+//!
+//! Gathers the facts, asks `rules::reconcile` for the one next step, does it, and
+//! starts over: at each new goal, when a fetch ends, and twice a second to see how the
+//! app does. Fetching goes on beside an activation; nothing else does.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinHandle};
+
+use super::activate::{Activator, Ended, HostSetup, Watcher, host_fault};
+use super::journal;
+use super::report::Reporter;
+use super::source::{FetchFailure, Fetched, Progress, Source, Want};
+use super::state::{AppFolder, AppState, Known};
+use crate::host::clock;
+use crate::host::service::{self, State};
+use crate::model::digest::ArtifactId;
+use crate::model::fleet::{AppStatus, Failure, FailureClass, Phase, Sources};
+use crate::model::goal::{Goal, GoalVersion, HostView, Target};
+use crate::model::id::{AppName, RegionName};
+use crate::model::time::UnixMillis;
+use crate::rules::activation::{Activation, Fallback, Stage, Verdict};
+use crate::rules::reconcile::{Facts, Failed, Hold, Step, Tries, Up, count_fault, is_final};
+use crate::rules::retention::{self, Needs};
+
+/// How often the app and a local hold are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Restarts this soon after an activation that are reported as the release's fault,
+/// although the supervisor goes on.
+const FLAPPING: (u32, Duration) = (3, Duration::from_secs(600));
+
+/// A goal that was checked and is on disk.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    /// The goal.
+    pub goal: Arc<Goal>,
+    /// When it was accepted.
+    pub at: UnixMillis,
+    /// The region it came from.
+    pub region: RegionName,
+    /// A document that was refused since, for a person to see.
+    pub refused: Option<Arc<str>>,
+}
+
+/// What every app needs.
+pub struct Shared {
+    /// Of the host.
+    pub setup: HostSetup,
+    /// Where releases come from.
+    pub source: Arc<dyn Source>,
+    /// Where statuses go.
+    pub reporter: Arc<Reporter>,
+}
+
+/// One app.
+pub struct Convergence {
+    shared: Arc<Shared>,
+    app: AppName,
+    folder: AppFolder,
+    goals: watch::Receiver<Option<Accepted>>,
+    state: AppState,
+    hold: Option<Hold>,
+    tries: Option<Tries>,
+    job: Option<Job>,
+    held: Vec<Known>,
+}
+
+type FetchResult = Result<Fetched, FetchFailure>;
+
+/// A fetch under way.
+struct Job {
+    artifact: ArtifactId,
+    handle: JoinHandle<FetchResult>,
+    result: Option<Result<FetchResult, JoinError>>,
+    progress: watch::Receiver<Progress>,
+}
+
+impl Job {
+    fn is_over(&self) -> bool {
+        self.result.is_some() || self.handle.is_finished()
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}
+
+impl Convergence {
+    /// The app as its folder tells it.
+    ///
+    /// # Errors
+    /// When the folder can't be read.
+    pub fn open(
+        shared: Arc<Shared>,
+        app: AppName,
+        goals: watch::Receiver<Option<Accepted>>,
+    ) -> io::Result<Self> {
+        let folder = AppFolder::open(&shared.setup.root, &app)?;
+        folder.sweep();
+        let (state, held, hold) = (folder.state()?, folder.all_known(), folder.hold());
+        Ok(Self { shared, app, folder, goals, state, hold, tries: None, job: None, held })
+    }
+
+    /// Converges for ever.
+    pub async fn run(mut self) {
+        loop {
+            let wait = match self.advance().await {
+                Ok(Some(wait)) => wait,
+                Ok(None) => continue,
+                Err(e) => {
+                    tracing::error!(app = %self.app, error = %e, "the app's folder failed");
+                    let artifact = self.subject();
+                    self.count(artifact, host_fault("the app's folder failed", &e));
+                    LOOK_EVERY
+                }
+            };
+            self.publish(None);
+            self.sleep(wait).await;
+        }
+    }
+
+    /// Takes one step until it is done; how long to wait when there is nothing to do.
+    /// For a rollback without an agent, too.
+    ///
+    /// # Errors
+    /// When the folder can't be read or written.
+    pub async fn advance(&mut self) -> io::Result<Option<Duration>> {
+        self.hold = self.folder.hold();
+        self.drop_old_hold()?;
+        self.collect().await?;
+        self.look_after()?;
+        let journal = journal::read(&self.folder)?;
+        let step = self.step(journal.as_ref());
+        if let Some(journal) = journal.filter(|journal| !leaves(journal, step)) {
+            let waits = self.tries.as_ref().filter(|tries| tries.artifact == journal.to.artifact);
+            let wait = waits.map_or(Duration::ZERO, |tries| tries.next_at.since(clock::now()));
+            if !wait.is_zero() {
+                return Ok(Some(wait.min(LOOK_EVERY)));
+            }
+            self.activate(journal).await?;
+            return Ok(None);
+        }
+        match step {
+            Step::Nothing => {
+                self.job = None;
+                Ok(Some(LOOK_EVERY))
+            }
+            Step::Wait(until) => Ok(Some(until.since(clock::now()).min(LOOK_EVERY))),
+            Step::Stage { artifact, urgent } => {
+                self.fetch(artifact, urgent);
+                Ok(Some(LOOK_EVERY))
+            }
+            Step::Adopt(target) => {
+                self.adopt(target)?;
+                Ok(None)
+            }
+            Step::Activate { to, fallback } => {
+                let activation = self.begun(to, fallback);
+                tracing::info!(app = %self.app, release = %to.release,
+                    artifact = to.artifact.short(), "activation begins");
+                self.activate(activation).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn sleep(&mut self, wait: Duration) {
+        let done = async {
+            match self.job.as_mut() {
+                Some(job) if job.result.is_none() => {
+                    job.result = Some((&mut job.handle).await);
+                }
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = self.goals.changed() => if changed.is_err() {
+                tokio::time::sleep(wait).await;
+            },
+            () = done => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+
+    fn accepted(&self) -> Option<Accepted> {
+        self.goals.borrow().clone()
+    }
+
+    fn running(&self, journal: Option<&Activation>) -> Option<Target> {
+        self.folder.running(&self.state, journal)
+    }
+
+    fn subject(&self) -> ArtifactId {
+        let journal = journal::read(&self.folder).ok().flatten();
+        let next = self.accepted().map(|accepted| accepted.goal.next);
+        let subject = journal.map(|journal| journal.to).or(next).or(self.state.running);
+        subject.map_or(crate::model::digest::Digest::of(b""), |target| target.artifact)
+    }
+
+    fn with_facts<T>(&self, journal: Option<&Activation>, ask: impl FnOnce(&Facts<'_>) -> T) -> T {
+        let accepted = self.accepted();
+        let unknown: RegionName = "unknown".parse().expect("a plain name");
+        let info = &self.shared.setup.info;
+        let held: Vec<ArtifactId> = self.held.iter().map(|known| known.artifact).collect();
+        let running = self.running(journal);
+        let facts = Facts {
+            view: HostView {
+                host: &info.host,
+                region: accepted.as_ref().map_or(&unknown, |accepted| &accepted.region),
+                labels: &info.labels,
+                running: None,
+            },
+            goal: accepted.as_ref().map(|accepted| &*accepted.goal),
+            accepted_at: accepted.as_ref().map_or(UnixMillis(0), |accepted| accepted.at),
+            hold: self.hold.as_ref(),
+            running,
+            up: self.up(running, journal),
+            good: &self.state.good,
+            held: &held,
+            failed: self.state.failed.as_ref(),
+            tries: self.tries.as_ref(),
+        };
+        ask(&facts)
+    }
+
+    fn step(&self, journal: Option<&Activation>) -> Step {
+        self.with_facts(journal, |facts| facts.next_step(clock::now()))
+    }
+
+    fn up(&self, running: Option<Target>, journal: Option<&Activation>) -> Up {
+        let Some(running) = running else { return Up::Fine };
+        if journal.is_some() {
+            return Up::Unproven;
+        }
+        if self.state.failed.as_ref().is_some_and(|f| f.artifact == running.artifact) {
+            return Up::Broken;
+        }
+        let known = self.held.iter().find(|known| known.artifact == running.artifact);
+        let should_run = known.is_some_and(Known::is_service);
+        if should_run && service::supervisor(self.folder.path()).is_none() {
+            return Up::Down;
+        }
+        Up::Fine
+    }
+
+    /// A newer goal ends a local hold.
+    fn drop_old_hold(&mut self) -> io::Result<()> {
+        let Some((hold, accepted)) = self.hold.zip(self.accepted()) else { return Ok(()) };
+        if accepted.goal.version > hold.over {
+            tracing::info!(app = %self.app, "a newer goal ends the local hold");
+            self.folder.save_hold(None)?;
+            self.hold = None;
+        }
+        Ok(())
+    }
+
+    /// A process that ends again and again is the release's fault, also after its
+    /// probe had passed.
+    fn look_after(&mut self) -> io::Result<()> {
+        let Some(running) = self.state.running else { return Ok(()) };
+        let known_bad = self.state.failed.as_ref().is_some_and(|f| f.artifact == running.artifact);
+        let status = service::status(self.folder.path());
+        let Some(status) = status.filter(|s| s.artifact == running.artifact && !known_bad) else {
+            return Ok(());
+        };
+        let young = clock::now().since(status.started_at) < FLAPPING.1;
+        let flapping = young && status.restarts >= FLAPPING.0 && status.state == State::Waiting;
+        if status.state != State::GaveUp && !flapping || journal::read(&self.folder)?.is_some() {
+            return Ok(());
+        }
+        let failure = self.activator().crash_loop(&status);
+        tracing::warn!(app = %self.app, reason = failure.reason, "the app fails after its probe");
+        self.fails(self.failed(running.artifact, false, failure));
+        self.folder.save_state(&self.state)
+    }
+
+    /// Remembers a release that failed; it is no way to go back to any more.
+    fn fails(&mut self, failed: Failed) {
+        self.state.good.retain(|known| known.artifact != failed.artifact);
+        self.state.failed = Some(failed);
+    }
+
+    fn failed(&self, artifact: ArtifactId, reverted: bool, failure: Failure) -> Failed {
+        let goal = self.accepted().map(|accepted| accepted.goal);
+        Failed {
+            version: goal.as_ref().map_or(GoalVersion::default(), |goal| goal.version),
+            retry: goal.as_ref().map_or(0, |goal| goal.retry),
+            artifact,
+            reverted,
+            failure,
+        }
+    }
+
+    fn activator(&self) -> Activator<'_> {
+        Activator { setup: &self.shared.setup, app: &self.app, folder: &self.folder }
+    }
+
+    fn begun(&self, to: Target, fallback: Fallback) -> Activation {
+        let goal = self.accepted().map(|accepted| accepted.goal);
+        let worked = self.state.good.iter().any(|known| known.artifact == to.artifact);
+        Activation {
+            version: goal.as_ref().map_or(GoalVersion::default(), |goal| goal.version),
+            retry: goal.as_ref().map_or(0, |goal| goal.retry),
+            to,
+            fallback,
+            proven: worked && fallback == Fallback::Keep,
+            stage: Stage::Stop,
+            failure: None,
+        }
+    }
+
+    async fn activate(&mut self, activation: Activation) -> io::Result<()> {
+        let (shared, app, folder) = (self.shared.clone(), self.app.clone(), self.folder.clone());
+        let activator = Activator { setup: &shared.setup, app: &app, folder: &folder };
+        let mut watch = Watch { convergence: self, activation: activation.clone() };
+        let ended = activator.carry_out(activation, &mut watch).await;
+        let activation = watch.activation;
+        match ended? {
+            Ended::Superseded => Ok(()),
+            Ended::Verdict(verdict) => self.record(&activation, verdict),
+        }
+    }
+
+    /// Records how an activation ended, then ends its journal.
+    fn record(&mut self, activation: &Activation, verdict: Verdict) -> io::Result<()> {
+        let to = activation.to;
+        let wanted = self.with_facts(None, |facts| facts.desired());
+        let mut done = false;
+        match verdict {
+            Verdict::Healthy => {
+                let back = activation.fallback == Fallback::Keep;
+                self.state.good = retention::good_after(&self.state.good, to, back);
+                if wanted.is_none_or(|want| want.artifact == to.artifact) {
+                    self.state.failed = None;
+                    self.tries = None;
+                }
+                done = true;
+                tracing::info!(app = %self.app, release = %to.release, "activated");
+            }
+            Verdict::Reverted(failure) => self.note(activation, true, failure),
+            Verdict::Failed(failure) => self.note(activation, false, failure),
+        }
+        self.state.running = self.folder.running(&self.state, Some(activation));
+        self.folder.save_state(&self.state)?;
+        journal::clear(&self.folder)?;
+        if done { self.prune() } else { Ok(()) }
+    }
+
+    fn note(&mut self, activation: &Activation, reverted: bool, failure: Failure) {
+        let artifact = activation.to.artifact;
+        tracing::warn!(app = %self.app, release = %activation.to.release, reverted,
+            reason = failure.reason, "activation failed");
+        if is_final(&failure) {
+            let (version, retry) = (activation.version, activation.retry);
+            self.fails(Failed { version, retry, artifact, reverted, failure });
+        } else {
+            self.count(artifact, failure);
+        }
+    }
+
+    fn count(&mut self, artifact: ArtifactId, failure: Failure) {
+        self.tries = Some(count_fault(self.tries.take(), artifact, failure, clock::now()));
+    }
+
+    fn adopt(&mut self, target: Target) -> io::Result<()> {
+        self.state.running = Some(target);
+        self.state.good = retention::good_after(&self.state.good, target, false);
+        self.folder.save_state(&self.state)
+    }
+
+    fn prune(&mut self) -> io::Result<()> {
+        let accepted = self.accepted();
+        let held: Vec<ArtifactId> = self.held.iter().map(|known| known.artifact).collect();
+        let needs = Needs {
+            running: self.running(None),
+            good: &self.state.good,
+            goal: accepted.as_ref().map(|accepted| &*accepted.goal),
+            hold: self.hold.map(|hold| hold.target),
+            failed: self.state.failed.as_ref().map(|failed| failed.artifact),
+        };
+        for artifact in retention::prunable(&held, &needs) {
+            tracing::info!(app = %self.app, artifact = artifact.short(), "release pruned");
+            self.folder.forget(artifact)?;
+            self.held.retain(|known| known.artifact != artifact);
+        }
+        Ok(())
+    }
+
+    /// Has `artifact` fetched, unless that is under way.
+    fn fetch(&mut self, artifact: ArtifactId, urgent: bool) {
+        if self.job.as_ref().is_some_and(|job| job.artifact == artifact) {
+            return;
+        }
+        tracing::info!(app = %self.app, artifact = artifact.short(), urgent, "fetch begins");
+        let (sender, progress) = watch::channel(Progress::default());
+        let want = Want { app: self.app.clone(), artifact, urgent };
+        let handle = tokio::spawn(self.shared.source.fetch(want, sender));
+        self.job = Some(Job { artifact, handle, result: None, progress });
+    }
+
+    /// Takes the result of a fetch that ended.
+    async fn collect(&mut self) -> io::Result<()> {
+        let Some(mut job) = self.job.take_if(|job| job.is_over()) else { return Ok(()) };
+        let result = match job.result.take() {
+            Some(result) => result,
+            None => (&mut job.handle).await,
+        };
+        match result {
+            Ok(Ok(fetched)) => {
+                tracing::info!(app = %self.app, artifact = job.artifact.short(), "fetch complete");
+                let known = Known {
+                    artifact: job.artifact,
+                    pieces: u32::try_from(fetched.manifest.pieces.len()).unwrap_or(u32::MAX),
+                    run: fetched.manifest.run,
+                    sources: fetched.sources,
+                    since: clock::now(),
+                };
+                self.folder.save_known(&known)?;
+                self.held = self.folder.all_known();
+                self.tries = None;
+            }
+            Ok(Err(failure)) => {
+                tracing::warn!(app = %self.app, artifact = job.artifact.short(),
+                    reason = failure.reason, "fetch failed");
+                let FetchFailure { class, reason } = failure;
+                self.fetch_failed(job.artifact, Failure { class, reason, log: vec![] })?;
+            }
+            Err(e) => {
+                let reason = format!("the fetch broke off: {e}");
+                let class = FailureClass::Transport;
+                self.fetch_failed(job.artifact, Failure { class, reason, log: vec![] })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fetch_failed(&mut self, artifact: ArtifactId, failure: Failure) -> io::Result<()> {
+        if !is_final(&failure) {
+            self.count(artifact, failure);
+            return Ok(());
+        }
+        self.fails(self.failed(artifact, self.state.running.is_some(), failure));
+        self.folder.save_state(&self.state)
+    }
+
+    /// Says how the app is; `phase` is what is being done, if something is.
+    fn publish(&self, phase: Option<&Activation>) {
+        let Some(accepted) = self.accepted() else { return };
+        let (standing, desired, mut failure) = self.with_facts(phase, |facts| {
+            (facts.standing(), facts.desired(), facts.failure().cloned())
+        });
+        let running = self.running(phase);
+        let fetching = self.job.as_ref().filter(|_| !matches!(standing, Phase::Failed));
+        let phase = match (phase, fetching) {
+            (Some(activation), _) => activation.phase(),
+            (None, Some(_)) => Phase::Fetching,
+            (None, None) => standing,
+        };
+        if let (None, Some(reason)) = (&failure, &accepted.refused) {
+            let reason = reason.to_string();
+            failure = Some(Failure { class: FailureClass::Host, reason, log: vec![] });
+        }
+        let about = desired.or(running).map(|target| target.artifact);
+        let known = self.held.iter().find(|known| Some(known.artifact) == about);
+        let (pieces, sources) = match (&self.job, known) {
+            (Some(job), _) => {
+                let progress = *job.progress.borrow();
+                ((progress.done, progress.total), progress.sources)
+            }
+            (None, Some(known)) => ((known.pieces, known.pieces), known.sources),
+            (None, None) => ((0, 0), Sources::default()),
+        };
+        let status = service::status(self.folder.path());
+        let restarts = status
+            .filter(|status| running.is_some_and(|r| r.artifact == status.artifact))
+            .map_or(0, |status| status.restarts);
+        self.shared.reporter.set(AppStatus {
+            app: self.app.clone(),
+            env: accepted.goal.env.clone(),
+            version: accepted.goal.version,
+            running,
+            desired,
+            phase,
+            held: self.held.iter().map(|known| known.artifact).take(16).collect(),
+            pieces,
+            sources,
+            failure,
+            restarts,
+        });
+    }
+}
+
+/// Whether `step` leads away from the activation in the journal. On the way back
+/// nothing else is begun.
+fn leaves(journal: &Activation, step: Step) -> bool {
+    let back = matches!(
+        journal.stage,
+        Stage::BackStop | Stage::BackSwitch | Stage::BackStart | Stage::BackProbe
+    );
+    match step {
+        Step::Activate { to, .. } => !back && to.artifact != journal.to.artifact,
+        _ => false,
+    }
+}
+
+/// Looks after the rest while an activation is under way.
+struct Watch<'a> {
+    convergence: &'a mut Convergence,
+    activation: Activation,
+}
+
+impl Watcher for Watch<'_> {
+    fn stage(&mut self, activation: &Activation) {
+        self.activation = activation.clone();
+        self.convergence.publish(Some(activation));
+    }
+
+    fn superseded(&mut self) -> bool {
+        let convergence = &mut *self.convergence;
+        convergence.hold = convergence.folder.hold();
+        if convergence.job.as_ref().is_some_and(Job::is_over) {
+            // The main loop collects it, and comes back to this activation if it must.
+            return true;
+        }
+        let step = convergence.step(Some(&self.activation));
+        if let Step::Stage { artifact, urgent } = step {
+            convergence.fetch(artifact, urgent);
+        }
+        leaves(&self.activation, step)
+    }
+}

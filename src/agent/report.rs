@@ -1,0 +1,144 @@
+//! Reports to the region: at once on a change, else at the pace it asks for.
+//!
+//! Changes that come close together travel together; progress alone is told once a
+//! second. A report always carries every app, so a lost one costs nothing. The same
+//! document lies at `<root>/report.json` for `deployctl-agent status`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::link::{Backoff, Link};
+use crate::host::fs;
+use crate::model::fleet::AppStatus;
+use crate::model::id::AppName;
+use crate::model::rng::Rng;
+use crate::wire::v1::fleet::{HostInfo, Report, ReportReply};
+
+/// Shortest time between two reports.
+const COALESCE: Duration = Duration::from_millis(200);
+/// Shortest time before progress alone is reported.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// Pace until the region says its own, milliseconds.
+const REPORT_MS: u64 = 10_000;
+/// Bounds of the pace, milliseconds: neither a flood nor a silence.
+const REPORT_MS_BOUNDS: (u64, u64) = (200, 600_000);
+/// How long the region may take to answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most apps of one report [wire: `Report::apps`].
+const APPS_MAX: usize = 256;
+
+/// Collects what the apps say of themselves.
+pub struct Reporter {
+    apps: Mutex<BTreeMap<AppName, AppStatus>>,
+    changed: Notify,
+    progressed: Notify,
+    report_ms: AtomicU64,
+}
+
+impl Default for Reporter {
+    fn default() -> Self {
+        Self {
+            apps: Mutex::default(),
+            changed: Notify::new(),
+            progressed: Notify::new(),
+            report_ms: AtomicU64::new(REPORT_MS),
+        }
+    }
+}
+
+impl Reporter {
+    /// Takes an app's status; wakes the sender when it differs from the last.
+    pub fn set(&self, status: AppStatus) {
+        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = apps.insert(status.app.clone(), status.clone());
+        let Some(before) = before else { return self.changed.notify_one() };
+        if before == status {
+            return;
+        }
+        let (pieces, sources) = (status.pieces, status.sources);
+        if (AppStatus { pieces, sources, ..before }) == status {
+            self.progressed.notify_one();
+        } else {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Takes the region's pace, milliseconds.
+    pub fn set_pace(&self, report_ms: u64) {
+        let pace = report_ms.clamp(REPORT_MS_BOUNDS.0, REPORT_MS_BOUNDS.1);
+        self.report_ms.store(pace, Ordering::Relaxed);
+    }
+
+    /// Every app's status, by name.
+    #[must_use]
+    pub fn apps(&self) -> Vec<AppStatus> {
+        let apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        apps.values().take(APPS_MAX).cloned().collect()
+    }
+
+    /// Waits until the next report is due.
+    async fn due(&self, last: Instant, rng: &mut Rng) {
+        let pace = self.report_ms.load(Ordering::Relaxed);
+        let jittered = pace * 4 / 5 + rng.below(pace * 2 / 5 + 1);
+        let progress = async {
+            self.progressed.notified().await;
+            tokio::time::sleep_until(last + PROGRESS_EVERY).await;
+        };
+        tokio::select! {
+            () = self.changed.notified() => tokio::time::sleep_until(last + COALESCE).await,
+            () = progress => {}
+            () = tokio::time::sleep_until(last + Duration::from_millis(jittered)) => {}
+        }
+    }
+}
+
+/// Where reports go.
+pub struct Sender {
+    /// The region.
+    pub link: Link,
+    /// Who reports.
+    pub info: HostInfo,
+    /// The agent's root.
+    pub root: PathBuf,
+    /// Differs per host.
+    pub seed: u64,
+}
+
+impl Sender {
+    /// Reports for ever.
+    pub async fn run(self, reporter: &Reporter) {
+        let mut rng = Rng::new(self.seed);
+        let mut backoff = Backoff::new(self.seed);
+        loop {
+            let sent_at = Instant::now();
+            let report = Report { info: self.info.clone(), apps: reporter.apps() };
+            if let Err(e) = fs::write_json_volatile(&self.root.join("report.json"), &report) {
+                tracing::warn!(error = %e, "the report could not be written to disk");
+            }
+            match self.send(&report).await {
+                Ok(reply) => {
+                    backoff.reset();
+                    reporter.set_pace(reply.report_ms);
+                    reporter.due(sent_at, &mut rng).await;
+                }
+                Err(e) => {
+                    let wait = backoff.next_wait();
+                    tracing::warn!(error = %e, wait_ms = wait.as_millis() as u64, "report failed");
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    async fn send(&self, report: &Report) -> Result<ReportReply, crate::net::client::CallError> {
+        let client = self.link.client();
+        let sent = client.post("/v1/agent/report", report, CALL_TIMEOUT).await;
+        sent.inspect_err(|_| self.link.failed(&client))
+    }
+}
