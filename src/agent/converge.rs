@@ -154,7 +154,7 @@ impl Convergence {
             Step::Wait(until) => Ok(Some(until.since(clock::now()).min(LOOK_EVERY))),
             Step::Stage { artifact, urgent } => {
                 self.fetch(artifact, urgent);
-                Ok(Some(LOOK_EVERY))
+                Ok(self.job.is_some().then_some(LOOK_EVERY))
             }
             Step::Adopt(target) => {
                 self.adopt(target)?;
@@ -395,6 +395,10 @@ impl Convergence {
     /// Has `artifact` fetched, unless that is under way.
     fn fetch(&mut self, artifact: ArtifactId, urgent: bool) {
         if self.job.as_ref().is_some_and(|job| job.artifact == artifact) {
+            return;
+        }
+        if self.folder.known(artifact).is_some() {
+            self.held = self.folder.all_known();
             return;
         }
         tracing::info!(app = %self.app, artifact = artifact.short(), urgent, "fetch begins");

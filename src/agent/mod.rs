@@ -1,23 +1,23 @@
 //! The agent: one per host; follows the goal, fetches, activates, reports.
 
-mod assemble;
-mod download;
 pub mod activate;
 pub mod args;
+mod assemble;
 pub mod converge;
+mod download;
 pub mod fetch;
 pub mod follow;
 pub mod journal;
+mod linger;
 pub mod link;
 pub mod local;
+mod membership;
+mod pieces;
 pub mod report;
 pub mod run;
+mod serve;
 pub mod source;
 pub mod state;
 pub mod supervise;
-pub mod trust;
-mod linger;
-mod membership;
-mod pieces;
-mod serve;
 mod transfer;
+pub mod trust;
