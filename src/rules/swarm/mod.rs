@@ -7,6 +7,8 @@
 
 pub mod peers;
 pub mod picker;
+#[cfg(test)]
+mod together;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -189,6 +189,10 @@ impl Tracker {
         if self.quarantined(now, host) {
             return Ok(None);
         }
+        if self.graph.version(host) == 0 {
+            // Its quarantine is over: it comes back as a new member.
+            return Err(NotMember);
+        }
         self.update(now, host, beat.have);
         let changed = self.graph.version(host) != beat.known;
         Ok(changed.then(|| self.graph.neighbours(host)))
@@ -273,6 +277,12 @@ impl Tracker {
         self.graph.mend(&mut self.rng);
     }
 
+    /// A member's neighbours as they are now.
+    #[must_use]
+    pub fn neighbours(&self, host: HostNo) -> Neighbours {
+        self.graph.neighbours(host)
+    }
+
     /// How often members beat: seldom in a large swarm, so that a region hears
     /// about a thousand calls a second at most.
     #[must_use]
@@ -319,6 +329,147 @@ impl Tracker {
         if let Some(member) = self.members.remove(&host) {
             self.leases.lost(&member.have);
             self.leases.give_back_all(host);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::{ProptestConfig, prop_assert, proptest};
+
+    const PIECE: u64 = 1000;
+
+    fn tracker(pieces: u64, seed: u64) -> Tracker {
+        let offsets = (0..=pieces).map(|i| i * PIECE).collect();
+        Tracker::new(Settings::default(), offsets, UnixMillis(0), seed)
+    }
+
+    fn join(tracker: &mut Tracker, now: UnixMillis, host: HostNo, have: PieceSet) {
+        let joining = Joining { host, place: Place::default(), have, returning: false };
+        tracker.join(now, joining);
+    }
+
+    fn bytes(lease: &Lease) -> Range<u64> {
+        u64::from(lease.first) * PIECE..u64::from(lease.first + lease.count) * PIECE
+    }
+
+    #[test]
+    fn a_lease_opens_its_own_pieces_to_its_own_host_until_it_lapses() {
+        let (mut tracker, now) = (tracker(40, 1), UnixMillis(0));
+        join(&mut tracker, now, 1, PieceSet::new());
+        join(&mut tracker, now, 2, PieceSet::new());
+        let lease = tracker.lease(now, 1, &Asking::default()).unwrap();
+        let range = bytes(&lease);
+        let read = |tracker: &mut Tracker, now, host, range: Range<u64>| {
+            tracker.read(now, lease.id, Some(host), &range)
+        };
+        assert_eq!(read(&mut tracker, now, 2, range.clone()), Err(ReadRefused::NoLease));
+        let beyond = range.start..range.end + 1;
+        assert_eq!(read(&mut tracker, now, 1, beyond), Err(ReadRefused::Range));
+        assert_eq!(read(&mut tracker, now, 1, range.clone()), Ok(()));
+        let later = now + lease.ttl;
+        assert_eq!(read(&mut tracker, later, 1, range), Err(ReadRefused::NoLease));
+        assert_eq!(tracker.read(now, 77, None, &(0..1)), Err(ReadRefused::NoLease));
+    }
+
+    #[test]
+    fn reading_again_and_again_ends_at_the_budget() {
+        // Large enough that the refill does not matter within the test.
+        let offsets = (0..=4u64).map(|i| i << 30).collect();
+        let mut tracker = Tracker::new(Settings::default(), offsets, UnixMillis(0), 1);
+        join(&mut tracker, UnixMillis(0), 1, PieceSet::new());
+        let lease = tracker.lease(UnixMillis(0), 1, &Asking::default()).unwrap();
+        let range = u64::from(lease.first) << 30..u64::from(lease.first + lease.count) << 30;
+        let admitted =
+            (0..10).filter(|_| tracker.read(UnixMillis(1), lease.id, None, &range).is_ok()).count();
+        assert_eq!(admitted, 2);
+        assert_eq!(tracker.egress(), 8 << 30);
+    }
+
+    #[test]
+    fn two_reporters_put_a_neighbour_into_quarantine_and_its_pieces_are_leased_again() {
+        let (mut tracker, now) = (tracker(4, 1), UnixMillis(0));
+        join(&mut tracker, now, 9, PieceSet::full(4));
+        (1..4).for_each(|host| join(&mut tracker, now, host, PieceSet::new()));
+        assert!(tracker.lease(now, 1, &Asking::default()).is_err());
+        assert!(!tracker.bad_peer(now, 1, 9));
+        assert!(!tracker.bad_peer(now, 1, 9));
+        assert!(!tracker.bad_peer(now, 77, 9), "a stranger's word");
+        assert!(tracker.bad_peer(now, 2, 9));
+        assert!(tracker.quarantined(now, 9));
+        assert!(tracker.neighbours(3).1.iter().all(|(host, _)| *host != 9));
+        assert!(tracker.lease(now, 1, &Asking::default()).is_ok());
+        join(&mut tracker, now, 9, PieceSet::full(4));
+        assert!(tracker.neighbours(9).1.is_empty(), "it may not come back at once");
+    }
+
+    #[test]
+    fn after_a_restart_nothing_is_leased_before_members_came_back() {
+        let (mut tracker, now) = (tracker(4, 1), UnixMillis(0));
+        let joining =
+            |host, have, returning| Joining { host, place: Place::default(), have, returning };
+        tracker.join(now, joining(1, PieceSet::new(), true));
+        assert!(tracker.lease(now, 1, &Asking::default()).is_err());
+        let later = now + Duration::from_secs(4);
+        tracker.join(later, joining(2, PieceSet::full(3), true));
+        let settled = now + Settings::default().settle;
+        let lease = tracker.lease(settled, 1, &Asking::default()).unwrap();
+        assert_eq!((lease.first, lease.count), (3, 1));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Against a naive model: while a piece's lease or a live holder is there,
+        /// nobody else is granted it.
+        #[test]
+        fn a_piece_is_leased_once_while_its_holder_lives(
+            seed: u64, pieces in 1u64..60,
+            steps in proptest::collection::vec((0u8..6, 0u32..8, 0u64..9000), 1..300),
+        ) {
+            let mut tracker = tracker(pieces, seed);
+            let mut now = UnixMillis(0);
+            let mut have: BTreeMap<HostNo, PieceSet> = BTreeMap::new();
+            let mut live: Vec<(HostNo, Lease, UnixMillis)> = vec![];
+            for (what, host, wait) in steps {
+                live.retain(|(owner, lease, until)| {
+                    let got = |piece| have.get(owner).is_some_and(|have| have.contains(piece));
+                    *until > now && !(lease.first..lease.first + lease.count).all(got)
+                });
+                match what {
+                    0 => {
+                        live.retain(|(owner, ..)| *owner != host);
+                        join(&mut tracker, now, host, PieceSet::new());
+                        have.insert(host, PieceSet::new());
+                    }
+                    1 => {
+                        live.retain(|(owner, ..)| *owner != host);
+                        tracker.leave(host);
+                        have.remove(&host);
+                    }
+                    2 | 3 => {
+                        let Ok(lease) = tracker.lease(now, host, &Asking::default()) else { continue };
+                        let range = lease.first..lease.first + lease.count;
+                        for piece in range.clone() {
+                            let held = have.values().any(|have| have.contains(piece));
+                            let leased = live.iter().any(|(_, lease, _)| {
+                                (lease.first..lease.first + lease.count).contains(&piece)
+                            });
+                            prop_assert!(!held && !leased, "piece {piece} of {range:?}");
+                        }
+                        live.push((host, lease, now + lease.ttl));
+                    }
+                    4 => {
+                        let Some((owner, lease, _)) = live.iter().find(|l| l.0 == host) else { continue };
+                        let mine = have.entry(*owner).or_default();
+                        mine.extend(&(lease.first..lease.first + lease.count).collect());
+                        let beat = Beat { have: mine.clone(), ..Beat::default() };
+                        prop_assert!(tracker.beat(now, host, beat).is_ok());
+                    }
+                    _ => now = now + Duration::from_millis(wait / 4),
+                }
+                prop_assert!(tracker.egress() <= 2 * pieces * PIECE);
+            }
         }
     }
 }
