@@ -3,19 +3,32 @@
 //! One file per noun, each with the `routes()` that it serves; `router` merges
 //! them. What is decided is decided in `rules`; what lasts is in `store::db`.
 
+mod admission;
 mod apps;
 mod artifact;
 mod auth;
 mod builds;
 mod claims;
 mod events;
+mod facts;
+mod feed;
 mod first_start;
+mod fleet;
 mod inspection;
 mod logs;
 mod monitor;
 mod openapi;
+mod outbox;
+mod readiness;
+mod refs;
+mod releases;
+mod rollouts;
 mod router;
 pub mod run;
 pub mod state;
+mod status;
+mod steer;
 mod synchronizer;
+mod tick;
 mod tokens;
+mod view;

@@ -16,7 +16,9 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodFilter, MethodRouter, get as on_get, on};
 
 use crate::coordinator::state::Shared;
-use crate::coordinator::{apps, auth, builds, claims, events, openapi, tokens};
+use crate::coordinator::{
+    apps, auth, builds, claims, events, feed, fleet, openapi, releases, rollouts, status, tokens,
+};
 use crate::rules::authorize::Class;
 use crate::wire::problem::{Code, Problem};
 
@@ -41,7 +43,12 @@ pub(super) fn table() -> Vec<Route> {
         builds::routes(),
         claims::routes(),
         events::routes(),
+        feed::routes(),
+        fleet::routes(),
         openapi::routes(),
+        releases::routes(),
+        rollouts::routes(),
+        status::routes(),
         tokens::routes(),
     ];
     tables.into_iter().flatten().collect()

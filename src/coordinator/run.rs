@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::config::daemon::Config;
 use crate::coordinator::state::{Coordinator, Shared};
-use crate::coordinator::{claims, first_start, monitor, router, synchronizer};
+use crate::coordinator::{claims, first_start, monitor, outbox, router, synchronizer, tick};
 use crate::net::server;
 use crate::net::tls::{Security, TlsError};
 use crate::store::blobs::{BlobError, Blobs};
@@ -78,6 +78,8 @@ fn start_loops(shared: &Shared, line: mpsc::Receiver<claims::Waiter>) -> JoinSet
     let mut loops = JoinSet::new();
     loops.spawn(claims::give_out(shared.clone(), line));
     loops.spawn(monitor::run(shared.clone()));
+    loops.spawn(outbox::run(shared.clone()));
+    loops.spawn(tick::run(shared.clone()));
     loops.spawn(synchronizer::run(shared.clone()));
     loops
 }

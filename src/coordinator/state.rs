@@ -18,6 +18,7 @@ use crate::net::auth::{Identity, Key, Keyring};
 use crate::rules::queue::Timing;
 use crate::store::blobs::Blobs;
 use crate::store::db::{Db, DbError, Topic, tokens};
+use crate::store::goals::Goals;
 use crate::wire::problem::{Code, Problem};
 use crate::wire::seal::PublicKey;
 
@@ -43,6 +44,10 @@ pub struct Coordinator {
     pub stop: watch::Receiver<bool>,
     /// Where workers join the line for jobs.
     pub(super) claims: mpsc::Sender<Waiter>,
+    /// Goals on their way to the regions.
+    pub goals: Goals,
+    /// Held by whoever copies goals to the goal store.
+    pub(super) outbox: tokio::sync::Mutex<()>,
     keyring: RwLock<Keyring>,
     started: (UnixMillis, Instant),
 }
@@ -75,7 +80,9 @@ impl Coordinator {
         let keyring = RwLock::new(Keyring::default());
         let started = (clock::now(), Instant::now());
         let (claims, line) = claims::line();
-        let coordinator = Self { db, config, blobs, keys, stop, claims, keyring, started };
+        let (goals, outbox) = (Goals::embedded(db.clone()), tokio::sync::Mutex::new(()));
+        let coordinator =
+            Self { db, config, blobs, keys, stop, claims, goals, outbox, keyring, started };
         coordinator.reload_keyring().await?;
         Ok((Arc::new(coordinator), line))
     }
@@ -84,6 +91,12 @@ impl Coordinator {
     #[must_use]
     pub fn steady_now(&self) -> UnixMillis {
         self.started.0 + self.started.1.elapsed()
+    }
+
+    /// When this process started.
+    #[must_use]
+    pub fn started_at(&self) -> UnixMillis {
+        self.started.0
     }
 
     /// The queue's clockwork, as configured.

@@ -19,6 +19,11 @@ impl Rollout {
         let back = self.went_back;
         let (next, admit) = if back { self.way_back()? } else { (self.next?, self.admit()) };
         let rollback = back || self.kind == RolloutKind::Rollback;
+        // What a rollback restores is the base at once: nobody may be led to what it leaves.
+        let stable = match self.kind {
+            RolloutKind::Rollback => self.stable.with(next, &self.regions),
+            RolloutKind::Deploy => self.stable.clone(),
+        };
         Some(Goal {
             v: FORMAT,
             app: self.app.clone(),
@@ -26,10 +31,10 @@ impl Rollout {
             version,
             kind: if rollback { GoalKind::Rollback } else { GoalKind::Deploy },
             rollout: self.release,
-            base: self.stable.base,
+            base: stable.base,
             next,
             tolerate: if back { vec![] } else { self.tolerate.clone() },
-            region_base: self.stable.region_base.clone(),
+            region_base: stable.region_base,
             admit,
             salt: version.generation.to_string(),
             canary: Selector::default(),

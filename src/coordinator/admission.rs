@@ -1,0 +1,451 @@
+//! Admits a deploy or a rollback: one transaction that checks everything, takes
+//! the open rollout's place, and starts the new one [orchestration 6.7, 6.8].
+
+use std::time::Duration;
+
+use crate::coordinator::readiness::{self, Readiness};
+use crate::coordinator::refs::{self, Named, resolve};
+use crate::coordinator::state::Coordinator;
+use crate::coordinator::{apps, facts, steer, view};
+use crate::model::digest::{ArtifactId, Digest};
+use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
+use crate::model::rollout::{RolloutKind, RolloutState};
+use crate::model::time::UnixMillis;
+use crate::rules::rollout::command::Command;
+use crate::rules::rollout::{Admission, Rollout as Rules};
+use crate::store::db::deployables::{self, Deployable};
+use crate::store::db::envs::{self, EnvRow};
+use crate::store::db::releases::{self, ReleaseRow};
+use crate::store::db::{DbError, Tx};
+use crate::wire::problem::{Code, Problem};
+use crate::wire::v1::app::AppSpec;
+use crate::wire::v1::rollout::{Rollout, RolloutRequest};
+
+/// For how long a repeated request with the same key gets the same answer.
+const KEY_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// Longest idempotency key, bytes.
+pub(super) const KEY_BYTES_MAX: usize = 200;
+/// Longest reason that a person gives, bytes.
+pub(super) const MESSAGE_BYTES_MAX: usize = 2000;
+/// Longest bake and longest wait for a build, seconds: a day.
+const SECONDS_MAX: u32 = 86_400;
+
+/// A request for a rollout, with who and where.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) app: AppName,
+    pub(super) env: EnvName,
+    pub(super) actor: String,
+    /// The header `Idempotency-Key`.
+    pub(super) key: Option<String>,
+    pub(super) request: RolloutRequest,
+}
+
+/// Why nothing was written.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Refused(Problem),
+    /// A dry run: what would have happened.
+    Dry(Box<Rollout>),
+}
+
+impl From<Problem> for Stop {
+    fn from(problem: Problem) -> Self {
+        Self::Refused(problem)
+    }
+}
+
+impl From<DbError> for Stop {
+    fn from(error: DbError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+/// What is known before it is decided.
+struct Desk<'a> {
+    shared: &'a Coordinator,
+    asked: &'a Asked,
+    app: AppSpec,
+    env: EnvRow,
+    open: Option<ReleaseRow>,
+}
+
+/// What the new release consists of.
+struct Bits {
+    build: Deployable,
+    same_as: Option<ReleaseNo>,
+    /// `None`: it waits for its build.
+    artifact: Option<ArtifactId>,
+}
+
+/// Admits `asked`.
+///
+/// # Errors
+/// [`Stop::Refused`] with a problem, [`Stop::Dry`] when it was a dry run.
+pub(super) fn admit(tx: &mut Tx, shared: &Coordinator, asked: &Asked) -> Result<Rollout, Stop> {
+    check_bounds(asked)?;
+    let app = crate::store::db::apps::find(tx, &asked.app)?;
+    let app = app.ok_or_else(|| apps::unknown(&asked.app))?.spec;
+    if !app.envs.contains(&asked.env) {
+        return Err(refs::no_env(&app, asked.env.as_str()).into());
+    }
+    let digest = Digest::of(format!("{:?}", (&asked.app, &asked.env, &asked.request)).as_bytes());
+    let digest = digest.to_string();
+    if let Some(row) = answered(tx, shared, asked, &digest)? {
+        return Ok(joined(view::rollout(tx, shared, &row)?));
+    }
+    check_regions(tx, shared, &asked.request.regions)?;
+    let env = envs::find(tx, &asked.app, &asked.env)?;
+    check_generation(asked, &env)?;
+    let open = releases::open(tx, &asked.app, &asked.env)?;
+    let desk = Desk { shared, asked, app, env, open };
+    let row = match asked.request.kind {
+        RolloutKind::Deploy => deploy(tx, &desk)?,
+        RolloutKind::Rollback => rollback(tx, &desk)?,
+    };
+    let (row, is_new) = match row {
+        Admitted::New(row) => (row, true),
+        Admitted::Joined(row) => (row, false),
+    };
+    if let Some(key) = &asked.key {
+        let now = shared.steady_now();
+        let told = (asked.actor.as_str(), key.as_str(), digest.as_str());
+        releases::remember(tx, told, &row.rollout, now, now - KEY_KEPT)?;
+    }
+    let shown = view::rollout(tx, shared, &row)?;
+    let shown = if is_new { shown } else { joined(shown) };
+    if asked.request.dry_run { Err(Stop::Dry(Box::new(shown))) } else { Ok(shown) }
+}
+
+enum Admitted {
+    New(Box<ReleaseRow>),
+    Joined(Box<ReleaseRow>),
+}
+
+fn joined(rollout: Rollout) -> Rollout {
+    Rollout { joined: true, ..rollout }
+}
+
+fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
+    let request = &desk.asked.request;
+    if request.target.is_empty() {
+        return Err(Problem::new(Code::Usage, "a deploy needs a target")
+            .hint("deployctl deploy HEAD")
+            .hint("deployctl deploy @latest")
+            .into());
+    }
+    let mut bits = bits(tx, desk, resolve(tx, &desk.app, &desk.asked.env, &request.target)?)?;
+    if let Some(open) = &desk.open {
+        if is_same(open, desk, &bits) {
+            return Ok(Admitted::Joined(Box::new(open.clone())));
+        }
+        check_may_supersede(desk, open)?;
+    } else if let Some(row) = at_goal(tx, desk, &bits)? {
+        return Ok(Admitted::Joined(Box::new(row)));
+    }
+    if let Some(artifact) = &bits.build.artifact
+        && !request.allow_bad
+        && releases::is_bad(tx, &desk.asked.app, &desk.asked.env, artifact)?
+    {
+        return Err(bad(desk, &bits.build).into());
+    }
+    let readiness = readiness::of(tx, desk.shared, &bits.build)?;
+    bits.artifact = match (&readiness, request.when_ready_s) {
+        (Readiness::Ready(artifact), _) => Some(*artifact),
+        (Readiness::Waiting(_), Some(_)) => None,
+        _ => return Err(readiness::refusal(&bits.build, &readiness).into()),
+    };
+    // Where a deploy does not reach, hosts keep what they run, an open rollout's bits too.
+    let tolerate = match (&desk.open, request.regions.is_empty()) {
+        (Some(open), false) => open.artifact.into_iter().collect(),
+        _ => vec![],
+    };
+    place(tx, desk, bits, tolerate)
+}
+
+/// What a deploy brings.
+fn bits(tx: &Tx, desk: &Desk<'_>, named: Named) -> Result<Bits, Problem> {
+    match named {
+        Named::Build(build) => Ok(Bits { build, same_as: None, artifact: None }),
+        Named::Release(row) => {
+            let build = deployables::find(tx, &desk.app.name, row.build)?
+                .ok_or(DbError::Missing("a release's build"))?;
+            Ok(Bits { build, same_as: Some(root(&row)), artifact: None })
+        }
+    }
+}
+
+/// The release that first brought these bits, as far as rollbacks tell.
+fn root(row: &ReleaseRow) -> ReleaseNo {
+    row.same_as.filter(|_| row.is_rollback()).unwrap_or(row.rollout.release)
+}
+
+fn is_same(open: &ReleaseRow, desk: &Desk<'_>, bits: &Bits) -> bool {
+    let (rules, request) = (&open.rollout, &desk.asked.request);
+    rules.kind == RolloutKind::Deploy
+        && rules.state != RolloutState::Reverting
+        && open.build == bits.build.build
+        && rules.plan == request.plan
+        && rules.regions == request.regions
+        && rules.bake_s == request.bake_s
+        && rules.hosts == desk.app.hosts
+}
+
+/// The release that is there already, when a deploy would change nothing.
+fn at_goal(tx: &Tx, desk: &Desk<'_>, bits: &Bits) -> Result<Option<ReleaseRow>, DbError> {
+    let (Some(release), Some(artifact)) = (desk.env.goal_release, bits.build.artifact) else {
+        return Ok(None);
+    };
+    let row = releases::find(tx, &desk.asked.app, &desk.asked.env, release)?;
+    let regions = &desk.asked.request.regions;
+    let stable = &desk.env.stable;
+    let runs = |region: &RegionName| stable.of(region).is_some_and(|t| t.artifact == artifact);
+    let everywhere =
+        stable.base.is_some_and(|base| base.artifact == artifact) && stable.region_base.is_empty();
+    let there = if regions.is_empty() { everywhere } else { regions.iter().all(runs) };
+    Ok(row.filter(|row| {
+        there
+            && row.rollout.state == RolloutState::Succeeded
+            && row.artifact == Some(artifact)
+            && row.rollout.hosts == desk.app.hosts
+    }))
+}
+
+/// A way back that is under way is not to be cut short by a deploy.
+fn check_may_supersede(desk: &Desk<'_>, open: &ReleaseRow) -> Result<(), Problem> {
+    let (rules, app) = (&open.rollout, &desk.app.name);
+    let release = rules.release;
+    let what = match (rules.kind, rules.state) {
+        (RolloutKind::Rollback, _) => "a rollback is under way",
+        (_, RolloutState::Reverting) => "a release is being reverted",
+        _ => return Ok(()),
+    };
+    Err(Problem::new(Code::Blocked, what)
+        .because(format!("{release} in {} has not settled yet", rules.env))
+        .hint(format!("deployctl watch {release} -a {app} -e {}", rules.env))
+        .hint(format!("deployctl cancel {release} --keep -a {app} -e {}", rules.env)))
+}
+
+fn bad(desk: &Desk<'_>, build: &Deployable) -> Problem {
+    let (short, env) = (build.commit.short(), &desk.asked.env);
+    Problem::new(Code::Blocked, format!("{short} was marked bad in {env}"))
+        .because("a release of it was reverted or rolled back")
+        .hint(format!("deployctl deploy {short} --allow-bad -m WHY"))
+        .hint(format!("deployctl history -a {} -e {env}", desk.app.name))
+}
+
+fn rollback(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
+    let (app, env, request) = (&desk.app, &desk.asked.env, &desk.asked.request);
+    let leaving = desk.env.goal_release.ok_or_else(|| refs::never(app, env))?;
+    let leaving = releases::find(tx, &app.name, env, leaving)?
+        .ok_or(DbError::Missing("the release of a goal"))?;
+    let target = if request.target.is_empty() {
+        if let Some(same) = repeated(desk) {
+            return Ok(Admitted::Joined(Box::new(same)));
+        }
+        refs::known_good_before(tx, app, env, &leaving)?
+    } else {
+        deployed(tx, desk, resolve(tx, app, env, &request.target)?)?
+    };
+    let artifact = target.artifact.ok_or_else(|| {
+        let release = target.rollout.release;
+        Problem::new(Code::NotDeployable, format!("{release} has no build to go back to"))
+    })?;
+    if target.bad && !request.allow_bad {
+        let release = target.rollout.release;
+        return Err(Problem::new(Code::Blocked, format!("{release} was marked bad in {env}"))
+            .hint(format!("deployctl rollback --to {release} --allow-bad -m WHY"))
+            .into());
+    }
+    let build = deployables::find(tx, &app.name, target.build)?
+        .ok_or(DbError::Missing("a release's build"))?;
+    let bits = Bits { build, same_as: Some(root(&target)), artifact: Some(artifact) };
+    match &desk.open {
+        Some(open) if is_same_rollback(open, desk, artifact) => {
+            return Ok(Admitted::Joined(Box::new(open.clone())));
+        }
+        None => {
+            if let Some(row) = at_goal(tx, desk, &bits)? {
+                return Ok(Admitted::Joined(Box::new(row)));
+            }
+        }
+        Some(_) => {}
+    }
+    // Going back says that what is left was bad; going forward again says nothing.
+    if let Some(left) = leaving.artifact
+        && request.regions.is_empty()
+        && left != artifact
+        && root(&target) < root(&leaving)
+    {
+        releases::mark(tx, (&app.name, env), &left, true)?;
+    }
+    let tolerate = match request.regions.is_empty() {
+        true => vec![],
+        false => leaving.artifact.into_iter().collect(),
+    };
+    place(tx, desk, bits, tolerate)
+}
+
+/// A rollback that was asked for again while it is under way: the same one. Only
+/// after it ended does another go further back.
+fn repeated(desk: &Desk<'_>) -> Option<ReleaseRow> {
+    let open = desk.open.as_ref()?;
+    let same = open.is_rollback() && open.rollout.regions == desk.asked.request.regions;
+    same.then(|| open.clone())
+}
+
+fn is_same_rollback(open: &ReleaseRow, desk: &Desk<'_>, artifact: ArtifactId) -> bool {
+    open.is_rollback()
+        && open.artifact == Some(artifact)
+        && open.rollout.regions == desk.asked.request.regions
+}
+
+/// The release that a rollback's target names: only what was deployed there.
+fn deployed(tx: &Tx, desk: &Desk<'_>, named: Named) -> Result<ReleaseRow, Stop> {
+    let env = &desk.asked.env;
+    let build = match named {
+        Named::Release(row) if row.rollout.env == *env => return Ok(*row),
+        Named::Release(row) => row.build,
+        Named::Build(build) => build.build,
+    };
+    let rows = releases::list(tx, &desk.app.name, env, None, 500)?;
+    rows.into_iter().find(|row| row.build == build && row.rollout.version.is_some()).ok_or_else(
+        || {
+            Problem::new(Code::NotFound, format!("{build} was never deployed to {env}"))
+                .because("a rollback goes to a release that the env has run")
+                .hint(format!("deployctl deploy {build} -a {} -e {env}", desk.app.name))
+                .into()
+        },
+    )
+}
+
+/// Takes the open rollout's place and starts.
+fn place(
+    tx: &mut Tx,
+    desk: &Desk<'_>,
+    bits: Bits,
+    tolerate: Vec<ArtifactId>,
+) -> Result<Admitted, Stop> {
+    let (shared, asked, request) = (desk.shared, desk.asked, &desk.asked.request);
+    let now = shared.steady_now();
+    let release = envs::next_release(tx, &asked.app, &asked.env)?;
+    if let Some(open) = &desk.open {
+        let mut open = open.clone();
+        let facts = facts::load(tx, shared, &open.rollout)?;
+        let command = Command::Supersede { by: release };
+        let actions = open.rollout.command(now, command, &facts).unwrap_or_default();
+        steer::save(tx, shared, &mut open, actions, (&asked.actor, &facts))?;
+    }
+    let wait = Duration::from_secs(u64::from(request.when_ready_s.unwrap_or(0)));
+    let admission = Admission {
+        app: asked.app.clone(),
+        env: asked.env.clone(),
+        release,
+        kind: request.kind,
+        plan: request.plan,
+        regions: request.regions.clone(),
+        hosts: desk.app.hosts.clone(),
+        bake_s: request.bake_s,
+        stable: desk.env.stable.clone(),
+        tolerate,
+        start_by: now + wait,
+    };
+    let mut row = row(now, asked, &bits, Rules::admitted(now, admission));
+    releases::insert(tx, &row)?;
+    row.stamp = 1;
+    if let Some(artifact) = bits.artifact {
+        steer::begin(tx, shared, &mut row, artifact, &asked.actor)?;
+    }
+    Ok(Admitted::New(Box::new(row)))
+}
+
+fn row(now: UnixMillis, asked: &Asked, bits: &Bits, rollout: Rules) -> ReleaseRow {
+    ReleaseRow {
+        same_as: bits.same_as,
+        build: bits.build.build,
+        commit: bits.build.commit.clone(),
+        subject: bits.build.subject.clone(),
+        artifact: bits.artifact,
+        bad: false,
+        actor: asked.actor.clone(),
+        message: asked.request.message.clone(),
+        created_at: now,
+        ended_at: None,
+        rollout,
+        tallies: std::collections::BTreeMap::new(),
+        stamp: 0,
+    }
+}
+
+fn check_bounds(asked: &Asked) -> Result<(), Problem> {
+    let request = &asked.request;
+    let usage =
+        |why: String| Problem::new(Code::Usage, "the request is out of bounds").because(why);
+    if request.message.len() > MESSAGE_BYTES_MAX {
+        return Err(usage(format!("message: at most {MESSAGE_BYTES_MAX} bytes")));
+    }
+    if asked.key.as_ref().is_some_and(|key| key.is_empty() || key.len() > KEY_BYTES_MAX) {
+        return Err(usage(format!("Idempotency-Key: 1 to {KEY_BYTES_MAX} bytes")));
+    }
+    for (field, seconds) in [("bake_s", request.bake_s), ("when_ready_s", request.when_ready_s)] {
+        if seconds.is_some_and(|seconds| seconds > SECONDS_MAX) {
+            return Err(usage(format!("{field}: at most {SECONDS_MAX}")));
+        }
+    }
+    let mut regions = request.regions.clone();
+    regions.sort();
+    regions.dedup();
+    if regions.len() != request.regions.len() {
+        return Err(usage("regions: each at most once".into()));
+    }
+    Ok(())
+}
+
+fn check_regions(tx: &Tx, shared: &Coordinator, asked: &[RegionName]) -> Result<(), Problem> {
+    let known = facts::region_names(tx, shared)?;
+    let Some(unknown) = asked.iter().find(|region| !known.contains(region)) else {
+        return Ok(());
+    };
+    let names: Vec<&str> = known.iter().map(RegionName::as_str).collect();
+    Err(Problem::new(Code::NotFound, format!("there is no region {unknown}"))
+        .because(format!("there are {}", names.join(", ")))
+        .hint("deployctl regions"))
+}
+
+fn check_generation(asked: &Asked, env: &EnvRow) -> Result<(), Problem> {
+    match asked.request.expect_generation {
+        Some(expected) if expected != env.generation => {
+            Err(Problem::new(Code::Conflict, "something else was deployed in between")
+                .because(format!(
+                    "generation {} was expected, the goal is at {}",
+                    expected, env.generation
+                ))
+                .hint(format!("deployctl status {}", asked.app)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn answered(
+    tx: &Tx,
+    shared: &Coordinator,
+    asked: &Asked,
+    digest: &str,
+) -> Result<Option<ReleaseRow>, Stop> {
+    let Some(key) = &asked.key else { return Ok(None) };
+    let since = shared.steady_now() - KEY_KEPT;
+    let Some((request, app, env, release)) = releases::answered(tx, &asked.actor, key, since)?
+    else {
+        return Ok(None);
+    };
+    if request != digest {
+        return Err(Problem::new(
+            Code::Conflict,
+            "the idempotency key was used for something else",
+        )
+        .because(format!("it started {release} of {app} in {env}"))
+        .hint("use a fresh key for each request")
+        .into());
+    }
+    Ok(releases::find(tx, &app, &env, release)?)
+}

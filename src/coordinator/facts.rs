@@ -1,0 +1,64 @@
+//! What the rollout's rules are told of the world, from the database.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::coordinator::state::Coordinator;
+use crate::model::goal::{GoalVersion, bucket};
+use crate::model::id::RegionName;
+use crate::rules::rollout::plan::{Fleet, waves};
+use crate::rules::rollout::{Facts, RegionFacts, Rollout};
+use crate::store::db::{DbError, Tx, envs, hosts, regions, tallies};
+use crate::wire::v1::app::AppSpec;
+
+/// A region that said nothing for so long is silent: six of its reports.
+const SILENT: Duration = Duration::from_secs(30);
+
+/// Every region that is configured or was ever heard of, by name.
+pub(super) fn region_names(tx: &Tx, shared: &Coordinator) -> Result<BTreeSet<RegionName>, DbError> {
+    let heard = regions::list(tx)?.into_iter().map(|row| row.region);
+    Ok(shared.config.regions.keys().cloned().chain(heard).collect())
+}
+
+/// What `rollout` is judged on.
+pub(super) fn load(tx: &Tx, shared: &Coordinator, rollout: &Rollout) -> Result<Facts, DbError> {
+    let mut counts = tallies::of(tx, &rollout.app, &rollout.env)?;
+    let known = hosts::count(tx, &rollout.env, &rollout.hosts)?;
+    let seen: BTreeMap<RegionName, _> =
+        regions::list(tx)?.into_iter().map(|row| (row.region, row.seen_at)).collect();
+    let now = shared.steady_now();
+    let mut facts = Facts { regions: BTreeMap::new(), fresh: envs::fresh(tx)? };
+    let names: BTreeSet<RegionName> =
+        shared.config.regions.keys().chain(seen.keys()).chain(known.keys()).cloned().collect();
+    for name in names {
+        // A coordinator that just started has heard of nobody yet.
+        let heard = seen.get(&name).copied().unwrap_or_default().max(shared.started_at());
+        let (known, reachable) = known.get(&name).copied().unwrap_or_default();
+        let tally = counts.remove(&name).unwrap_or_default();
+        let silent = now.since(heard) > SILENT;
+        facts.regions.insert(name, RegionFacts { tally, silent, known, reachable });
+    }
+    Ok(facts)
+}
+
+/// The fleet as the planner sees it, drawn with the generation of `fresh`.
+pub(super) fn fleet(
+    tx: &Tx,
+    shared: &Coordinator,
+    app: &AppSpec,
+    rollout: &Rollout,
+    fresh: GoalVersion,
+) -> Result<Fleet, DbError> {
+    let salt = fresh.generation.to_string();
+    let mut buckets: BTreeMap<RegionName, Vec<u32>> = BTreeMap::new();
+    hosts::each(tx, &rollout.env, &rollout.hosts, |region, host, reachable| {
+        if reachable {
+            buckets.entry(region).or_default().push(bucket(&salt, &rollout.app, &host));
+        }
+    })?;
+    let mut names = region_names(tx, shared)?;
+    names.extend(buckets.keys().cloned());
+    let covered: Vec<RegionName> = names.into_iter().filter(|name| rollout.covers(name)).collect();
+    let everywhere = rollout.regions.is_empty();
+    Ok(Fleet { waves: waves(&app.waves, &covered), buckets, everywhere })
+}

@@ -1,0 +1,158 @@
+//! What regions report, and what people see of it: hosts and regions.
+
+use std::collections::BTreeMap;
+
+use axum::Extension;
+use axum::extract::State;
+use serde::Deserialize;
+
+use crate::coordinator::feed::check_region;
+use crate::coordinator::router::{Route, get, post};
+use crate::coordinator::state::{Coordinator, Shared};
+use crate::coordinator::{apps, facts};
+use crate::model::id::{AppName, EnvName, RegionName};
+use crate::net::auth::Identity;
+use crate::net::server::{Json, Params};
+use crate::rules::authorize::Class;
+use crate::store::db::regions::RegionRow;
+use crate::store::db::{DbError, Topic, Tx, feed, hosts, regions, replicas, tallies};
+use crate::wire::problem::{Code, Problem};
+use crate::wire::v1::fleet::{HostRow, Hosts, Region, Regions};
+use crate::wire::v1::region::{RegionReport, RegionReportReply};
+
+/// Most hosts of one report.
+const HOSTS_MAX: usize = 2_000;
+/// Most counts of one report: apps times envs.
+const TALLIES_MAX: usize = 20_000;
+/// Most replicas of one report.
+const REPLICAS_MAX: usize = 10_000;
+/// Default and largest page of hosts.
+const LIMIT: (u32, u32) = (1_000, 20_000);
+/// Longest prefix of a host's id, bytes.
+const PREFIX_BYTES_MAX: usize = 128;
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        post("/v1/region/report", Class::Region, report)
+            .says("Report counts, changed hosts and copies of artifacts")
+            .takes("RegionReport")
+            .gives("RegionReportReply"),
+        get("/v1/hosts", Class::Read, list_hosts)
+            .says("List hosts by region and id")
+            .gives("Hosts"),
+        get("/v1/regions", Class::Read, list_regions).says("List regions").gives("Regions"),
+    ]
+}
+
+async fn report(
+    State(shared): State<Shared>,
+    Extension(who): Extension<Identity>,
+    Json(report): Json<RegionReport>,
+) -> Result<Json<RegionReportReply>, Problem> {
+    check_region(&who, &report.region)?;
+    check_bounds(&report)?;
+    let now = shared.steady_now();
+    let take = move |tx: &mut Tx| {
+        let region = &report.region;
+        regions::put(tx, &report, now)?;
+        let mut news = !report.hosts.is_empty();
+        for counts in &report.tallies {
+            news |= tallies::put(tx, region, counts, now)?;
+        }
+        for row in &report.hosts {
+            let row = HostRow { region: region.clone(), ..row.clone() };
+            hosts::put(tx, region, &row)?;
+        }
+        for replica in &report.replicas {
+            news |= replicas::claim(tx, region, replica, now)?;
+        }
+        if news {
+            tx.touch(Topic::Rollouts);
+        }
+        Ok::<_, DbError>(RegionReportReply { heal: replicas::lost(tx, region)? })
+    };
+    Ok(Json(shared.db.write(take).await?))
+}
+
+fn check_bounds(report: &RegionReport) -> Result<(), Problem> {
+    let counts = [
+        ("hosts", report.hosts.len(), HOSTS_MAX),
+        ("tallies", report.tallies.len(), TALLIES_MAX),
+        ("replicas", report.replicas.len(), REPLICAS_MAX),
+    ];
+    match counts.into_iter().find(|(_, count, most)| count > most) {
+        Some((what, count, most)) => Err(Problem::new(Code::TooLarge, "the report is too large")
+            .because(format!("{count} {what}, at most {most}"))),
+        None => Ok(()),
+    }
+}
+
+#[derive(Deserialize)]
+struct Query {
+    app: Option<AppName>,
+    env: Option<EnvName>,
+    region: Option<RegionName>,
+    host: Option<String>,
+    limit: Option<u32>,
+}
+
+async fn list_hosts(
+    State(shared): State<Shared>,
+    Params(query): Params<Query>,
+) -> Result<Json<Hosts>, Problem> {
+    let Query { app, env, region, host, limit } = query;
+    if host.as_ref().is_some_and(|host| host.len() > PREFIX_BYTES_MAX) {
+        return Err(Problem::new(Code::Usage, "host: at most 128 bytes"));
+    }
+    let limit = limit.unwrap_or(LIMIT.0).clamp(1, LIMIT.1);
+    let filter = hosts::Filter { app, env, region, host };
+    let within = shared.clone();
+    let list = move |tx: &Tx| {
+        if let Some(app) = &filter.app {
+            crate::store::db::apps::find(tx, app)?.ok_or_else(|| apps::unknown(app))?;
+        }
+        if let Some(region) = &filter.region {
+            check_known(tx, &within, region)?;
+        }
+        let (hosts, total) = hosts::list(tx, &filter, limit)?;
+        Ok::<_, Problem>(Hosts { hosts, total })
+    };
+    shared.db.read(list).await.map(Json)
+}
+
+fn check_known(tx: &Tx, shared: &Coordinator, region: &RegionName) -> Result<(), Problem> {
+    let known = facts::region_names(tx, shared)?;
+    if known.contains(region) {
+        return Ok(());
+    }
+    let names: Vec<&str> = known.iter().map(RegionName::as_str).collect();
+    Err(Problem::new(Code::NotFound, format!("there is no region {region}"))
+        .because(format!("there are {}", names.join(", ")))
+        .hint("deployctl regions"))
+}
+
+async fn list_regions(State(shared): State<Shared>) -> Result<Json<Regions>, Problem> {
+    let within = shared.clone();
+    let list = move |tx: &Tx| {
+        let heard: BTreeMap<RegionName, RegionRow> =
+            regions::list(tx)?.into_iter().map(|row| (row.region.clone(), row)).collect();
+        let wanted = feed::artifacts(tx)?.len() as u64;
+        let mut all = Vec::new();
+        for name in facts::region_names(tx, &within)? {
+            let row = heard.get(&name);
+            let artifacts = replicas::complete(tx, &name)?;
+            all.push(Region {
+                blobs: within.config.regions.get(&name).map_or("", |r| &r.blobs).to_owned(),
+                seen_at: row.map(|row| row.seen_at),
+                hosts: row.map_or(0, |row| row.hosts),
+                unreachable: row.map_or(0, |row| row.unreachable),
+                artifacts,
+                owed: wanted.saturating_sub(artifacts),
+                goals_revision: row.map_or(0, |row| row.revision),
+                region: name,
+            });
+        }
+        Ok::<_, DbError>(Regions { regions: all })
+    };
+    Ok(Json(shared.db.read(list).await?))
+}

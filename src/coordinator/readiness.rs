@@ -1,0 +1,91 @@
+//! Whether a build may be deployed now, and what it lacks.
+
+use crate::coordinator::state::Coordinator;
+use crate::model::digest::ArtifactId;
+use crate::model::job::JobState;
+use crate::model::replication::ReplicationStatus;
+use crate::store::db::deployables::Deployable;
+use crate::store::db::{DbError, Tx, replicas};
+use crate::wire::problem::{Code, Problem};
+
+/// Where a build stands on its way to being deployable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Readiness {
+    /// Every region holds it.
+    Ready(ArtifactId),
+    /// It may be ready later; what is missing.
+    Waiting(String),
+    /// It will never be; why.
+    Never(String),
+}
+
+/// Looks at a build.
+pub(super) fn of(tx: &Tx, shared: &Coordinator, build: &Deployable) -> Result<Readiness, DbError> {
+    let no = build.build;
+    Ok(match (build.state, build.artifact) {
+        (JobState::Failed, _) => Readiness::Never(format!("{no} failed: {}", build.failure)),
+        (JobState::Queued, _) => Readiness::Waiting(format!("{no} is queued")),
+        (JobState::Running, _) | (JobState::Succeeded, None) => {
+            Readiness::Waiting(format!("{no} is being built"))
+        }
+        (JobState::Succeeded, Some(artifact)) if build.replication.is_deployable() => {
+            Readiness::Ready(artifact)
+        }
+        (JobState::Succeeded, Some(artifact)) => {
+            Readiness::Waiting(replication(tx, shared, build, &artifact)?)
+        }
+    })
+}
+
+/// "replicated to 1 of 2 regions; eu is at 61%".
+fn replication(
+    tx: &Tx,
+    shared: &Coordinator,
+    build: &Deployable,
+    artifact: &ArtifactId,
+) -> Result<String, DbError> {
+    let copies = replicas::of_artifact(tx, artifact)?;
+    let mut lacking = Vec::new();
+    for region in shared.config.regions.keys() {
+        let copy = copies.iter().find(|copy| copy.region == *region);
+        let status = copy.map_or(ReplicationStatus::Pending, |copy| copy.status);
+        if status == ReplicationStatus::Complete {
+            continue;
+        }
+        let bytes = copy.map_or(0, |copy| copy.claim.bytes);
+        let percent = (bytes.saturating_mul(100)).checked_div(build.wire_size).unwrap_or(0);
+        let error = copy.map_or("", |copy| copy.error.as_str());
+        let claimed = copy.is_some_and(|copy| copy.claim.complete);
+        lacking.push(match (status, claimed) {
+            _ if !error.is_empty() => format!("{region} is at {percent}% ({error})"),
+            (ReplicationStatus::Lost, _) => format!("{region} lost it and fetches it again"),
+            (_, true) => format!("{region} has it and is being checked"),
+            _ => format!("{region} is at {}%", percent.min(99)),
+        });
+    }
+    let all = shared.config.regions.len();
+    let done = all - lacking.len();
+    if lacking.is_empty() {
+        return Ok("every region has it; it is being checked".into());
+    }
+    Ok(format!("replicated to {done} of {all} regions; {}", lacking.join(", ")))
+}
+
+/// The refusal of a build that can't be deployed now.
+pub(super) fn refusal(build: &Deployable, readiness: &Readiness) -> Problem {
+    let (short, no) = (build.commit.short(), build.build);
+    match readiness {
+        Readiness::Never(why) => {
+            Problem::new(Code::NotDeployable, format!("{short} cannot be deployed"))
+                .because(why)
+                .hint(format!("deployctl logs {no}"))
+                .hint(format!("deployctl build {short}"))
+        }
+        Readiness::Waiting(why) => {
+            Problem::new(Code::NotDeployable, format!("{short} cannot be deployed yet"))
+                .because(why)
+                .hint(format!("deployctl deploy {short} --when-ready"))
+        }
+        Readiness::Ready(_) => Problem::new(Code::Internal, "a ready build was refused"),
+    }
+}

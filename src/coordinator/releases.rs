@@ -1,0 +1,49 @@
+//! `GET …/releases`: an app and env's history, newest first.
+
+use axum::extract::State;
+use serde::Deserialize;
+
+use crate::coordinator::router::{Route, get};
+use crate::coordinator::state::Shared;
+use crate::coordinator::{apps, refs};
+use crate::model::id::{AppName, EnvName, ReleaseNo};
+use crate::net::server::{Json, Params, Path};
+use crate::rules::authorize::Class;
+use crate::store::db::Tx;
+use crate::store::db::releases::{self, ReleaseRow};
+use crate::wire::problem::Problem;
+use crate::wire::v1::rollout::Releases;
+
+/// Default and largest page.
+const LIMIT: (u32, u32) = (20, 500);
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        get("/v1/apps/{app}/envs/{env}/releases", Class::Read, list)
+            .says("List releases, newest first")
+            .gives("Releases"),
+    ]
+}
+
+#[derive(Deserialize)]
+struct Query {
+    limit: Option<u32>,
+    before: Option<ReleaseNo>,
+}
+
+async fn list(
+    State(shared): State<Shared>,
+    Path((app, env)): Path<(AppName, EnvName)>,
+    Params(query): Params<Query>,
+) -> Result<Json<Releases>, Problem> {
+    let limit = query.limit.unwrap_or(LIMIT.0).clamp(1, LIMIT.1);
+    let list = move |tx: &Tx| {
+        let spec = crate::store::db::apps::find(tx, &app)?.ok_or_else(|| apps::unknown(&app))?;
+        if !spec.spec.envs.contains(&env) {
+            return Err(refs::no_env(&spec.spec, env.as_str()));
+        }
+        let rows = releases::list(tx, &app, &env, query.before, limit)?;
+        Ok(Releases { releases: rows.iter().map(ReleaseRow::view).collect() })
+    };
+    shared.db.read(list).await.map(Json)
+}

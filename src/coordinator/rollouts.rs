@@ -1,0 +1,229 @@
+//! Rollouts: asked for, watched, steered.
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use serde::Deserialize;
+
+use crate::coordinator::admission::{Asked, MESSAGE_BYTES_MAX, Stop, admit};
+use crate::coordinator::router::{Route, get, post};
+use crate::coordinator::state::{Coordinator, Shared, wait_of};
+use crate::coordinator::{apps, facts, outbox, refs, steer, view};
+use crate::model::id::{AppName, EnvName, ReleaseNo};
+use crate::net::auth::Identity;
+use crate::net::server::{Json, Params, Path};
+use crate::rules::authorize::Class;
+use crate::rules::rollout::command::{Command, Refusal};
+use crate::store::db::releases::{self, ReleaseRow};
+use crate::store::db::{Topic, Tx, envs};
+use crate::wire::problem::{Code, Problem};
+use crate::wire::v1::rollout::{CancelRequest, PromoteRequest, Rollout, RolloutRequest};
+
+pub(super) fn routes() -> Vec<Route> {
+    const ONE: &str = "/v1/apps/{app}/envs/{env}/rollouts/{release}";
+    let steered = |route: Route, says| route.says(says).gives("Rollout");
+    vec![
+        post("/v1/apps/{app}/envs/{env}/rollouts", Class::Deploy, create)
+            .says("Deploy or roll back; an identical open rollout is joined")
+            .takes("RolloutRequest")
+            .gives("Rollout"),
+        get(ONE, Class::Read, show)
+            .says("Show a rollout; with `since`, wait until it is newer than that stamp")
+            .gives("Rollout"),
+        steered(
+            post("/v1/apps/{app}/envs/{env}/rollouts/{release}/promote", Class::Deploy, promote),
+            "Begin the next step now, or with `full` the last",
+        )
+        .takes("PromoteRequest"),
+        steered(
+            post("/v1/apps/{app}/envs/{env}/rollouts/{release}/cancel", Class::Deploy, cancel),
+            "Stop it: go back, or with `keep` leave hosts as they are",
+        )
+        .takes("CancelRequest"),
+        steered(
+            post("/v1/apps/{app}/envs/{env}/rollouts/{release}/retry", Class::Deploy, retry),
+            "Let failed hosts try again and run on",
+        ),
+        steered(
+            post("/v1/apps/{app}/envs/{env}/rollouts/{release}/pause", Class::Deploy, pause),
+            "Hold it where it is",
+        ),
+        steered(
+            post("/v1/apps/{app}/envs/{env}/rollouts/{release}/resume", Class::Deploy, resume),
+            "Go on after a pause",
+        ),
+    ]
+}
+
+async fn create(
+    State(shared): State<Shared>,
+    Extension(who): Extension<Identity>,
+    Path((app, env)): Path<(AppName, EnvName)>,
+    headers: HeaderMap,
+    Json(request): Json<RolloutRequest>,
+) -> Result<Json<Rollout>, Problem> {
+    let key = headers.get("idempotency-key");
+    let key = key.map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned());
+    let asked = Asked { app, env, actor: who.name, key, request };
+    let within = shared.clone();
+    let admitted = shared.db.write(move |tx| admit(tx, &within, &asked)).await;
+    match admitted {
+        Ok(rollout) => {
+            outbox::drain(&shared).await;
+            Ok(Json(rollout))
+        }
+        Err(Stop::Dry(rollout)) => Ok(Json(*rollout)),
+        Err(Stop::Refused(problem)) => Err(problem),
+    }
+}
+
+#[derive(Deserialize)]
+struct Watch {
+    since: Option<u64>,
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+async fn show(
+    State(shared): State<Shared>,
+    Path(place): Path<(AppName, EnvName, ReleaseNo)>,
+    Params(watch): Params<Watch>,
+) -> Result<Json<Rollout>, Problem> {
+    let read = async || {
+        let (within, place) = (shared.clone(), place.clone());
+        shared.db.read(move |tx| look(tx, &within, &place)).await
+    };
+    let Some(since) = watch.since else { return read().await.map(Json) };
+    let newer = async || {
+        let rollout = read().await?;
+        let over = rollout.release.state.is_final();
+        Ok((rollout.stamp > since || over).then_some(rollout))
+    };
+    match shared.wait_for(Topic::Rollouts, wait_of(watch.wait_ms), newer).await? {
+        Some(rollout) => Ok(Json(rollout)),
+        None => read().await.map(Json),
+    }
+}
+
+type Place = (AppName, EnvName, ReleaseNo);
+
+fn find(tx: &Tx, (app, env, release): &Place) -> Result<ReleaseRow, Problem> {
+    let spec = crate::store::db::apps::find(tx, app)?.ok_or_else(|| apps::unknown(app))?.spec;
+    if !spec.envs.contains(env) {
+        return Err(refs::no_env(&spec, env.as_str()));
+    }
+    releases::find(tx, app, env, *release)?.ok_or_else(|| refs::no_release(&spec, env, *release))
+}
+
+fn look(tx: &Tx, shared: &Coordinator, place: &Place) -> Result<Rollout, Problem> {
+    Ok(view::rollout(tx, shared, &find(tx, place)?)?)
+}
+
+async fn promote(
+    State(shared): State<Shared>,
+    Extension(who): Extension<Identity>,
+    Path(place): Path<Place>,
+    Json(request): Json<PromoteRequest>,
+) -> Result<Json<Rollout>, Problem> {
+    steer(shared, who, place, Command::Promote { full: request.full }).await
+}
+
+async fn cancel(
+    State(shared): State<Shared>,
+    Extension(who): Extension<Identity>,
+    Path(place): Path<Place>,
+    Json(request): Json<CancelRequest>,
+) -> Result<Json<Rollout>, Problem> {
+    if request.message.len() > MESSAGE_BYTES_MAX {
+        return Err(Problem::new(Code::Usage, "the message is too long")
+            .because(format!("at most {MESSAGE_BYTES_MAX} bytes")));
+    }
+    let why = match request.message.as_str() {
+        "" => format!("canceled by {}", who.name),
+        message => format!("canceled by {}: {message}", who.name),
+    };
+    steer(shared, who, place, Command::Cancel { keep: request.keep, why }).await
+}
+
+async fn retry(
+    State(shared): State<Shared>,
+    Extension(who): Extension<Identity>,
+    Path(place): Path<Place>,
+) -> Result<Json<Rollout>, Problem> {
+    steer(shared, who, place, Command::Retry).await
+}
+
+async fn pause(
+    State(shared): State<Shared>,
+    Extension(who): Extension<Identity>,
+    Path(place): Path<Place>,
+) -> Result<Json<Rollout>, Problem> {
+    let why = format!("paused by {}", who.name);
+    steer(shared, who, place, Command::Pause { why }).await
+}
+
+async fn resume(
+    State(shared): State<Shared>,
+    Extension(who): Extension<Identity>,
+    Path(place): Path<Place>,
+) -> Result<Json<Rollout>, Problem> {
+    steer(shared, who, place, Command::Resume).await
+}
+
+async fn steer(
+    shared: Shared,
+    who: Identity,
+    place: Place,
+    command: Command,
+) -> Result<Json<Rollout>, Problem> {
+    let within = shared.clone();
+    let follow = move |tx: &mut Tx| {
+        let mut row = find(tx, &place)?;
+        check_current(tx, &row, &command)?;
+        let facts = facts::load(tx, &within, &row.rollout)?;
+        let now = within.steady_now();
+        let actions = row.rollout.command(now, command, &facts);
+        let actions = actions.map_err(|refusal| refused(&row, refusal))?;
+        steer::save(tx, &within, &mut row, actions, (&who.name, &facts))?;
+        Ok::<_, Problem>(view::rollout(tx, &within, &row)?)
+    };
+    let rollout = shared.db.write(follow).await?;
+    outbox::drain(&shared).await;
+    Ok(Json(rollout))
+}
+
+/// Only the rollout whose goal stands may try again: hosts refuse older goals.
+fn check_current(tx: &Tx, row: &ReleaseRow, command: &Command) -> Result<(), Problem> {
+    let rules = &row.rollout;
+    if *command != Command::Retry {
+        return Ok(());
+    }
+    let env = envs::find(tx, &rules.app, &rules.env)?;
+    let open = releases::open(tx, &rules.app, &rules.env)?;
+    let other = open.is_some_and(|open| open.rollout.release != rules.release);
+    let stands = rules.version.is_none_or(|version| version.generation == env.generation);
+    if stands && !other {
+        return Ok(());
+    }
+    Err(Problem::new(Code::Conflict, format!("{} can't try again", rules.release))
+        .because(format!("something newer was deployed to {}", rules.env))
+        .hint(format!("deployctl deploy {} -a {} -e {}", rules.release, rules.app, rules.env)))
+}
+
+fn refused(row: &ReleaseRow, refusal: Refusal) -> Problem {
+    let rules = &row.rollout;
+    let place = format!("-a {} -e {}", rules.app, rules.env);
+    let release = rules.release;
+    let problem = Problem::new(Code::Conflict, format!("{release} can't do that now"))
+        .because(refusal.to_string());
+    match refusal {
+        Refusal::Over(_) => problem.hint(format!("deployctl history {place}")),
+        Refusal::NotBegun | Refusal::GoingBack => {
+            problem.hint(format!("deployctl watch {release} {place}"))
+        }
+        Refusal::Rollback | Refusal::NoBase => {
+            problem.hint(format!("deployctl cancel {release} --keep {place}"))
+        }
+        Refusal::NotPaused => problem.hint(format!("deployctl status {}", rules.app)),
+    }
+}

@@ -1,0 +1,123 @@
+//! Follows what the rules decided for one rollout, in one transaction: its row,
+//! its goal, its events, what the env runs. Shared by requests and by the tick.
+
+use crate::coordinator::facts;
+use crate::coordinator::state::Coordinator;
+use crate::model::digest::ArtifactId;
+use crate::model::rollout::{RolloutKind, RolloutState};
+use crate::rules::rollout::{Action, Facts};
+use crate::store::db::events::NewEvent;
+use crate::store::db::releases::{self, ReleaseRow};
+use crate::store::db::{DbError, Tx, apps, envs, goals};
+use crate::wire::seal::{GOAL, Sealed, sign};
+
+/// Who acts when nobody asked.
+pub(super) const SELF: &str = "deployctl";
+
+/// Writes `row` back with everything that `actions` ask for.
+pub(super) fn save(
+    tx: &mut Tx,
+    shared: &Coordinator,
+    row: &mut ReleaseRow,
+    actions: Vec<Action>,
+    (actor, facts): (&str, &Facts),
+) -> Result<(), DbError> {
+    let now = shared.steady_now();
+    for action in actions {
+        follow(tx, shared, row, action, actor)?;
+    }
+    let over = row.rollout.state.is_final();
+    row.ended_at = if over { row.ended_at.or(Some(now)) } else { None };
+    if over && let Some(version) = row.rollout.version {
+        let counted = facts
+            .regions
+            .iter()
+            .filter(|(name, region)| row.rollout.covers(name) && region.speaks_of(version));
+        row.tallies = counted.map(|(name, region)| (name.clone(), region.tally.clone())).collect();
+    }
+    releases::update(tx, row)?;
+    row.stamp += 1;
+    Ok(())
+}
+
+fn follow(
+    tx: &mut Tx,
+    shared: &Coordinator,
+    row: &ReleaseRow,
+    action: Action,
+    actor: &str,
+) -> Result<(), DbError> {
+    let rollout = &row.rollout;
+    let place = (&rollout.app, &rollout.env);
+    match action {
+        Action::Publish => publish(tx, shared, row),
+        Action::Settle(stable) => {
+            let good =
+                rollout.state == RolloutState::Succeeded || rollout.kind == RolloutKind::Rollback;
+            if let (Some(artifact), true) = (&row.artifact, good) {
+                releases::mark(tx, place, artifact, false)?;
+            }
+            envs::settle(tx, place.0, place.1, &stable)
+        }
+        Action::MarkBad => match &row.artifact {
+            // The same bits under other settings: they are what the env runs.
+            Some(artifact) if rollout.stable.base.is_some_and(|b| b.artifact == *artifact) => {
+                Ok(())
+            }
+            Some(artifact) => releases::mark(tx, place, artifact, true),
+            None => Ok(()),
+        },
+        Action::Tell { kind, message } => {
+            let message = format!("{} in {}: {message}", rollout.release, rollout.env);
+            let event = NewEvent::new(shared.steady_now(), kind, actor, message)
+                .app(&rollout.app)
+                .env(&rollout.env)
+                .build(row.build)
+                .release(rollout.release);
+            tx.event(&event)
+        }
+    }
+}
+
+/// Signs the rollout's document and sends it on its way.
+fn publish(tx: &mut Tx, shared: &Coordinator, row: &ReleaseRow) -> Result<(), DbError> {
+    let Some(goal) = row.rollout.document(shared.steady_now()) else { return Ok(()) };
+    let payload = serde_json::to_string(&goal).expect("a goal is plain JSON");
+    let signature = sign(&shared.keys.goal, GOAL, payload.as_bytes());
+    let key = goals::key(&goal.app, &goal.env);
+    goals::send(tx, &key, goal.version, &Sealed { payload, signature })?;
+    envs::decided(tx, (&goal.app, &goal.env), goal.next.release, goal.version)
+}
+
+/// Starts a pending rollout whose artifact is ready.
+pub(super) fn begin(
+    tx: &mut Tx,
+    shared: &Coordinator,
+    row: &mut ReleaseRow,
+    artifact: ArtifactId,
+    actor: &str,
+) -> Result<(), DbError> {
+    let app = apps::find(tx, &row.rollout.app)?.ok_or(DbError::Missing("a rollout's app"))?;
+    let fresh = envs::fresh(tx)?;
+    let fleet = facts::fleet(tx, shared, &app.spec, &row.rollout, fresh)?;
+    row.artifact = Some(artifact);
+    let actions = row.rollout.begin(shared.steady_now(), artifact, fresh, &fleet);
+    let facts = facts::load(tx, shared, &row.rollout)?;
+    save(tx, shared, row, actions, (actor, &facts))
+}
+
+/// Lets the rules look at one rollout; returns whether anything changed.
+pub(super) fn step(
+    tx: &mut Tx,
+    shared: &Coordinator,
+    row: &mut ReleaseRow,
+) -> Result<bool, DbError> {
+    let facts = facts::load(tx, shared, &row.rollout)?;
+    let before = row.rollout.clone();
+    let actions = row.rollout.step(shared.steady_now(), &facts);
+    if actions.is_empty() && before == row.rollout {
+        return Ok(false);
+    }
+    save(tx, shared, row, actions, (SELF, &facts))?;
+    Ok(true)
+}

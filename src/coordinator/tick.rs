@@ -1,0 +1,104 @@
+//! Lets the rules look at every open rollout: each second, and at once when a
+//! region reports. Safe in many coordinators: rows are written by compare-and-set.
+
+use std::time::Duration;
+
+use crate::coordinator::readiness::{self, Readiness};
+use crate::coordinator::state::{Coordinator, Shared};
+use crate::coordinator::{facts, outbox, steer};
+use crate::model::rollout::RolloutState;
+use crate::rules::rollout::Rollout;
+use crate::store::db::releases::{self, ReleaseRow};
+use crate::store::db::{DbError, Topic, Tx, deployables};
+
+/// How often the clock alone is looked at.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Runs until the coordinator stops.
+pub(super) async fn run(shared: Shared) {
+    let mut changes = shared.db.watch(Topic::Rollouts);
+    let mut stop = shared.stop.clone();
+    loop {
+        changes.borrow_and_update();
+        if let Err(error) = tick(&shared).await {
+            tracing::warn!(%error, "rollouts could not be looked at; tries again");
+        }
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = tokio::time::sleep(EVERY) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// Looks at a snapshot first and writes only where something is to be done, so
+/// that a hundred quiet rollouts cost the writer nothing.
+async fn tick(shared: &Shared) -> Result<(), DbError> {
+    let within = shared.clone();
+    let due = move |tx: &Tx| {
+        let mut due = Vec::new();
+        for row in releases::moving(tx)? {
+            if is_due(tx, &within, &row)? {
+                due.push(row.rollout);
+            }
+        }
+        Ok::<_, DbError>(due)
+    };
+    let due = shared.db.read(due).await?;
+    if due.is_empty() {
+        return Ok(());
+    }
+    for rollout in due {
+        let within = shared.clone();
+        let release = rollout.release;
+        let done = shared.db.write(move |tx: &mut Tx| act(tx, &within, &rollout)).await;
+        match done {
+            Ok(()) => {}
+            Err(DbError::Raced(_)) => tracing::debug!(%release, "another coordinator was faster"),
+            Err(error) => tracing::warn!(%release, %error, "a rollout could not be moved on"),
+        }
+    }
+    outbox::drain(shared).await;
+    Ok(())
+}
+
+fn is_due(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result<bool, DbError> {
+    let mut rollout = row.rollout.clone();
+    let facts = facts::load(tx, shared, &rollout)?;
+    let actions = rollout.step(shared.steady_now(), &facts);
+    if !actions.is_empty() || rollout != row.rollout {
+        return Ok(true);
+    }
+    Ok(match awaited(tx, shared, row)? {
+        Some(Readiness::Ready(_) | Readiness::Never(_)) => true,
+        Some(Readiness::Waiting(_)) | None => false,
+    })
+}
+
+/// What a pending rollout's build lacks.
+fn awaited(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result<Option<Readiness>, DbError> {
+    if row.rollout.state != RolloutState::Pending {
+        return Ok(None);
+    }
+    let build = deployables::find(tx, &row.rollout.app, row.build)?;
+    build.map(|build| readiness::of(tx, shared, &build)).transpose()
+}
+
+/// Looks again, in a transaction that can write.
+fn act(tx: &mut Tx, shared: &Coordinator, seen: &Rollout) -> Result<(), DbError> {
+    let Some(mut row) = releases::find(tx, &seen.app, &seen.env, seen.release)? else {
+        return Ok(());
+    };
+    match awaited(tx, shared, &row)? {
+        Some(Readiness::Ready(artifact)) => {
+            steer::begin(tx, shared, &mut row, artifact, steer::SELF)?;
+        }
+        Some(Readiness::Never(why)) => {
+            let actions = row.rollout.give_up(&why);
+            let facts = facts::load(tx, shared, &row.rollout)?;
+            return steer::save(tx, shared, &mut row, actions, (steer::SELF, &facts));
+        }
+        Some(Readiness::Waiting(_)) | None => {}
+    }
+    steer::step(tx, shared, &mut row).map(drop)
+}

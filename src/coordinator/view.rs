@@ -1,0 +1,78 @@
+//! A rollout as it is shown: its row, the newest counts, and what it waits for.
+
+use std::collections::BTreeMap;
+
+use crate::coordinator::facts;
+use crate::coordinator::readiness::{self, Readiness};
+use crate::coordinator::state::Coordinator;
+use crate::model::fleet::Tally;
+use crate::model::id::RegionName;
+use crate::model::rollout::{RolloutKind, RolloutState};
+use crate::rules::rollout::words;
+use crate::rules::rollout::{Facts, Rollout as Rules};
+use crate::store::db::releases::ReleaseRow;
+use crate::store::db::{DbError, Tx, deployables, envs};
+use crate::wire::v1::rollout::Rollout;
+
+/// Shows `row`.
+pub(super) fn rollout(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result<Rollout, DbError> {
+    let rules = &row.rollout;
+    let facts = facts::load(tx, shared, rules)?;
+    let over = rules.state.is_final();
+    let regions =
+        if over && !row.tallies.is_empty() { row.tallies.clone() } else { counts(rules, &facts) };
+    let base = match rules.kind {
+        RolloutKind::Deploy => {
+            let own = rules.regions.first().and_then(|region| rules.stable.of(region));
+            own.or(rules.stable.base)
+        }
+        RolloutKind::Rollback => rules.stable.base,
+    };
+    Ok(Rollout {
+        release: row.view(),
+        stamp: envs::find(tx, &rules.app, &rules.env)?.stamp,
+        steps: rules.steps.clone(),
+        step: rules.step,
+        stage: rules.stage,
+        due_at: rules.due_at,
+        waiting_on: waiting_on(tx, shared, row, &facts)?,
+        base,
+        regions,
+        joined: false,
+    })
+}
+
+fn waiting_on(
+    tx: &Tx,
+    shared: &Coordinator,
+    row: &ReleaseRow,
+    facts: &Facts,
+) -> Result<String, DbError> {
+    let rules = &row.rollout;
+    if rules.state == RolloutState::Pending
+        && let Some(build) = deployables::find(tx, &rules.app, row.build)?
+    {
+        return Ok(match readiness::of(tx, shared, &build)? {
+            Readiness::Ready(_) => "it starts".into(),
+            Readiness::Waiting(why) | Readiness::Never(why) => why,
+        });
+    }
+    Ok(words::waiting_on(rules, shared.steady_now(), facts))
+}
+
+/// Counts under the rollout's own goal; a region that has not taken it yet shows
+/// only how many hosts it has.
+pub(super) fn counts(rules: &Rules, facts: &Facts) -> BTreeMap<RegionName, Tally> {
+    let covered = facts.regions.iter().filter(|(name, _)| rules.covers(name));
+    let counts = covered.map(|(name, region)| {
+        let speaks = rules.version.is_some_and(|version| region.speaks_of(version));
+        let tally = if speaks {
+            region.tally.clone()
+        } else {
+            let unreachable = region.known.saturating_sub(region.reachable);
+            Tally { hosts: region.known, unreachable, ..Tally::default() }
+        };
+        (name.clone(), tally)
+    });
+    counts.collect()
+}
