@@ -1,5 +1,7 @@
 //! One region as a real process, against a pretended coordinator.
 
+#![expect(clippy::unwrap_used, reason = "a test may stop at any surprise")]
+
 #[path = "region/fixture.rs"]
 mod fixture;
 
@@ -67,6 +69,19 @@ async fn a_killed_region_goes_on_without_pulling_verified_pieces_again() {
         std::fs::read(path_in(&store, "manifests", made.id)).unwrap(),
         made.manifest.encode()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_artifact_has_an_empty_pack() {
+    let coordinator = Coordinator::new();
+    let serving = coordinator.serve(0).await;
+    let mut region = Region::new(&serving);
+    let made = coordinator.publish(&region.main(), 0, 9);
+    coordinator.want(made.id);
+    region.start();
+    coordinator.completed(made.id).await;
+    let pack = path_in(&region.store(), "packs", made.id);
+    assert_eq!(std::fs::metadata(pack).unwrap().len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,8 +28,8 @@ pub enum LibraryError {
     /// The region does not hold it complete.
     #[error("artifact {} is not complete in this region", .0.short())]
     Absent(ArtifactId),
-    /// The store's manifest is not the right one.
-    #[error("the manifest in the regional store is damaged")]
+    /// The store's manifest is not the right one, or its pack is gone or too short.
+    #[error("the artifact in the regional store is damaged")]
     Damaged,
     /// The store failed.
     #[error(transparent)]
@@ -89,11 +89,6 @@ impl Library {
         }
     }
 
-    /// Forgets a manifest that must be read again.
-    pub fn forget(&self, artifact: ArtifactId) {
-        self.kept().retain(|(id, _)| *id != artifact);
-    }
-
     /// The manifest of an artifact that the region holds complete.
     ///
     /// # Errors
@@ -138,7 +133,10 @@ impl Library {
     ) -> Result<impl Stream<Item = Result<Bytes, BlobError>> + Send + 'static, LibraryError> {
         let permit = self.reads.clone().try_acquire_owned().map_err(|_| LibraryError::Busy)?;
         let mut reading = Reading { local: self.local.clone(), artifact, range, _permit: permit };
-        let first = reading.next().await.transpose().map_err(LibraryError::Store)?;
+        let first = reading.next().await.transpose().map_err(|error| match error {
+            BlobError::NotFound(_) => LibraryError::Damaged,
+            error => LibraryError::Store(error),
+        })?;
         let rest = futures_util::stream::unfold(reading, |mut reading| async {
             reading.next().await.map(|bytes| (bytes, reading))
         });

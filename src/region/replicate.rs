@@ -28,8 +28,9 @@ const PULLS: usize = 3;
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Most replicas of one report upward.
 const REPORTED_MAX: usize = 2_000;
-/// An order to heal that comes this soon after healing was decided on older news.
-const HEALED_LATELY: Duration = Duration::from_secs(2);
+/// An order to heal that comes this soon after a pull ended was decided on older news:
+/// the synchronizer looks at lost copies again each 2 s.
+const HEALED_LATELY: Duration = Duration::from_secs(5);
 
 /// What is known of one artifact's copy here.
 struct Replica {
@@ -38,6 +39,8 @@ struct Replica {
     error: String,
     pulling: bool,
     retry_at: Option<Instant>,
+    /// Whether it is pulled because it was lost, and when that was last done.
+    healing: bool,
     healed_at: Option<Instant>,
     backoff: Backoff,
 }
@@ -50,6 +53,7 @@ impl Replica {
             error: String::new(),
             pulling: false,
             retry_at: None,
+            healing: false,
             healed_at: None,
             backoff: Backoff::new(RETRY.0, RETRY.1),
         }
@@ -97,6 +101,7 @@ impl Replicator {
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut changes = self.source.mirror.changes();
         let mut pulls = JoinSet::new();
+        self.tidy_staging();
         loop {
             changes.borrow_and_update();
             tokio::select! {
@@ -120,6 +125,15 @@ impl Replicator {
                 _ = changes.changed() => {}
                 () = self.wake.notified() => {}
                 () = retry => {}
+            }
+        }
+    }
+
+    /// Removes what was staged of artifacts that were dropped while nobody ran.
+    fn tidy_staging(&self) {
+        for artifact in staging::list(&self.source.staging) {
+            if !self.source.mirror.wants(&artifact) {
+                staging::discard(&self.source.staging, &artifact);
             }
         }
     }
@@ -193,6 +207,9 @@ impl Replicator {
                 (replica.complete, replica.error) = (true, String::new());
                 replica.retry_at = None;
                 replica.backoff.succeeded();
+                if std::mem::take(&mut replica.healing) {
+                    replica.healed_at = Some(Instant::now());
+                }
             }
             Err(error) => {
                 let wait = replica.backoff.failed();
@@ -217,7 +234,7 @@ impl Replicator {
         }
         tracing::warn!(%artifact, "copy was found missing or damaged, healing");
         (replica.complete, replica.bytes) = (false, 0);
-        (replica.retry_at, replica.healed_at) = (None, Some(now));
+        (replica.retry_at, replica.healing) = (None, true);
         book.unsent.insert(artifact);
         self.wake.notify_one();
     }

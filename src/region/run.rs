@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -29,6 +30,8 @@ use crate::region::serve::{self, Listener};
 use crate::region::tracker::{Replicas, Settings, Tracker};
 use crate::store::blobs::{BlobError, Blobs};
 
+/// Open files that a region asks for: 18,000 connections and as many reads of the store.
+const OPEN_FILES: u64 = 40_000;
 /// How often lapsed leases and silent members are looked for.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -115,6 +118,7 @@ pub async fn run(
     stop: watch::Receiver<bool>,
     ready: impl FnOnce(&str),
 ) -> Result<(), RegionError> {
+    allow_open_files();
     let token = read_token(&options.token_file)?;
     let feeding = Arc::new(coordinators(&options, &token)?);
     let reporting = Arc::new(coordinators(&options, &token)?);
@@ -192,6 +196,16 @@ impl Parts {
         let key = keyed_hash(&[0; 32], format!("deployctl peer ticket key v1:{token}").as_bytes());
         let tracker = Arc::new(Tracker::new(key, Box::new(shelf), Settings::default()));
         Ok(Self { db, mirror, fleet: Arc::new(fleet), replicator, library, tracker, news })
+    }
+}
+
+/// Every agent holds a connection; the usual soft limit of 1,024 files is too low for that.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(OPEN_FILES).min(OPEN_FILES);
+    let raised = Rlimit { current: Some(most.max(limit.current.unwrap_or(0))), ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "limit of open files not raised");
     }
 }
 

@@ -124,8 +124,9 @@ async fn poll(
         loop {
             changes.borrow_and_update();
             let revision = listener.mirror.env_revision(&info.env);
-            // Not `>`: an agent may come from a mirror that was ahead.
-            if revision != since {
+            // Not `>`: an agent may come from a mirror that was ahead. And a mirror that
+            // knows nothing yet says nothing, rather than that there are no goals.
+            if revision != since && revision != 0 {
                 return revision;
             }
             if changes.changed().await.is_err() {

@@ -4,6 +4,7 @@
 //! The journal is a hint, never a proof: after a crash every piece that it names is
 //! hashed again, so order and durability of its writes do not matter. Calls block.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -84,6 +85,14 @@ pub fn discard(folder: &Path, artifact: &ArtifactId) {
         // What can't be removed now is overwritten or removed the next time.
         let _ = std::fs::remove_file(path);
     }
+}
+
+/// Every artifact of which something is staged.
+#[must_use]
+pub fn list(folder: &Path) -> BTreeSet<ArtifactId> {
+    let Ok(files) = std::fs::read_dir(folder) else { return BTreeSet::new() };
+    let names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
+    names.filter_map(|name| name.split_once('.')?.0.parse().ok()).collect()
 }
 
 fn paths(folder: &Path, artifact: &ArtifactId) -> [PathBuf; 2] {
