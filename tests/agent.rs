@@ -171,7 +171,8 @@ fn the_app_outlives_a_killed_agent_which_finds_it_again() {
 #[test]
 fn an_agent_killed_at_any_moment_of_an_activation_ends_it_after_its_restart() {
     let (region, mut host, first) = running(service_of(STAYS));
-    let slow = RunSpec { stop: Some("sleep 0.2".into()), min_healthy_s: 1, ..service_of(STAYS) };
+    let slow = "trap 'sleep 0.2; exit' TERM; echo up; sleep 600 & wait";
+    let slow = RunSpec { min_healthy_s: 1, ..service_of(slow) };
     for round in 0..6u64 {
         let next = host.place(2 + round % 2, slow.clone());
         region.say_goal(&goal(2 + round, next, Some(first)));

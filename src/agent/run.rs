@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::activate::HostSetup;
 use super::args::{self, Command, Options, UsageError};
 use super::converge::Shared;
+use super::fetch::{FetchConfig, Fetcher};
 use super::follow::Follower;
 use super::link::{Backoff, InvalidUrls, Link};
 use super::local::{self, LocalError};
@@ -160,10 +161,10 @@ struct SavedSetup {
 
 async fn run_daemon(options: &Options, out: &mut (dyn Write + Send)) -> Result<(), RunError> {
     let stop = crate::net::server::stop_signal();
-    let agent = Agent::prepare(options).await?;
+    let mut agent = Agent::prepare(options).await?;
     let trust = agent.trust(options.trust.as_deref(), stop.clone()).await?;
     let Some(trust) = trust else { return Ok(()) };
-    let (agent, source) = agent.fetcher(&trust)?;
+    let source = Arc::new(agent.fetcher(&trust)?);
     let ready = |address: SocketAddr| {
         let _ = writeln!(out, "ready http://{address}");
         let _ = out.flush();
@@ -244,6 +245,19 @@ impl Agent {
         }
     }
 
+    /// Starts the swarm's fetcher, which serves peers on the listener from now on.
+    ///
+    /// # Errors
+    /// When the root folder can't be used.
+    fn fetcher(&mut self, trust: &Trust) -> Result<Fetcher, RunError> {
+        let listener = self.listener.take().expect("the listener is taken once");
+        // Keys are pinned: they change only with a restart.
+        let (_, trust) = watch::channel(trust.clone());
+        let (root, info) = (self.setup.root.clone(), self.setup.info.clone());
+        let config = FetchConfig::new(root, self.link.clone(), info, trust, listener);
+        Fetcher::start(config).map_err(io_error("the fetcher does not start"))
+    }
+
     /// Follows goals until `stop` turns true; `ready` hears once where pieces are served.
     ///
     /// # Errors
@@ -283,26 +297,5 @@ impl Agent {
         let digest = Digest::of(self.setup.info.host.as_str().as_bytes());
         u64::from_be_bytes(digest.0[..8].try_into().expect("a digest has 32 bytes"))
             ^ u64::from(std::process::id())
-    }
-}
-
-// TEMPORARY until the fetcher lands
-struct Nowhere;
-impl Source for Nowhere {
-    fn fetch(
-        &self,
-        _: super::source::Want,
-        _: watch::Sender<super::source::Progress>,
-    ) -> super::source::Fetching {
-        Box::pin(std::future::ready(Err(super::source::FetchFailure {
-            class: crate::model::fleet::FailureClass::Transport,
-            reason: "no fetcher".into(),
-        })))
-    }
-}
-impl Agent {
-    fn fetcher(mut self, _: &Trust) -> Result<(Self, Arc<dyn Source>), RunError> {
-        self.listener.take();
-        Ok((self, Arc::new(Nowhere)))
     }
 }

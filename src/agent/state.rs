@@ -8,6 +8,7 @@
 //! | `hold.json` | a rollback on the host itself | by `deployctl-agent rollback` |
 //! | `known/<artifact>.json` | how a complete release is run | when it is complete |
 //! | `releases/<artifact>/` | the release's files | by the fetcher, whole |
+//! | `manifests/<artifact>` | its manifest, and the signature | by the fetcher |
 //! | `current` | link to the live one | by an activation, in one step |
 //!
 //! All durable when a function returns. A release counts as held only when both its
@@ -217,6 +218,10 @@ impl AppFolder {
             let _ = std::fs::remove_dir_all(&trash);
             std::fs::rename(&folder, &trash)?;
             std::fs::remove_dir_all(&trash)?;
+        }
+        let manifest = self.path.join("manifests").join(artifact.to_string());
+        for path in [manifest.with_extension("sig"), manifest] {
+            let _ = std::fs::remove_file(path);
         }
         Ok(())
     }
