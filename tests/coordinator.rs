@@ -1,5 +1,7 @@
 //! The coordinator as a real process, spoken to over HTTP.
 
+#![expect(clippy::unwrap_used, reason = "a test's helper fails by panicking")]
+
 #[path = "coordinator/api.rs"]
 mod api;
 #[path = "coordinator/process.rs"]

@@ -5,6 +5,8 @@
 //! first in, first out with requeued jobs at the front; one effective end per
 //! job; none lost, none invented; and when workers go on, every job ends.
 
+#![expect(clippy::unwrap_used, reason = "a test's helper fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -42,7 +42,7 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 async fn list(State(shared): State<Shared>) -> Result<Json<Apps>, Problem> {
-    Ok(Json(Apps { apps: shared.db.read(|tx| apps::list(tx)).await? }))
+    Ok(Json(Apps { apps: shared.db.read(apps::list).await? }))
 }
 
 async fn show(

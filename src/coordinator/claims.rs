@@ -147,7 +147,7 @@ pub(super) async fn give_out(shared: Shared, mut arrivals: mpsc::Receiver<Waiter
 async fn serve(shared: &Shared, line: &mut VecDeque<Waiter>) -> Result<Duration, DbError> {
     loop {
         let now = shared.steady_now();
-        let next = shared.db.read(|tx| jobs::next_due(tx)).await?;
+        let next = shared.db.read(jobs::next_due).await?;
         let pause = next.map_or(POLL, |next| next.since(now).clamp(PAUSE_MIN, POLL));
         let due = next.is_some_and(|next| next <= now);
         if line.iter().all(|waiter| waiter.seen && !due) {

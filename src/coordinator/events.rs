@@ -36,7 +36,7 @@ async fn list(
     Params(query): Params<Query>,
 ) -> Result<Json<Events>, Problem> {
     let Some(since) = query.since else {
-        let next = shared.db.read(|tx| events::newest(tx)).await?;
+        let next = shared.db.read(events::newest).await?;
         return Ok(Json(Events { events: vec![], next }));
     };
     let look = async || {

@@ -205,7 +205,7 @@ mod tests {
         first_tokens(&db, &second, &config).await.unwrap();
         assert_eq!((second.token, read("tokens/admin.token")), (first.token, admin));
         assert_ne!(read("tokens/worker.token"), worker);
-        assert_eq!(db.read(|tx| tokens::count(tx)).await.unwrap(), 4);
+        assert_eq!(db.read(tokens::count).await.unwrap(), 4);
         std::fs::write(data.join("token.key"), "no").unwrap();
         assert!(matches!(keys(data), Err(FirstStartError::NotAKey(_))));
     }

@@ -120,7 +120,7 @@ impl Coordinator {
     /// # Errors
     /// When the database fails.
     pub async fn reload_keyring(&self) -> Result<(), DbError> {
-        let verifiers = self.db.read(|tx| tokens::of_coordinator(tx)).await?;
+        let verifiers = self.db.read(tokens::of_coordinator).await?;
         let keyring = Keyring::new(self.keys.token, verifiers);
         *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = keyring;
         Ok(())

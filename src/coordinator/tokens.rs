@@ -32,7 +32,7 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 async fn list(State(shared): State<Shared>) -> Result<Json<Tokens>, Problem> {
-    Ok(Json(Tokens { tokens: shared.db.read(|tx| tokens::list(tx)).await? }))
+    Ok(Json(Tokens { tokens: shared.db.read(tokens::list).await? }))
 }
 
 async fn create(
