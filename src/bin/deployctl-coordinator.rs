@@ -1,29 +1,5 @@
-//! `deployctl-coordinator`: the API, the queue and the background loops.
+//! `deployctl-coordinator`; see `coordinator::program`.
 
-use std::error::Error;
-use std::io::{Write, stdout};
-use std::process::ExitCode;
-
-use deployctl::config::daemon::{Flags, HELP, load};
-use deployctl::{coordinator, net, telemetry};
-
-#[tokio::main]
-async fn main() -> ExitCode {
-    telemetry::start();
-    match start().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(%error, "coordinator did not start");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn start() -> Result<(), Box<dyn Error>> {
-    let Some(flags) = Flags::from_env()? else {
-        return Ok(stdout().write_all(HELP.as_bytes())?);
-    };
-    // Whoever started it may not listen any more.
-    let ready = |url: &str| drop(writeln!(stdout(), "ready {url}"));
-    Ok(coordinator::run::run(load(&flags)?, net::server::stop_signal(), ready).await?)
+fn main() -> std::process::ExitCode {
+    deployctl::coordinator::program::main()
 }

@@ -1,19 +1,5 @@
-//! `deployctl-worker`: claims builds from a coordinator.
+//! `deployctl-worker`; see `worker::program`.
 
-use std::process::ExitCode;
-
-use clap::Parser;
-use deployctl::worker::run::{Args, run};
-
-#[tokio::main]
-async fn main() -> ExitCode {
-    let args = Args::parse();
-    deployctl::telemetry::start();
-    match run(args).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(%error, "worker does not start");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> std::process::ExitCode {
+    deployctl::worker::program::main()
 }

@@ -147,6 +147,9 @@ fn command_tree() -> clap::Command {
 /// Runs the command line of this process and says how it ended.
 #[must_use]
 pub fn main() -> std::process::ExitCode {
+    if let Some(role) = c::role::of_this_process() {
+        return role();
+    }
     clap_complete::CompleteEnv::with_factory(command).complete();
     let parsed = command_tree().try_get_matches().and_then(|matches| {
         use clap::FromArgMatches;

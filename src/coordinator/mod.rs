@@ -23,6 +23,7 @@ mod readiness;
 mod refs;
 mod releases;
 mod rollouts;
+pub mod program;
 mod router;
 pub mod run;
 pub mod state;

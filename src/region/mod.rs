@@ -9,6 +9,7 @@ pub mod fleet;
 pub mod intake;
 pub mod library;
 pub mod mirror;
+pub mod program;
 pub mod pull;
 pub mod replicate;
 pub mod report;

@@ -13,6 +13,7 @@ pub mod failure;
 pub mod lease;
 pub mod log;
 pub mod pack;
+pub mod program;
 pub mod publish;
 pub mod recipe;
 pub mod run;

@@ -1,4 +1,7 @@
 //! `deployctl coordinator|region|worker|agent`: runs the sibling program, as git does.
+//!
+//! Where the sibling is not installed, `deployctl` plays the role itself, told by the
+//! name it is called under (docs/decisions/0003).
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -36,17 +39,30 @@ roles! {
     AgentArgs;
 }
 
-/// Becomes the program of `role`; comes back only with an error.
+/// Becomes the program of `role`: the one beside `deployctl`, else this
+/// very file under that program's name. Comes back only with an error.
 ///
 /// # Errors
-/// When the program is not installed.
+/// When no program can be run.
 #[expect(clippy::unused_async, reason = "every command has this shape")]
 pub async fn run(_: &Context, role: &str, arguments: Vec<OsString>) -> Result<ExitCode, Failure> {
     let name = format!("deployctl-{role}");
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(&name)));
-    let program = beside.filter(|path| path.exists()).map_or(OsString::from(&name), OsString::from);
-    let error = std::process::Command::new(&program).args(arguments).exec();
-    Err(Failure::new(ExitCode::Error, format!("{name} can't be run"))
-        .because(error)
-        .hint("install it beside deployctl, or on the PATH"))
+    let own = std::env::current_exe().unwrap_or_else(|_| "deployctl".into());
+    let beside = own.with_file_name(&name);
+    let mut program = std::process::Command::new(if beside.exists() { &beside } else { &own });
+    let error = program.arg0(&name).args(arguments).exec();
+    Err(Failure::new(ExitCode::Error, format!("{name} can't be run")).because(error))
+}
+
+/// The role that this process was started under, by the name it was called.
+#[must_use]
+pub fn of_this_process() -> Option<fn() -> std::process::ExitCode> {
+    let called = std::env::args_os().next()?;
+    match std::path::Path::new(&called).file_name()?.to_str()?.strip_prefix("deployctl-")? {
+        "coordinator" => Some(crate::coordinator::program::main),
+        "region" => Some(crate::region::program::main),
+        "worker" => Some(crate::worker::program::main),
+        "agent" => Some(crate::agent::program::main),
+        _ => None,
+    }
 }
