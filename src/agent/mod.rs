@@ -13,6 +13,7 @@ pub mod link;
 pub mod local;
 mod membership;
 mod pieces;
+pub mod program;
 pub mod report;
 pub mod run;
 mod serve;

@@ -1,8 +1,5 @@
-//! `deployctl-agent`.
+//! `deployctl-agent`; see `agent::program`.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    let args = std::env::args_os().skip(1);
-    deployctl::agent::run::main(args, &mut std::io::stdout(), &mut std::io::stderr())
+fn main() -> std::process::ExitCode {
+    deployctl::agent::program::main()
 }

@@ -184,6 +184,8 @@ pub async fn start(program: &Path, app_folder: &Path, plan: &Plan) -> io::Result
     fs::remove_durable(&app_folder.join("status.json"))?;
     write_plan(app_folder, plan)?;
     let mut supervisor = Command::new(program)
+        // `deployctl` plays the agent when it is called so (docs/decisions/0003).
+        .arg0("deployctl-agent")
         .arg("supervise")
         .arg(app_folder)
         .stdin(Stdio::null())
