@@ -1,6 +1,8 @@
 //! Real fetchers against a region: peers first, one read of the store, no wrong
 //! byte, nothing fetched twice.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+
 #[path = "swarm/region.rs"]
 mod region;
 

@@ -225,3 +225,78 @@ fn make_folders(path: &Path) -> io::Result<()> {
 fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::digest::Digest;
+    use crate::model::manifest::{Entry, Shape, piece_bytes};
+
+    fn manifest(entries: Vec<Entry>) -> Arc<Manifest> {
+        let size = entries.iter().map(Entry::size).sum();
+        Arc::new(Manifest {
+            v: 1,
+            app: "api".parse().unwrap(),
+            shape: Shape::Folder,
+            entries,
+            size,
+            blob: Digest([0; 32]),
+            piece_bytes: piece_bytes(size),
+            pieces: vec![],
+            run: None,
+            provenance: crate::model::manifest::Provenance {
+                repo: String::new(),
+                commit: "a".repeat(40).parse().unwrap(),
+                tree: "b".repeat(40),
+                command: String::new(),
+            },
+        })
+    }
+
+    fn file(path: &str, size: u64) -> Entry {
+        Entry { path: path.into(), node: Node::File { size, exec: false } }
+    }
+
+    #[test]
+    fn bytes_land_where_the_manifest_says_in_any_order() {
+        let root = tempfile::tempdir().unwrap();
+        let size = (1 << 20) + 10;
+        let entries = vec![file("a", 5), file("b/empty", 0), file("b/x", size), file("c", 7)];
+        let staging = root.path().join("staging/x");
+        let tree = Tree::prepare(&staging, manifest(entries), 0).unwrap();
+        let blob: Vec<u8> = (0..size as usize + 12).map(|i| (i * 31 % 251) as u8).collect();
+        tree.write(1, &blob[1 << 20..]).unwrap();
+        tree.write(0, &blob[..1 << 20]).unwrap();
+        assert_eq!(tree.read(1).unwrap(), &blob[1 << 20..]);
+        let release = root.path().join("apps/api/releases/x");
+        tree.publish(&release).unwrap();
+        assert!(!staging.exists());
+        assert_eq!(fs::read(release.join("a")).unwrap(), &blob[..5]);
+        assert_eq!(fs::read(release.join("b/x")).unwrap(), &blob[5..blob.len() - 7]);
+        assert_eq!(fs::read(release.join("c")).unwrap(), &blob[blob.len() - 7..]);
+        assert_eq!(fs::read(release.join("b/empty")).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_disk_without_room_is_refused_before_anything_is_written() {
+        let root = tempfile::tempdir().unwrap();
+        let staging = root.path().join("staging/x");
+        let refused = Tree::prepare(&staging, manifest(vec![file("a", 1)]), u64::MAX >> 8);
+        let error = refused.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(error.to_string().starts_with("no room on disk: "), "{error}");
+        assert!(!staging.exists());
+    }
+
+    #[test]
+    fn no_write_goes_through_a_link() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = root.path().join("outside");
+        fs::write(&outside, b"mine").unwrap();
+        let staging = root.path().join("staging/x");
+        fs::create_dir_all(&staging).unwrap();
+        std::os::unix::fs::symlink(&outside, staging.join("a")).unwrap();
+        assert!(Tree::prepare(&staging, manifest(vec![file("a", 2)]), 0).is_err());
+        assert_eq!(fs::read(&outside).unwrap(), b"mine");
+    }
+}

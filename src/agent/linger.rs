@@ -82,6 +82,7 @@ pub(super) fn sweep(paths: &Paths, keep: Duration) -> Vec<(Arc<Pack>, Duration)>
             remove(&path);
         }
     }
+    paths.sweep_manifests();
     kept
 }
 

@@ -82,6 +82,19 @@ impl Paths {
         write_durable(&path, bytes, 0o644)
     }
 
+    /// Removes manifests that no release and no fetch needs.
+    pub(super) fn sweep_manifests(&self) {
+        for app in self.apps() {
+            for entry in fs::read_dir(self.manifests(&app)).into_iter().flatten().flatten() {
+                let path = entry.path();
+                let name = path.file_stem().unwrap_or_default();
+                if !self.releases(&app).join(name).is_dir() && !self.staging().join(name).is_dir() {
+                    let _ = fs::remove_file(&path);
+                }
+            }
+        }
+    }
+
     /// The signature kept beside a manifest.
     pub(super) fn signature(&self, app: &AppName, artifact: ArtifactId) -> Option<String> {
         let path = self.manifests(app).join(artifact.to_string()).with_extension("sig");
@@ -243,11 +256,10 @@ impl Assembly {
             let raw = self.tree.read(piece)?;
             if Digest::of(&raw) == self.pack.manifest.pieces[piece as usize].raw {
                 self.note(piece, wire.is_some())?;
-            } else if let Some(wire) = wire {
-                match self.put_wire(piece, &wire) {
-                    Err(Refused::Disk(error)) => return Err(error),
-                    Ok(_) | Err(_) => {}
-                }
+            } else if let Some(wire) = wire
+                && let Err(Refused::Disk(error)) = self.put_wire(piece, &wire)
+            {
+                return Err(error);
             }
         }
         Ok(())
