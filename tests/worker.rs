@@ -1,0 +1,14 @@
+//! The worker binary against real git repositories and a coordinator of a few lines.
+
+#[path = "worker/coordinator.rs"]
+mod coordinator;
+#[path = "worker/ends.rs"]
+mod ends;
+#[path = "worker/farm.rs"]
+mod farm;
+#[path = "worker/lease.rs"]
+mod lease;
+#[path = "worker/made.rs"]
+mod made;
+#[path = "worker/served.rs"]
+mod served;

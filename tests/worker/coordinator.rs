@@ -1,0 +1,135 @@
+//! A coordinator of a few lines: hands out what a test queued and writes down what it hears.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use deployctl::model::job::Outcome;
+use deployctl::net::server::Json;
+use deployctl::wire::problem::{Code, Problem};
+use deployctl::wire::v1::worker::{
+    Beat, BeatReply, Claim, ClaimRequest, Finish, HandBack, LogChunk, Order,
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// What was heard about one job.
+#[derive(Default, Clone)]
+pub(crate) struct Job {
+    pub(crate) log: String,
+    pub(crate) beats: u32,
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) handed_back: bool,
+    pub(crate) attempt: u32,
+    pub(crate) cancel: bool,
+    pub(crate) fenced: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Heard {
+    pub(crate) queue: VecDeque<Claim>,
+    pub(crate) jobs: BTreeMap<String, Job>,
+    /// Answers 503 to everything.
+    pub(crate) away: bool,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Coordinator(pub(crate) Arc<Mutex<Heard>>);
+
+impl Coordinator {
+    /// Starts listening; its URL.
+    pub(crate) async fn start(&self) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new()
+            .route("/v1/worker/claim", post(claim))
+            .route("/v1/worker/jobs/{build}/{verb}", post(job))
+            .with_state(self.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        url
+    }
+
+    pub(crate) fn heard<T>(&self, read: impl FnOnce(&mut Heard) -> T) -> T {
+        read(&mut self.0.lock().unwrap())
+    }
+
+    pub(crate) fn job(&self, build: &str) -> Job {
+        self.heard(|heard| heard.jobs.get(build).cloned().unwrap_or_default())
+    }
+
+    pub(crate) fn change(&self, build: &str, change: impl FnOnce(&mut Job)) {
+        self.heard(|heard| change(heard.jobs.get_mut(build).unwrap()));
+    }
+}
+
+fn away() -> Response {
+    Problem::new(Code::Unavailable, "starting").into_response()
+}
+
+async fn claim(State(all): State<Coordinator>, Json(ask): Json<ClaimRequest>) -> Response {
+    let until = tokio::time::Instant::now() + Duration::from_millis(ask.wait_ms.min(2000));
+    loop {
+        let next = all.heard(|heard| {
+            if heard.away {
+                return Some(away());
+            }
+            let claim = heard.queue.pop_front()?;
+            heard.jobs.entry(claim.build.to_string()).or_default().attempt = claim.attempt;
+            Some(Json(claim).into_response())
+        });
+        if let Some(reply) = next {
+            return reply;
+        }
+        if tokio::time::Instant::now() > until {
+            return StatusCode::NO_CONTENT.into_response();
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn read<T: DeserializeOwned>(body: Value) -> T {
+    serde_json::from_value(body).expect("the worker speaks the wire's shapes")
+}
+
+async fn job(
+    State(all): State<Coordinator>,
+    Path((build, verb)): Path<(String, String)>,
+    Json(body): Json<Value>,
+) -> Response {
+    let attempt = body["attempt"].as_u64();
+    all.heard(|heard| {
+        if heard.away {
+            return away();
+        }
+        let job = heard.jobs.get_mut(&build).expect("a job that was handed out");
+        if job.fenced || attempt != Some(job.attempt.into()) {
+            return Problem::new(Code::Fenced, "another attempt holds the job").into_response();
+        }
+        match verb.as_str() {
+            "beat" => {
+                read::<Beat>(body);
+                job.beats += 1;
+                let order = if job.cancel { Order::Cancel } else { Order::Continue };
+                return Json(BeatReply { order }).into_response();
+            }
+            "log" => {
+                let chunk: LogChunk = read(body);
+                assert_eq!(chunk.offset, job.log.len() as u64, "{build}");
+                assert!(chunk.text.len() <= 64 << 10 && job.outcome.is_none());
+                job.log.push_str(&chunk.text);
+            }
+            "finish" => job.outcome = Some(read::<Finish>(body).outcome),
+            "release" => {
+                read::<HandBack>(body);
+                job.handed_back = true;
+            }
+            other => panic!("{other}"),
+        }
+        StatusCode::NO_CONTENT.into_response()
+    })
+}
