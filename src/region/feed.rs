@@ -69,17 +69,18 @@ async fn next(coordinators: &Coordinators, mirror: &Arc<Mirror>) -> Result<bool,
     let request =
         FeedRequest { region: mirror.region().clone(), since, wait_ms: WAIT.as_millis() as u64 };
     let feed: Feed = coordinators.current().post("/v1/region/feed", &request, WAIT + SLACK).await?;
-    let nothing = feed.revision == since
-        && feed.goals.is_empty()
+    let nothing = feed.goals.is_empty()
         && feed.artifacts.is_empty()
         && feed.verifiers.is_none()
         && feed.trust.is_none();
-    if nothing {
+    // A revision without news for this region is remembered by asking from it.
+    let same = feed.revision == since;
+    if nothing && same {
         return Ok(false);
     }
     let (revision, full) = (feed.revision, feed.full);
     let (goals, artifacts) = (feed.goals.len(), feed.artifacts.len());
     mirror.apply(feed).await?;
     tracing::info!(revision, full, goals, artifacts, "feed mirrored");
-    Ok(true)
+    Ok(!same)
 }
