@@ -69,7 +69,8 @@ pub struct Rollout {
     pub waiting_on: String,
     /// What ran before; where a revert goes.
     pub base: Option<Target>,
-    /// Counts per region.
+    /// Counts per region. (`regions` is the release's own field in the same object.)
+    #[serde(rename = "tallies")]
     pub regions: BTreeMap<RegionName, Tally>,
     /// Whether it was there already and this request joined it.
     #[serde(default)]
