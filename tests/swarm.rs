@@ -359,3 +359,64 @@ async fn a_host_that_can_reach_no_peer_still_finishes() {
     assert!(region.egress() <= 2 * made.manifest.wire_size());
     walled.abort();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_speak_only_to_ticket_holders_and_only_in_numbers() {
+    let made = folder("api", 1, 2);
+    let region = Region::start(&[&made]).await;
+    let host = Host::start(&region.url, "h").await;
+    host.fetch(&made).await.unwrap();
+    let port = host.fetcher.as_ref().unwrap().peer_port();
+    let ticket = region.tracker.ticket(made.id());
+    let http = deployctl::net::client::http_client();
+    let ask = |path: String, ticket: &str| {
+        http.get(format!("http://127.0.0.1:{port}/v1/peer/{path}")).bearer_auth(ticket).send()
+    };
+    let id = made.id();
+    for (path, ticket, status) in [
+        (format!("{id}/pieces/0"), ticket.as_str(), 200),
+        (format!("{id}/have"), &ticket, 200),
+        (format!("{id}/pieces/0"), "", 401),
+        (format!("{id}/pieces/0"), &ticket.replace('a', "b"), 401),
+        (format!("{id}/have"), "x", 401),
+        (format!("{}/pieces/0", "0".repeat(64)), &ticket, 401),
+        (format!("{id}/pieces/2"), &ticket, 404),
+        (format!("{id}/pieces/4294967295"), &ticket, 404),
+        (format!("{id}/pieces/-1"), &ticket, 400),
+        (format!("{id}/pieces/..%2f..%2fetc"), &ticket, 400),
+    ] {
+        assert_eq!(ask(path.clone(), ticket).await.unwrap().status(), status, "{path}");
+    }
+    let sent = ask(format!("{id}/pieces/0"), &ticket).await.unwrap();
+    assert!(sent.headers().contains_key("deployctl-have"));
+    let length = made.manifest.pieces[0].wire_bytes as usize;
+    assert!(sent.bytes().await.unwrap() == made.pack[..length]);
+    // Slots are bounded: readers that do not read take them all, then others wait.
+    let big = folder("big", 5, 40);
+    region.store.made.lock().unwrap().insert(big.id(), big.clone());
+    host.fetch(&big).await.unwrap();
+    let (big_ticket, id) = (region.tracker.ticket(big.id()), big.id());
+    let mut open = vec![];
+    let begun = Instant::now();
+    loop {
+        let reply = ask(format!("{id}/pieces/{}", open.len() % 40), &big_ticket).await.unwrap();
+        if reply.status() == 429 {
+            assert!(reply.headers().contains_key("retry-after-ms"));
+            break;
+        }
+        open.push(reply);
+        assert!(begun.elapsed() < DEADLINE && open.len() < 1000, "slots have a bound");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_agent_serves_what_it_kept() {
+    let made = folder("api", 1, 4);
+    let region = Region::start(&[&made]).await;
+    let mut holder = Host::start(&region.url, "holder").await;
+    holder.fetch(&made).await.unwrap();
+    holder.restart(&region.url, Duration::from_secs(20)).await;
+    let host = Host::start(&region.url, "h").await;
+    assert_eq!(host.fetch(&made).await.unwrap().sources.store, 0);
+    assert_eq!(region.egress(), made.manifest.wire_size());
+}
