@@ -21,13 +21,19 @@ pub struct GlobalArgs {
     #[arg(short, long, global = true, value_name = "ENV", add = ArgValueCompleter::new(complete::envs))]
     pub env: Option<EnvName>,
     /// Run as if started in DIR
-    #[arg(short = 'C', long = "directory", global = true, value_name = "DIR")]
+    #[arg(
+        hide_short_help = true,
+        short = 'C',
+        long = "directory",
+        global = true,
+        value_name = "DIR"
+    )]
     pub directory: Option<PathBuf>,
     /// The coordinator's URL
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(hide_short_help = true, long, global = true, value_name = "URL")]
     pub server: Option<String>,
     /// A file that holds the token
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(hide_short_help = true, long, global = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// How to write the answer
     #[arg(
@@ -40,13 +46,14 @@ pub struct GlobalArgs {
     )]
     pub output: Option<Format>,
     /// Tell no story on stderr
-    #[arg(short, long, global = true)]
+    #[arg(hide_short_help = true, short, long, global = true)]
     pub quiet: bool,
     /// Tell more; twice: also what goes over the wire
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(hide_short_help = true, short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// When to use colour: auto, always or never
     #[arg(
+        hide_short_help = true,
         long,
         global = true,
         value_name = "WHEN",
@@ -56,13 +63,13 @@ pub struct GlobalArgs {
     )]
     pub color: ColorChoice,
     /// Never ask
-    #[arg(long, global = true)]
+    #[arg(hide_short_help = true, long, global = true)]
     pub no_input: bool,
     /// Answer yes
     #[arg(short, long, global = true)]
     pub yes: bool,
     /// How long one request may take
-    #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    #[arg(hide_short_help = true, long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub request_timeout: Duration,
 }
 
@@ -72,11 +79,11 @@ pub struct WaitArgs {
     /// Do not wait for the outcome
     #[arg(short, long)]
     pub detach: bool,
-    /// Stop waiting after this time (exit code 124); what was started goes on
+    /// Stop waiting after this time (exit code 124)
     #[arg(long, value_name = "TIME", default_value = "2h", value_parser = duration)]
     pub timeout: Duration,
     /// End with code 14 when it pauses for a person [default when not on a terminal]
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub exit_on_pause: bool,
 }
 

@@ -236,16 +236,15 @@ fn usage_failure(error: &clap::Error) -> Failure {
             ContextValue::Strings(words) => {
                 failure
                     .hints
-                    .extend(words.iter().map(|word| format!("did you mean: {lead}{word}")));
+                    .extend(words.iter().rev().map(|word| format!("did you mean: {lead}{word}")));
             }
             _ => {}
         }
     }
-    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: "));
-    failure.hints.extend(usage.map(str::to_owned));
-    if usage.is_none() {
-        failure.hints.push("deployctl --help".into());
-    }
+    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or("deployctl");
+    let plain = |word: &&str| word.starts_with(|c: char| c.is_ascii_lowercase());
+    let typed: Vec<&str> = usage.split(' ').take_while(plain).collect();
+    failure.hints.push(format!("{} --help", typed.join(" ")));
     failure
 }
 

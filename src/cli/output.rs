@@ -111,7 +111,7 @@ impl Output {
         matches!(self.format, Format::Json | Format::Jsonl)
     }
 
-    /// Whether progress is told at all: not to a program that reads both streams.
+    /// Whether the story is told at all: not to a program that reads both streams.
     #[must_use]
     pub fn tells_progress(&self) -> bool {
         !self.quiet && (!self.is_json() || self.stderr_tty || self.verbose > 0)
@@ -192,9 +192,9 @@ impl Output {
         write_out(text);
     }
 
-    /// Tells a line of the story on stderr, unless quiet.
+    /// Tells a line of the story on stderr, where it is told at all.
     pub fn story(&self, line: &str) {
-        if !self.quiet && !line.is_empty() {
+        if self.tells_progress() && !line.is_empty() {
             write_err(&format!("{line}\n"));
         }
     }
@@ -318,13 +318,12 @@ fn is_utf8() -> bool {
     locale.contains("utf-8") || locale.contains("utf8")
 }
 
+/// Columns of the terminal; 80 where it does not say.
 fn terminal_width() -> u16 {
-    let (_, columns) = console_size();
-    columns.clamp(40, 400)
-}
-
-fn console_size() -> (u16, u16) {
-    dialoguer::console::Term::stdout().size()
+    match dialoguer::console::Term::stdout().size_checked() {
+        Some((_, columns)) if columns > 0 => columns.clamp(40, 400),
+        _ => 80,
+    }
 }
 
 fn write_out(text: &str) {

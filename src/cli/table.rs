@@ -5,10 +5,13 @@
 
 use std::time::Duration;
 
-use comfy_table::{Attribute, Color, ContentArrangement, Row, presets};
+use comfy_table::{Attribute, Color, ColumnConstraint, ContentArrangement, Row, presets};
 
 use super::output::Tone;
 use crate::model::time::UnixMillis;
+
+/// Columns of prose: these are cut where the terminal is too narrow.
+const FLEXIBLE: [&str; 6] = ["SUBJECT", "MESSAGE", "REASON", "REPO", "BLOBS", "WAITING ON"];
 
 /// One value in its two forms.
 #[derive(Debug, Clone)]
@@ -145,8 +148,11 @@ impl Table {
                     row.max_height(1);
                     table.add_row(row);
                 }
-                for column in table.column_iter_mut() {
+                for (column, name) in table.column_iter_mut().zip(&self.columns) {
                     column.set_padding((0, 2));
+                    if !FLEXIBLE.contains(name) {
+                        column.set_constraint(ColumnConstraint::ContentWidth);
+                    }
                 }
                 table.trim_fmt() + "\n"
             }

@@ -15,7 +15,7 @@ use crate::model::recipe::{BuildSpec, Recipe, RunSpec};
 /// The file's name at the root of a repository.
 pub const PROJECT_FILE: &str = "deployctl.toml";
 /// Largest configuration file that is read, bytes.
-pub const FILE_BYTES_MAX: u64 = 256 * 1024;
+const FILE_BYTES_MAX: u64 = 256 * 1024;
 /// Folders that the search goes up at most.
 const DEPTH_MAX: usize = 64;
 

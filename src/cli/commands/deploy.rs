@@ -35,7 +35,7 @@ pub struct DeployArgs {
     /// Build it first if that was not done yet
     #[arg(long)]
     build: bool,
-    /// Wait until it is built and replicated, at most so long [default: 1h]
+    /// Wait until it is built and replicated, 1h at most
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true,
           default_missing_value = "1h", value_parser = seconds)]
     when_ready: Option<u32>,
@@ -45,10 +45,10 @@ pub struct DeployArgs {
     #[arg(short = 'n', long)]
     dry_run: bool,
     /// Deploy a release though it was marked bad
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     allow_bad: bool,
     /// Refuse unless the goal's generation is still this
-    #[arg(long, value_name = "GENERATION")]
+    #[arg(long, value_name = "GENERATION", hide_short_help = true)]
     expect_gen: Option<u64>,
     #[command(flatten)]
     wait: WaitArgs,

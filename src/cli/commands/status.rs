@@ -64,14 +64,14 @@ fn table(reply: &Status) -> Table {
         "COMMIT",
         "STATE",
         "HOSTS",
-        "FAILED",
-        "UNREACHABLE",
         "SINCE",
         "SUBJECT",
+        "FAILED",
+        "UNREACHABLE",
         "ACTOR",
         "WAITING ON",
     ];
-    let mut table = Table::new(&columns, 10, empty);
+    let mut table = Table::new(&columns, 8, empty);
     for row in &reply.apps {
         let open = row.rollout.as_ref();
         let release = open.map(|rollout| &rollout.release).or(row.current.as_ref());
@@ -91,10 +91,10 @@ fn table(reply: &Status) -> Table {
             release.map_or(Cell::maybe(None::<&str>), |release| Cell::id(&release.commit)),
             state,
             hosts(&all, open.is_some_and(|r| r.release.state != RolloutState::Reverting)),
-            faults.to_string().into(),
-            all.unreachable.to_string().into(),
             Cell::time(release.map(|release| release.created_at), clock::now()),
             Cell::maybe(release.map(|release| &release.subject)),
+            faults.to_string().into(),
+            all.unreachable.to_string().into(),
             Cell::maybe(release.map(|release| &release.actor)),
             Cell::maybe(open.map(|rollout| &rollout.waiting_on)),
         ]);

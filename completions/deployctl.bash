@@ -1,0 +1,2 @@
+# bash completion of deployctl: asks the program itself.
+source <(COMPLETE=bash deployctl)

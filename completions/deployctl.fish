@@ -1,0 +1,2 @@
+# fish completion of deployctl: asks the program itself.
+COMPLETE=fish deployctl | source

@@ -1,0 +1,3 @@
+#compdef deployctl
+# zsh completion of deployctl: asks the program itself.
+source <(COMPLETE=zsh deployctl)

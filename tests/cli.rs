@@ -1,0 +1,25 @@
+//! The command line as a person or a script meets it: words, streams, exit codes.
+//!
+//! Against a small coordinator that answers what a test tells it to; the flow with
+//! real processes is in `flow.rs`.
+
+#[path = "cli/completing.rs"]
+mod completing;
+#[path = "cli/documents.rs"]
+mod documents;
+#[path = "cli/finding.rs"]
+mod finding;
+#[path = "cli/generated.rs"]
+mod generated;
+#[path = "cli/outcomes.rs"]
+mod outcomes;
+#[path = "cli/references.rs"]
+mod references;
+#[path = "cli/samples.rs"]
+mod samples;
+#[path = "cli/support.rs"]
+mod support;
+#[path = "cli/terminal.rs"]
+mod terminal;
+#[path = "cli/waiting.rs"]
+mod waiting;

@@ -1,0 +1,172 @@
+//! `man/` and `completions/` are what the command tree says, file by file and byte by byte.
+//!
+//! `UPDATE=1 cargo test --test cli generated` writes them anew.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap_mangen::roff::{Roff, roman};
+use deployctl::cli::commands::completion::{Shell, script};
+use deployctl::cli::failure::ExitCode;
+use deployctl::cli::topics;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Compares a folder with what it should hold, or writes it.
+fn check(folder: &str, wanted: &BTreeMap<String, String>) {
+    let folder = root().join(folder);
+    let update = std::env::var_os("UPDATE").is_some();
+    if update {
+        std::fs::create_dir_all(&folder).unwrap();
+        for path in files(&folder) {
+            std::fs::remove_file(path).unwrap();
+        }
+        for (name, text) in wanted {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+    }
+    let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let found: Vec<String> = files(&folder).into_iter().map(name).collect();
+    let names: Vec<String> = wanted.keys().cloned().collect();
+    let how = "UPDATE=1 cargo test --test cli generated";
+    assert_eq!(found, names, "{}: {how}", folder.display());
+    for (name, text) in wanted {
+        let there = std::fs::read_to_string(folder.join(name)).unwrap();
+        assert!(there == *text, "{} is not current: {how}", folder.join(name).display());
+    }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    found
+}
+
+fn pages() -> BTreeMap<String, String> {
+    let mut pages = BTreeMap::new();
+    add_pages(&deployctl::cli::command(), "deployctl", &mut pages);
+    pages
+}
+
+fn add_pages(command: &clap::Command, name: &str, pages: &mut BTreeMap<String, String>) {
+    for child in command.get_subcommands().filter(|child| !child.is_hide_set()) {
+        add_pages(child, &format!("{name}-{}", child.get_name()), pages);
+    }
+    pages.insert(format!("{name}.1"), page(command.clone(), name));
+}
+
+fn page(command: clap::Command, name: &str) -> String {
+    let is_root = name == "deployctl";
+    let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let spoken = name.replacen('-', " ", 1);
+    // The display name is what NAME shows; the binary's name is what SYNOPSIS shows.
+    let command = command.display_name(name.to_owned()).bin_name(spoken);
+    let source = concat!("deployctl ", env!("CARGO_PKG_VERSION"));
+    let has_children = command.has_subcommands();
+    let man = clap_mangen::Man::new(command.disable_help_subcommand(true));
+    let man = man.title(name.to_uppercase()).source(source).manual("deployctl");
+    let mut bytes = Vec::new();
+    man.render_title(&mut bytes).unwrap();
+    man.render_name_section(&mut bytes).unwrap();
+    man.render_synopsis_section(&mut bytes).unwrap();
+    man.render_description_section(&mut bytes).unwrap();
+    man.render_options_section(&mut bytes).unwrap();
+    if has_children {
+        man.render_subcommands_section(&mut bytes).unwrap();
+    }
+    let mut roff = Roff::new();
+    if is_root {
+        list(
+            &mut roff,
+            "ENVIRONMENT",
+            topics::ENVIRONMENT.iter().map(|(n, m)| (*n, (*m).to_owned())),
+        );
+    }
+    let examples: Vec<&str> = examples.lines().skip(1).collect();
+    verbatim(&mut roff, "EXAMPLES", &examples);
+    let codes: Vec<(String, String)> = ExitCode::ALL
+        .iter()
+        .filter(|code| is_root || !matches!(**code as u8, 10..=20))
+        .map(|code| ((*code as u8).to_string(), format!("{}: {}", code.word(), code.meaning())))
+        .collect();
+    if is_root {
+        list(&mut roff, "EXIT STATUS", codes.iter().map(|(n, m)| (n.as_str(), m.clone())));
+    } else {
+        roff.control("SH", ["EXIT STATUS"]);
+        roff.text([roman(
+            "0 when it did what was asked; the table of all codes is in deployctl(1).",
+        )]);
+    }
+    roff.to_writer(&mut bytes).unwrap();
+    String::from_utf8(bytes).unwrap()
+}
+
+fn list<'a>(roff: &mut Roff, heading: &str, items: impl Iterator<Item = (&'a str, String)>) {
+    roff.control("SH", [heading]);
+    for (name, meaning) in items {
+        roff.control("TP", ["8"]);
+        roff.text([clap_mangen::roff::bold(name)]);
+        roff.text([roman(meaning)]);
+    }
+}
+
+fn verbatim(roff: &mut Roff, heading: &str, lines: &[&str]) {
+    roff.control("SH", [heading]);
+    roff.control("nf", []);
+    for line in lines {
+        roff.text([roman(*line)]);
+    }
+    roff.control("fi", []);
+}
+
+#[test]
+fn man_pages_are_current() {
+    check("man", &pages());
+}
+
+#[test]
+fn completions_are_current() {
+    let shells = [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)];
+    let files = shells.map(|(name, shell)| (format!("deployctl.{name}"), script(shell)));
+    check("completions", &files.into());
+}
+
+#[test]
+fn every_page_has_examples_and_the_first_has_every_code_and_variable() {
+    for (name, text) in pages() {
+        for heading in [".SH EXAMPLES", ".SH \"EXIT STATUS\""] {
+            assert!(text.contains(heading), "{name} has no {heading}");
+        }
+        assert!(!text.contains("/tmp") && !text.contains("/root"), "{name} names this machine");
+    }
+    let first = &pages()["deployctl.1"];
+    for code in ExitCode::ALL {
+        assert!(first.contains(&code.word().replace('-', "\\-")), "{}", code.word());
+    }
+    for (name, _) in topics::ENVIRONMENT {
+        assert!(first.contains(&name.replace('-', "\\-")), "{name}");
+    }
+}
+
+#[test]
+fn every_variable_that_is_read_is_documented() {
+    let mut open = vec![root().join("src/cli")];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(files(&path));
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for reader in ["variable(\"", "var_os(\"", "env::var(\"", "set(\"", "folder(\""] {
+            for (at, _) in text.match_indices(reader) {
+                let name = text[at + reader.len()..].split('"').next().unwrap();
+                let upper = name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+                let known = topics::ENVIRONMENT.iter().any(|(known, _)| *known == name);
+                assert!(!upper || known, "{} reads {name}, which no page names", path.display());
+            }
+        }
+    }
+}
