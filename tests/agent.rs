@@ -1,5 +1,7 @@
 //! An agent against a fake region: real processes, real signals, releases placed on disk.
 
+#![expect(clippy::unwrap_used, reason = "a test may stop at any surprise")]
+
 #[path = "agent/host.rs"]
 mod host;
 
@@ -166,6 +168,23 @@ fn the_app_outlives_a_killed_agent_which_finds_it_again() {
     region.say_goal(&goal(2, second, Some(first)));
     healthy_on(&region, second);
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+}
+
+#[test]
+fn nothing_that_an_app_started_survives_its_stop() {
+    // A process that left the app's group, session and parent, and ignores SIGTERM.
+    let escapes = "setsid sh -c 'trap \"\" TERM; echo $$ > $OUT; exec sleep 600' & exec sleep 600";
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let mut run = service_of(escapes);
+    run.env.insert("OUT".into(), out.path().display().to_string());
+    let (region, host, first) = running(run);
+    let escaped = eventually("it tells its number", || {
+        std::fs::read_to_string(out.path()).unwrap().trim().parse::<i32>().ok()
+    });
+    let second = host.place(2, service_of(STAYS));
+    region.say_goal(&goal(2, second, Some(first)));
+    healthy_on(&region, second);
+    assert!(!std::path::Path::new(&format!("/proc/{escaped}")).exists());
 }
 
 #[test]

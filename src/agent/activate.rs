@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::journal;
-use super::state::{AppFolder, Known};
+use crate::agent::journal;
+use crate::agent::state::{AppFolder, Known};
 use crate::host::applog::{AppLog, tail};
 use crate::host::probe::{ProbeError, look};
 use crate::host::service::{self, CommandSpec, Plan, State};

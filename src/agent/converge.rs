@@ -11,11 +11,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
-use super::activate::{Activator, Ended, HostSetup, Watcher, host_fault};
-use super::journal;
-use super::report::Reporter;
-use super::source::{FetchFailure, Fetched, Progress, Source, Want};
-use super::state::{AppFolder, AppState, Known};
+use crate::agent::activate::{Activator, Ended, HostSetup, Watcher, host_fault};
+use crate::agent::journal;
+use crate::agent::report::Reporter;
+use crate::agent::source::{FetchFailure, Fetched, Progress, Source, Want};
+use crate::agent::state::{AppFolder, AppState, Known};
 use crate::host::clock;
 use crate::host::service::{self, State};
 use crate::model::digest::ArtifactId;

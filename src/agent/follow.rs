@@ -13,10 +13,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::converge::{Accepted, Convergence, Shared};
-use super::link::{Backoff, Link};
-use super::state::{AppFolder, SavedGoal};
-use super::trust::Trust;
+use crate::agent::converge::{Accepted, Convergence, Shared};
+use crate::agent::link::{Backoff, Link};
+use crate::agent::state::{AppFolder, SavedGoal};
+use crate::agent::trust::Trust;
 use crate::host::clock;
 use crate::model::fleet::{AppStatus, Failure, FailureClass, Phase, Sources};
 use crate::model::goal::{Goal, GoalVersion};
@@ -276,5 +276,87 @@ fn unknown_app(app: AppName, env: &EnvName, reason: String) -> AppStatus {
         sources: Sources::default(),
         failure: Some(Failure { class: FailureClass::Host, reason, log: vec![] }),
         restarts: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::digest::Digest;
+    use crate::model::goal::{GoalKind, Target};
+    use crate::model::id::ReleaseNo;
+    use crate::model::selector::Selector;
+    use crate::model::time::UnixMillis;
+    use ed25519_dalek::SigningKey;
+
+    fn goal(epoch: u64, generation: u64, step: u32) -> Goal {
+        let next = Target { release: ReleaseNo(1), artifact: Digest::of(b"1") };
+        Goal {
+            v: 1,
+            app: "api".parse().unwrap(),
+            env: "prod".parse().unwrap(),
+            version: GoalVersion { epoch, generation, step },
+            kind: GoalKind::Deploy,
+            rollout: ReleaseNo(1),
+            base: None,
+            next,
+            tolerate: vec![],
+            region_base: BTreeMap::new(),
+            admit: BTreeMap::new(),
+            salt: String::new(),
+            canary: Selector::default(),
+            hosts: Selector::default(),
+            stage: true,
+            spread_ms: 0,
+            retry: 0,
+            issued_at: UnixMillis(0),
+        }
+    }
+
+    fn sealed(goal: &Goal) -> Sealed {
+        let payload = serde_json::to_string(goal).unwrap();
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let signature = seal::sign(&key, seal::GOAL, payload.as_bytes());
+        Sealed { payload, signature }
+    }
+
+    #[test]
+    fn goals_are_placed_by_epoch_generation_and_step() {
+        let known = goal(2, 5, 3);
+        let tracked = Tracked {
+            version: known.version,
+            payload: sealed(&known).payload,
+            goals: watch::channel(None).0,
+        };
+        let place = |goal: Goal| judge(goal.clone(), &sealed(&goal), Some(&tracked));
+        for newer in [goal(2, 5, 4), goal(2, 6, 0), goal(3, 0, 0)] {
+            assert!(matches!(place(newer), Ok(Judged::Newer(_))));
+        }
+        for old in [goal(2, 5, 3), goal(2, 5, 2), goal(2, 4, 9), goal(1, 9, 9)] {
+            assert_eq!(place(old), Ok(Judged::Known));
+        }
+        let other = Goal { retry: 1, ..known.clone() };
+        assert_eq!(place(other), Err(Refusal::Equivocation(known.version)));
+        let far = goal(2, 6 + JUMP_MAX, 0);
+        assert_eq!(place(far.clone()), Err(Refusal::Jump(far.version)));
+        assert!(matches!(judge(far.clone(), &sealed(&far), None), Ok(Judged::Newer(_))));
+    }
+
+    #[test]
+    fn only_a_trusted_goal_of_the_own_env_in_a_known_form_is_read() {
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let keys = vec![seal::public_key(&key)];
+        let trust = Trust { goal_keys: keys.clone(), build_keys: keys };
+        let (prod, good) = ("prod".parse().unwrap(), goal(1, 1, 1));
+        assert_eq!(check(&sealed(&good), &trust, &prod), Ok(good.clone()));
+        let staging = "staging".parse().unwrap();
+        assert_eq!(check(&sealed(&good), &trust, &staging), Err(Refusal::Env(prod.clone())));
+        let newer = Goal { v: 2, ..good.clone() };
+        assert!(matches!(check(&sealed(&newer), &trust, &prod), Err(Refusal::Form(_))));
+        let mut altered = sealed(&good);
+        altered.payload = altered.payload.replace("\"retry\":0", "\"retry\":1");
+        assert_eq!(check(&altered, &trust, &prod), Err(Refusal::NotTrusted));
+        let stranger = Trust { goal_keys: vec![], ..trust };
+        assert_eq!(check(&sealed(&good), &stranger, &prod), Err(Refusal::NotTrusted));
     }
 }

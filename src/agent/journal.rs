@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::state::AppFolder;
+use crate::agent::state::AppFolder;
 use crate::host::fs;
 use crate::rules::activation::Activation;
 

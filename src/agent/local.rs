@@ -9,11 +9,11 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::activate::HostSetup;
-use super::converge::{Accepted, Convergence, Shared};
-use super::report::Reporter;
-use super::source::{FetchFailure, Fetching, Progress, Source, Want};
-use super::state::AppFolder;
+use crate::agent::activate::HostSetup;
+use crate::agent::converge::{Accepted, Convergence, Shared};
+use crate::agent::report::Reporter;
+use crate::agent::source::{FetchFailure, Fetching, Progress, Source, Want};
+use crate::agent::state::AppFolder;
 use crate::host::{fs, service};
 use crate::model::fleet::{AppStatus, Failure, FailureClass};
 use crate::model::goal::Target;
@@ -107,7 +107,7 @@ pub fn status(root: &Path) -> Result<LocalStatus, LocalError> {
     for app in AppFolder::all(root) {
         let folder = AppFolder::open(root, &app)?;
         let state = folder.state()?;
-        let running = folder.running(&state, super::journal::read(&folder)?.as_ref());
+        let running = folder.running(&state, crate::agent::journal::read(&folder)?.as_ref());
         let up = service::supervisor(folder.path()).and(service::status(folder.path()));
         let at = state.good.iter().position(|good| Some(*good) == running).map_or(0, |i| i + 1);
         apps.push(LocalApp {
@@ -164,7 +164,7 @@ pub async fn rollback(setup: HostSetup, app: &AppName) -> Result<Target, LocalEr
     }
     let folder = AppFolder::open(&root, app)?;
     let state = folder.state()?;
-    let running = folder.running(&state, super::journal::read(&folder)?.as_ref());
+    let running = folder.running(&state, crate::agent::journal::read(&folder)?.as_ref());
     let target = retention::previous(&state.good, running)
         .filter(|target| folder.known(target.artifact).is_some())
         .ok_or_else(|| LocalError::NoPrevious(app.clone()))?;
@@ -205,7 +205,7 @@ async fn wait(
     let deadline = Instant::now() + ROLLBACK_LIMIT;
     while Instant::now() < deadline {
         let state = folder.state()?;
-        let settled = super::journal::read(folder)?.is_none();
+        let settled = crate::agent::journal::read(folder)?.is_none();
         let failed = state.failed.as_ref().filter(|failed| failed.artifact == target.artifact);
         if let Some(failed) = failed.filter(|failed| settled && Some(*failed) != before) {
             let reason = failed.failure.reason.clone();

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::link::{Backoff, Link};
+use crate::agent::link::{Backoff, Link};
 use crate::host::fs;
 use crate::model::fleet::AppStatus;
 use crate::model::id::AppName;

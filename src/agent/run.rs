@@ -12,16 +12,16 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::activate::HostSetup;
-use super::args::{self, Command, Options, UsageError};
-use super::converge::Shared;
-use super::fetch::{FetchConfig, Fetcher};
-use super::follow::Follower;
-use super::link::{Backoff, InvalidUrls, Link};
-use super::local::{self, LocalError};
-use super::report::{Reporter, Sender};
-use super::source::Source;
-use super::trust::{Trust, TrustError};
+use crate::agent::activate::HostSetup;
+use crate::agent::args::{self, Command, Options, UsageError};
+use crate::agent::converge::Shared;
+use crate::agent::fetch::{FetchConfig, Fetcher};
+use crate::agent::follow::Follower;
+use crate::agent::link::{Backoff, InvalidUrls, Link};
+use crate::agent::local::{self, LocalError};
+use crate::agent::report::{Reporter, Sender};
+use crate::agent::source::Source;
+use crate::agent::trust::{Trust, TrustError};
 use crate::host::fs;
 use crate::model::digest::Digest;
 use crate::wire::v1::fleet::HostInfo;
@@ -83,7 +83,7 @@ pub fn main(
     err: &mut dyn Write,
 ) -> ExitCode {
     let command = match args::parse(args) {
-        Ok(Command::Supervise(folder)) => return super::supervise::main(&folder),
+        Ok(Command::Supervise(folder)) => return crate::agent::supervise::main(&folder),
         Ok(command) => command,
         Err(e) => return failed(&e.into(), err),
     };

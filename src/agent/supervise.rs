@@ -49,7 +49,7 @@ pub fn main(app_folder: &Path) -> ExitCode {
     let _ = rustix::process::setsid();
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime.map_err(std::io::Error::from).and_then(|rt| rt.block_on(supervise(app_folder))) {
+    match runtime.and_then(|rt| rt.block_on(supervise(app_folder))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::link::Link;
+use crate::agent::link::Link;
 use crate::host::fs;
 use crate::net::client::CallError;
 use crate::wire::seal::PublicKey;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::activation::Fallback;
 use crate::model::digest::{ArtifactId, Digest};
 use crate::model::fleet::{Failure, FailureClass, Phase};
 use crate::model::goal::{Goal, GoalKind, GoalVersion, HostView, Target};
 use crate::model::time::UnixMillis;
+use crate::rules::activation::Fallback;
 
 /// A release that a person fixed on this host; goals up to `over` count for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -295,3 +295,6 @@ pub fn count_fault(
 pub fn is_final(failure: &Failure) -> bool {
     failure.class == FailureClass::Release
 }
+
+#[cfg(test)]
+mod tests;
