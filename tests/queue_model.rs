@@ -207,7 +207,7 @@ impl<S: Store> Run<S> {
                 let holder = Holder { worker: &worker, attempt };
                 let beat = self.store.change(no, |job| queue::beat(job, holder, now, &TIMING));
                 assert_eq!(beat.is_ok(), self.holds(no, attempt));
-                if beat.is_ok() {
+                if beat == Ok(false) {
                     let until = (now + TIMING.lease()).0;
                     self.model.running.insert(no, (attempt, until));
                 }

@@ -9,7 +9,7 @@ use crate::coordinator::claims::fenced;
 use crate::coordinator::state::{Shared, wait_of};
 use crate::model::id::JobNo;
 use crate::net::server::{Json, Params, Path};
-use crate::rules::log::{LOG_BYTES_MAX, LOG_HEAD_BYTES, plain};
+use crate::rules::log::{KEPT, Kept, plain};
 use crate::rules::queue;
 use crate::store::db::job_log::Stretch;
 use crate::store::db::{DbError, Topic, Tx, job_log, jobs};
@@ -33,10 +33,10 @@ pub(super) async fn append(
     if chunk.text.len() > CHUNK_BYTES_MAX {
         return Err(Problem::new(Code::TooLarge, "a log chunk is at most 64 KiB"));
     }
-    shared.db.write(move |tx| add(tx, no, &chunk)).await.map(Json)
+    shared.db.write(move |tx| add(tx, no, &chunk, KEPT)).await.map(Json)
 }
 
-fn add(tx: &mut Tx, no: JobNo, chunk: &LogChunk) -> Result<(), Problem> {
+fn add(tx: &mut Tx, no: JobNo, chunk: &LogChunk, kept: Kept) -> Result<(), Problem> {
     let row = jobs::find(tx, no)?.ok_or_else(|| unknown(no))?;
     queue::check_attempt(&row.job, chunk.attempt).map_err(|error| fenced(no, &error))?;
     let at = (no, chunk.attempt);
@@ -53,9 +53,8 @@ fn add(tx: &mut Tx, no: JobNo, chunk: &LogChunk) -> Result<(), Problem> {
     let (text, carry) = plain(&had.carry, fresh);
     let end = job_log::append(tx, no, chunk.attempt, &text)?;
     job_log::advance(tx, at, chunk.offset + chunk.text.len() as u64, &carry)?;
-    if end - had.start > LOG_BYTES_MAX {
-        let tail = end - (LOG_BYTES_MAX - LOG_HEAD_BYTES);
-        job_log::drop_between(tx, at, had.start + LOG_HEAD_BYTES, tail)?;
+    if let Some(dropped) = kept.dropped(end - had.start) {
+        job_log::drop_between(tx, at, had.start + dropped.start, had.start + dropped.end)?;
     }
     Ok(())
 }
@@ -117,6 +116,8 @@ fn join(from: u64, stretches: Vec<Stretch>) -> (String, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::time::UnixMillis;
+    use crate::store::db::{Db, values};
 
     #[test]
     fn a_reply_goes_on_where_it_was_asked_to_and_marks_gaps() {
@@ -127,5 +128,45 @@ mod tests {
         assert_eq!(next, 104);
         assert_eq!(join(8, parts()).0, "rld\n\n[87 bytes of the log were dropped here]\nend\n");
         assert_eq!(join(104, parts()), (String::new(), 104));
+    }
+
+    /// A database with a running job of one attempt.
+    async fn running() -> (tempfile::TempDir, Db, JobNo) {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(&folder.path().join("db")).unwrap();
+        let begin = |tx: &mut Tx| {
+            tx.exec("INSERT INTO apps VALUES ('web', '{}', 0, 0)", &[])?;
+            tx.exec(
+                "INSERT INTO jobs (app, commit_id, recipe_digest, status, attempt, max_attempts,
+                    not_before, queued_at, actor, subject, repo, trunk, recipe)
+                 VALUES ('web', ?1, '', 'RUNNING', 1, 3, 0, 0, '', '', '', '', '{}')",
+                values!["a".repeat(40)],
+            )?;
+            let worker = "w".parse().expect("a name");
+            jobs::begin_attempt(tx, (JobNo(1), 1), (&worker, "m"), 0, UnixMillis(0))
+        };
+        db.write(begin).await.unwrap();
+        (folder, db, JobNo(1))
+    }
+
+    #[tokio::test]
+    async fn a_long_log_keeps_its_beginning_and_its_end() {
+        let (_folder, db, no) = running().await;
+        let kept = Kept { head: 100, tail: 300 };
+        let log = db.write(move |tx| {
+            for i in 0..200 {
+                let chunk = LogChunk { attempt: 1, offset: i * 10, text: format!("line {i:04}\n") };
+                add(tx, no, &chunk, kept)?;
+            }
+            read(tx, no, 0)
+        });
+        let log = log.await.unwrap();
+        assert_eq!((log.next, log.ended), (2000, false));
+        let lines: Vec<&str> = log.text.lines().collect();
+        assert_eq!((lines[0], lines[9]), ("line 0000", "line 0009"));
+        assert_eq!(lines[11], "[1600 bytes of the log were dropped here]");
+        assert_eq!((lines[12], *lines.last().unwrap()), ("line 0170", "line 0199"));
+        let rest = db.read(move |tx| read(tx, no, 1990)).await.unwrap();
+        assert_eq!(rest.text, "line 0199\n");
     }
 }

@@ -1,6 +1,7 @@
 //! The coordinator's life: open everything, serve, stop gracefully.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -13,6 +14,9 @@ use crate::net::server;
 use crate::net::tls::{Security, TlsError};
 use crate::store::blobs::{BlobError, Blobs};
 use crate::store::db::{Db, DbError};
+
+/// How long the background loops have to end after a stop.
+const LOOPS_END: Duration = Duration::from_secs(5);
 
 /// Why a coordinator did not start.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +70,10 @@ pub async fn run(
     tracing::info!(%address, data = %data.display(), "coordinator serves");
     ready(&format!("{scheme}://{address}"));
     server::serve_on(listener, security, router::router(&shared), stop).await;
-    while loops.join_next().await.is_some() {}
+    let ended = async { while loops.join_next().await.is_some() {} };
+    if tokio::time::timeout(LOOPS_END, ended).await.is_err() {
+        tracing::warn!("a background loop did not end in time");
+    }
     shared.db.close().await;
     tracing::info!("coordinator stopped");
     Ok(())

@@ -49,6 +49,8 @@ pub struct Coordinator {
     /// Held by whoever copies goals to the goal store.
     pub(super) outbox: tokio::sync::Mutex<()>,
     keyring: RwLock<Keyring>,
+    /// Held while the keyring is read anew, so that an older reading never wins.
+    reloading: tokio::sync::Mutex<()>,
     started: (UnixMillis, Instant),
 }
 
@@ -81,8 +83,20 @@ impl Coordinator {
         let started = (clock::now(), Instant::now());
         let (claims, line) = claims::line();
         let (goals, outbox) = (Goals::embedded(db.clone()), tokio::sync::Mutex::new(()));
-        let coordinator =
-            Self { db, config, blobs, keys, stop, claims, goals, outbox, keyring, started };
+        let reloading = tokio::sync::Mutex::new(());
+        let coordinator = Self {
+            db,
+            config,
+            blobs,
+            keys,
+            stop,
+            claims,
+            goals,
+            outbox,
+            keyring,
+            reloading,
+            started,
+        };
         coordinator.reload_keyring().await?;
         Ok((Arc::new(coordinator), line))
     }
@@ -120,6 +134,7 @@ impl Coordinator {
     /// # Errors
     /// When the database fails.
     pub async fn reload_keyring(&self) -> Result<(), DbError> {
+        let _reloading = self.reloading.lock().await;
         let verifiers = self.db.read(tokens::of_coordinator).await?;
         let keyring = Keyring::new(self.keys.token, verifiers);
         *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = keyring;

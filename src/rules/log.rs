@@ -4,10 +4,26 @@
 //! characters never reach a terminal or a page: a log can't move the cursor, set
 //! a title, hide text or turn its direction.
 
-/// Most of one attempt's log that is kept, bytes [backends 5.3].
-pub const LOG_BYTES_MAX: u64 = 64 << 20;
-/// Of that, from its beginning, bytes; the rest is its end.
-pub const LOG_HEAD_BYTES: u64 = 8 << 20;
+/// How much of one attempt's log is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// From its beginning, bytes.
+    pub head: u64,
+    /// From its end, bytes; the middle between is dropped.
+    pub tail: u64,
+}
+
+/// What is kept of every attempt's log: 64 MiB in all [backends 5.3].
+pub const KEPT: Kept = Kept { head: 8 << 20, tail: 56 << 20 };
+
+impl Kept {
+    /// What to drop of a log of `bytes`, as a range in it; `None` while it fits.
+    #[must_use]
+    pub fn dropped(&self, bytes: u64) -> Option<std::ops::Range<u64>> {
+        (bytes > self.head + self.tail).then(|| self.head..bytes - self.tail)
+    }
+}
+
 /// Longest escape sequence that is waited for, bytes; a longer one is dropped.
 const SEQUENCE_BYTES_MAX: usize = 4096;
 

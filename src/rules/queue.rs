@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | QUEUED, due | claim | RUNNING, attempt + 1, lease |
 //! | QUEUED | cancel | FAILED canceled |
-//! | RUNNING | beat of the attempt | RUNNING, lease anew; the reply carries a cancel |
+//! | RUNNING | beat of the attempt | RUNNING, lease anew; after a cancel only told so |
 //! | RUNNING | release of the attempt | QUEUED at the front, the attempt not counted |
 //! | RUNNING | finish: succeeded | SUCCEEDED |
 //! | RUNNING | finish: infra | QUEUED after a backoff, or FAILED after the last attempt |
@@ -182,7 +182,9 @@ fn check_holder(job: &Job, holder: Holder) -> Result<(), Fenced> {
     Err(Fenced { spoke: holder.attempt, state: job.state, attempt: job.attempt })
 }
 
-/// Renews the lease; true when the worker must stop because of a cancel.
+/// Renews the lease; true when the worker must stop because of a cancel. From
+/// then on the lease is not renewed: a worker that beats on and never stops
+/// loses the job.
 ///
 /// # Errors
 /// [`Fenced`].
@@ -193,7 +195,9 @@ pub fn beat(
     timing: &Timing,
 ) -> Result<bool, Fenced> {
     check_holder(job, holder)?;
-    job.lease_until = Some(now + timing.lease());
+    if !job.cancel_requested {
+        job.lease_until = Some(now + timing.lease());
+    }
     Ok(job.cancel_requested)
 }
 

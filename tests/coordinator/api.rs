@@ -194,36 +194,6 @@ async fn a_log_is_kept_in_order_without_what_could_fool_a_terminal() {
 }
 
 #[tokio::test]
-async fn a_long_log_keeps_its_beginning_and_its_end() {
-    let coordinator = Coordinator::new(SLOW).await;
-    let job = coordinator.queue(1).await.build;
-    let worker = coordinator.worker("a");
-    let claim = worker.claim(5000).await.unwrap();
-    let chunk = "x".repeat(65_535) + "\n";
-    let chunks = (72 << 20) / 65_536;
-    for i in 0..chunks {
-        let text = if i == 0 { format!("begin{}", &chunk[5..]) } else { chunk.clone() };
-        worker.log(&claim, i * 65_536, &text).await.unwrap();
-    }
-    worker.log(&claim, chunks * 65_536, "end\n").await.unwrap();
-    let (mut from, mut kept, mut text) = (0, 0, String::new());
-    loop {
-        let path = format!("/v1/builds/{job}/log?from={from}");
-        let log: BuildLog = coordinator.admin().get(&path, PATIENCE).await.unwrap();
-        if log.text.is_empty() {
-            break;
-        }
-        if from == 0 {
-            assert!(log.text.starts_with("begin"));
-        }
-        (from, kept, text) = (log.next, kept + log.text.len(), log.text);
-    }
-    assert!(text.ends_with("end\n"));
-    assert_eq!(from, chunks * 65_536 + 4);
-    assert!((63 << 20..=(64 << 20) + 200).contains(&kept), "{kept}");
-}
-
-#[tokio::test]
 async fn events_are_resumable_and_waited_for() {
     let coordinator = Coordinator::new(SLOW).await;
     let admin = coordinator.admin();
