@@ -1,5 +1,7 @@
 //! Rollouts through a real coordinator, with regions that speak the wire.
 
+#![expect(clippy::unwrap_used, reason = "a test's helper fails by panicking")]
+
 #[path = "rollouts/house.rs"]
 mod house;
 #[path = "rollouts/region.rs"]

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::coordinator::state::{Coordinator, Shared};
-use crate::store::db::{DbError, Topic, Tx, envs, goals};
+use crate::store::db::{Topic, Tx, envs, goals};
 use crate::store::goals::{GoalError, Put};
 
 /// Goals copied per transaction.
@@ -67,6 +67,6 @@ async fn copy(shared: &Coordinator) -> Result<usize, GoalError> {
             }
         }
     }
-    shared.db.write(move |tx: &mut Tx| Ok::<_, DbError>(goals::arrived(tx, last)?)).await?;
+    shared.db.write(move |tx: &mut Tx| goals::arrived(tx, last)).await?;
     Ok(count)
 }
