@@ -1,5 +1,7 @@
 //! The worker binary against real git repositories and a coordinator of a few lines.
 
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
+
 #[path = "worker/coordinator.rs"]
 mod coordinator;
 #[path = "worker/ends.rs"]
