@@ -8,3 +8,5 @@ mod api;
 mod process;
 #[path = "coordinator/queue.rs"]
 mod queue;
+#[path = "coordinator/replication.rs"]
+mod replication;

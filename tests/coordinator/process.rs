@@ -33,7 +33,8 @@ impl Coordinator {
     /// A coordinator whose `[queue]` table holds `queue`, with the app `web`.
     pub(crate) async fn new(queue: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = format!("[queue]\n{queue}\n[regions.eu]\nblobs = 'file:///tmp/nowhere'\n");
+        let eu = folder.path().join("eu");
+        let config = format!("[queue]\n{queue}\n[regions.eu]\nblobs = 'file://{}'\n", eu.display());
         std::fs::write(folder.path().join("config.toml"), config).unwrap();
         let (child, server) = start(folder.path());
         let coordinator = Self { child, folder, server };
@@ -44,6 +45,11 @@ impl Coordinator {
 
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    /// The folder of region eu's blob store.
+    pub(crate) fn eu(&self) -> PathBuf {
+        self.folder.path().join("eu")
     }
 
     pub(crate) fn token(&self, name: &str) -> String {
