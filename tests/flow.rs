@@ -1,3 +1,4 @@
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 //! The main job with real processes on loopback: commit to running hosts and
 //! back, with processes killed at each arrow.
 

@@ -20,7 +20,7 @@ fn each_mistake_gets_its_exit_code_and_a_next_step() {
     refused(&["deploy", "r99", "--yes"], 3, "r99");
     refused(&["deploy", "--yes", "-e", "prdo"], 3, "prdo");
     refused(&["deploy", "HEAD"], 2, "--yes");
-    refused(&["deploy", "HEAD", "--yes"], 8, "not built");
+    refused(&["deploy", "HEAD", "--yes"], 8, "no build of it");
     refused(&["depoly"], 2, "deploy");
 
     repository.commit(&[("version", "9")], "Not pushed");

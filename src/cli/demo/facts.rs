@@ -13,6 +13,7 @@ use crate::net::client::{CallError, Client};
 use crate::wire::v1::fleet::{HostRow, Hosts};
 use crate::wire::v1::rollout::Releases;
 
+/// How long the coordinator may take to answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The demo's one document.

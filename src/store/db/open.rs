@@ -170,8 +170,8 @@ fn lock(path: &Path) -> Result<File, DbError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::values;
     use super::*;
+    use crate::store::db::values;
 
     fn open() -> (tempfile::TempDir, Db) {
         let folder = tempfile::tempdir().unwrap();
