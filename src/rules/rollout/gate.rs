@@ -138,8 +138,7 @@ fn judge_tally(rollout: &Rollout, now: UnixMillis, name: &RegionName, tally: &Ta
     if tally.host_faults > HOST_FAULTS_MIN.max(reachable / 50) {
         return Opinion::Stuck(why(tally, FailureClass::Host, tally.host_faults));
     }
-    // The counts of an older step do not know who is admitted by this one.
-    if rollout.version.is_some_and(|version| tally.version.step < version.step) {
+    if !knows_step(rollout, name, tally) {
         return Opinion::Waiting { failed: faults > 0 };
     }
     if faults == 1 && reachable < FEW_HOSTS && now >= rollout.judge_from {
@@ -196,6 +195,13 @@ fn advances(rollout: &Rollout, name: &RegionName) -> bool {
     let before = at.checked_sub(1).and_then(|at| rollout.steps.get(at));
     let before = before.map_or(0, |step| step.admits(name));
     rollout.step_now().is_some_and(|step| step.admits(name) > before)
+}
+
+/// Whether counts of this generation know who is admitted by now: those of an older
+/// step do only where this step admits nobody new.
+pub(crate) fn knows_step(rollout: &Rollout, name: &RegionName, tally: &Tally) -> bool {
+    let current = rollout.version.is_some_and(|version| tally.version.step >= version.step);
+    current || !advances(rollout, name)
 }
 
 /// Release faults that are tolerated, hosts.

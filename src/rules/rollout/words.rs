@@ -3,6 +3,7 @@
 use crate::model::id::RegionName;
 use crate::model::rollout::{RolloutKind, RolloutState, Stage};
 use crate::model::time::UnixMillis;
+use crate::rules::rollout::gate::knows_step;
 use crate::rules::rollout::{Facts, RegionFacts, Rollout};
 
 /// Hosts of the regions that the present step admits.
@@ -20,7 +21,7 @@ struct Count {
 #[must_use]
 pub fn waiting_on(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> String {
     let left = |what: &str| match rollout.due_at {
-        Some(due) => format!("{what} {}", span(due.since(now).as_secs())),
+        Some(due) => format!("{what} {}", span(due.since(now).as_millis().div_ceil(1000))),
         None => String::new(),
     };
     match (rollout.state, rollout.stage) {
@@ -90,9 +91,9 @@ fn count(rollout: &Rollout, facts: &Facts) -> Count {
         let admits = rollout.step_now().is_some_and(|step| step.admits(name) > 0);
         admits && rollout.covers(name) && region.hosts() > 0
     };
-    for (_, region) in facts.regions.iter().filter(|(name, region)| takes_part(name, region)) {
+    for (name, region) in facts.regions.iter().filter(|(name, region)| takes_part(name, region)) {
         let tally = &region.tally;
-        if !region.speaks_of(version) || tally.version.step < version.step {
+        if !region.speaks_of(version) || !knows_step(rollout, name, tally) {
             sum.mute += 1;
             continue;
         }
@@ -119,8 +120,8 @@ impl Count {
     }
 
     fn sentence(self, rollout: &Rollout) -> String {
+        let noun = if self.mute == 1 { "region" } else { "regions" };
         if self.admitted == 0 && self.mute > 0 {
-            let noun = if self.mute == 1 { "region" } else { "regions" };
             return format!("{} {noun} to take the goal", self.mute);
         }
         let left = self
@@ -129,11 +130,15 @@ impl Count {
             .saturating_sub(self.failed)
             .saturating_sub(self.unreachable);
         let hosts = self.hosts_on(rollout);
-        if left == 0 { hosts } else { format!("{hosts}; waiting for {left}") }
+        match (left, self.mute) {
+            (0, 0) => hosts,
+            (0, mute) => format!("{hosts}; waiting for {mute} {noun} to take the goal"),
+            (left, _) => format!("{hosts}; waiting for {left}"),
+        }
     }
 }
 
 /// "20 s", "4 min".
-fn span(seconds: u64) -> String {
+fn span(seconds: u128) -> String {
     if seconds < 120 { format!("{seconds} s") } else { format!("{} min", seconds / 60) }
 }
