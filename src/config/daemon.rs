@@ -11,7 +11,6 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::model::id::RegionName;
-use crate::net::tls::TlsFiles;
 
 /// Where a coordinator listens unless told otherwise.
 pub const LISTEN: &str = "127.0.0.1:7878";
@@ -129,7 +128,7 @@ pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
     /// What the listener speaks; plain HTTP leaves the machine only when asked to.
-    pub tls: TlsFiles,
+    pub tls: Tls,
     /// The data folder, absolute.
     pub data: PathBuf,
     /// URL of the main blob store.
@@ -140,6 +139,17 @@ pub struct Config {
     pub queue: Queue,
     /// The synchronizer.
     pub synchronizer: Synchronizer,
+}
+
+/// The listener's certificate and key, both or none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificate chain, PEM.
+    pub cert: Option<PathBuf>,
+    /// Private key, PEM.
+    pub key: Option<PathBuf>,
+    /// Serve plain HTTP on any address.
+    pub plaintext: bool,
 }
 
 /// `[regions.NAME]`.
@@ -309,7 +319,7 @@ fn complete(flags: &Flags, file: File) -> Result<Config, InvalidConfig> {
     }
     let config = Config {
         listen: listen.unwrap_or_else(|| LISTEN.parse().expect("the default is an address")),
-        tls: TlsFiles {
+        tls: Tls {
             cert: flags.tls_cert.clone().or(file.tls_cert),
             key: flags.tls_key.clone().or(file.tls_key),
             plaintext: flags.plaintext || file.plaintext,

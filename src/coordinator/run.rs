@@ -7,11 +7,11 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::config::daemon::Config;
+use crate::config::daemon::{Config, Tls};
 use crate::coordinator::state::{Coordinator, Shared};
 use crate::coordinator::{claims, first_start, monitor, outbox, router, synchronizer, tick};
 use crate::net::server;
-use crate::net::tls::{Security, TlsError};
+use crate::net::tls::{Security, TlsError, TlsFiles};
 use crate::store::blobs::{BlobError, Blobs};
 use crate::store::db::{Db, DbError};
 
@@ -54,7 +54,7 @@ pub async fn run(
     ready: impl FnOnce(&str),
 ) -> Result<(), StartError> {
     let data = config.data.clone();
-    let security = config.tls.security(config.listen)?;
+    let security = security(&config)?;
     let keys = first_start::keys(&data)?;
     let db = Db::open(&data.join("coordinator.db"))?;
     first_start::first_tokens(&db, &keys, &config).await?;
@@ -77,6 +77,11 @@ pub async fn run(
     shared.db.close().await;
     tracing::info!("coordinator stopped");
     Ok(())
+}
+
+fn security(config: &Config) -> Result<Security, TlsError> {
+    let Tls { cert, key, plaintext } = config.tls.clone();
+    TlsFiles { cert, key, plaintext }.security(config.listen)
 }
 
 /// The background loops; each ends by itself when `shared.stop` turns true.
