@@ -26,7 +26,7 @@ use crate::net::server::{Json, Path};
 use crate::rules::authorize::Class;
 use crate::rules::queue::{self, Fenced, Finished, Holder, Timing};
 use crate::store::db::events::NewEvent;
-use crate::store::db::{DbError, Topic, Tx, artifacts, job_log, jobs, workers};
+use crate::store::db::{DbError, Topic, Tx, artifacts, job_log, jobs, replicas, workers};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::fleet::Workers;
 use crate::wire::v1::worker::{Beat, BeatReply, Claim, ClaimRequest, Finish, HandBack, Order};
@@ -297,9 +297,11 @@ async fn finish(
         Outcome::Failed { .. } => None,
     };
     let (now, timing) = (shared.steady_now(), shared.timing());
+    let regions: Vec<_> = shared.config.regions.keys().cloned().collect();
     let end = move |tx: &mut Tx| {
         if let Some(made) = &made {
             artifacts::insert(tx, made, now)?;
+            replicas::expect(tx, &made.artifact, &regions)?;
             tx.touch(Topic::Feed);
         }
         end_by_worker(tx, no, &finish, (now, &timing))

@@ -130,20 +130,7 @@ impl Watch {
             Some(store) => store.clone(),
             None => self.store.insert(Blobs::open(&self.url)?).clone(),
         };
-        self.expect().await?;
         if whole { self.round(&store).await } else { self.unsettled(&store).await }
-    }
-
-    /// Shows new artifacts as awaited here, also when the region never reports.
-    async fn expect(&self) -> Result<(), DbError> {
-        let region = self.region.clone();
-        let read = move |tx: &Tx| replicas::unexpected(tx, &region);
-        if self.shared.db.read(read).await? == 0 {
-            return Ok(());
-        }
-        let region = self.region.clone();
-        let write = move |tx: &mut Tx| replicas::expect(tx, &region);
-        self.shared.db.write(write).await.map(drop)
     }
 
     /// Looks at copies that wait for it.

@@ -213,27 +213,19 @@ pub fn unsettled(
     tx.rows(&sql, values![region, lost_before, limit], candidate)
 }
 
-/// How many rows [`expect`] would make.
+/// Makes the rows of a new artifact's copies, which nothing was heard of yet.
 ///
 /// # Errors
 /// When the database fails.
-pub fn unexpected(tx: &Tx, region: &RegionName) -> Result<i64, DbError> {
-    let sql = "SELECT count(*) FROM artifacts WHERE replication_status = 'pending' AND NOT EXISTS
-        (SELECT 1 FROM replicas WHERE replicas.artifact = artifacts.artifact AND region = ?1)";
-    tx.number(sql, values![region])
-}
-
-/// Makes the rows of copies that nothing was heard of yet, of artifacts that no region holds.
-///
-/// # Errors
-/// When the database fails.
-pub fn expect(tx: &mut Tx, region: &RegionName) -> Result<usize, DbError> {
-    tx.exec(
-        "INSERT INTO replicas (artifact, region)
-         SELECT artifact, ?1 FROM artifacts WHERE replication_status = 'pending'
-         ON CONFLICT (artifact, region) DO NOTHING",
-        values![region],
-    )
+pub fn expect(tx: &mut Tx, artifact: &ArtifactId, regions: &[RegionName]) -> Result<(), DbError> {
+    for region in regions {
+        tx.exec(
+            "INSERT INTO replicas (artifact, region) VALUES (?1, ?2)
+             ON CONFLICT (artifact, region) DO NOTHING",
+            values![artifact, region],
+        )?;
+    }
+    Ok(())
 }
 
 /// What the synchronizer found of one copy.
