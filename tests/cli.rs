@@ -3,6 +3,8 @@
 //! Against a small coordinator that answers what a test tells it to; the flow with
 //! real processes is in `flow.rs`.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on stops there")]
+
 #[path = "cli/completing.rs"]
 mod completing;
 #[path = "cli/documents.rs"]

@@ -42,7 +42,7 @@ pub fn check_can_ask(ctx: &Context, env: &EnvName) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Exit code 1 on "no", 130 on Ctrl-C.
-pub fn ask(
+pub async fn ask(
     ctx: &Context,
     env: &EnvName,
     question: &str,
@@ -53,10 +53,10 @@ pub fn ask(
         return Ok(());
     }
     let agreed = match danger {
-        Danger::Moderate => prompt::confirm(question, false)?,
-        Danger::WayBack => prompt::confirm(question, true)?,
+        Danger::Moderate => prompt::confirm(question, false).await?,
+        Danger::WayBack => prompt::confirm(question, true).await?,
         Danger::Severe(name) => {
-            prompt::line(&format!("{question} Type {name} to go on"), "")?.trim() == name
+            prompt::line(&format!("{question} Type {name} to go on"), "").await?.trim() == name
         }
     };
     if agreed {

@@ -99,7 +99,7 @@ pub struct Failure {
     pub request_id: String,
     /// What the command still has to show, such as the rollout that failed.
     #[serde(skip)]
-    pub document: Option<serde_json::Value>,
+    pub document: Option<Box<serde_json::Value>>,
     /// Whether the story was told already and only the code is left to give.
     #[serde(skip)]
     pub told: bool,
@@ -147,14 +147,14 @@ impl Failure {
     /// With what there is to show nevertheless, as JSON's top-level fields.
     #[must_use]
     pub fn with_document(mut self, document: serde_json::Value) -> Self {
-        self.document = Some(document);
+        self.document = Some(Box::new(document));
         self
     }
 
     /// The one JSON document of a command that failed.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
-        let mut fields = match &self.document {
+        let mut fields = match self.document.as_deref() {
             Some(serde_json::Value::Object(fields)) => fields.clone(),
             _ => serde_json::Map::new(),
         };

@@ -185,10 +185,14 @@ fn run(ctx: &Context, command: Command) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::new(ExitCode::Error, "can't start").because(e))?;
     let ended = runtime.block_on(async {
+        // From here on Ctrl-C is ours: a question must be able to show the cursor again.
+        let interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
+        let mut interrupts =
+            interrupts.map_err(|e| Failure::new(ExitCode::Error, "can't start").because(e))?;
         tokio::select! {
             biased;
             ended = dispatch(ctx, command) => ended,
-            Ok(()) = tokio::signal::ctrl_c() => Err(ctx.interrupted()),
+            _ = interrupts.recv() => Err(ctx.interrupted()),
         }
     });
     // Nothing that is still open may keep the person waiting.

@@ -5,7 +5,7 @@
 
 use dialoguer::console::Term;
 use dialoguer::theme::SimpleTheme;
-use dialoguer::{Confirm, Input};
+use dialoguer::{Confirm, FuzzySelect, Input};
 
 use super::api::Api;
 use super::context::Context;
@@ -26,34 +26,67 @@ pub fn can_ask(ctx: &Context) -> bool {
 ///
 /// # Errors
 /// Exit code 130 on Ctrl-C.
-pub fn confirm(question: &str, default: bool) -> Result<bool, Failure> {
-    let theme = SimpleTheme;
-    let prompt = Confirm::with_theme(&theme).with_prompt(question).default(default);
-    prompt.interact_on(&Term::stderr()).map_err(interrupted)
+pub async fn confirm(question: &str, default: bool) -> Result<bool, Failure> {
+    let question = question.to_owned();
+    asked(move || {
+        let prompt = Confirm::with_theme(&SimpleTheme).with_prompt(question).default(default);
+        prompt.interact_on(&Term::stderr())
+    })
+    .await
 }
 
 /// Asks for a line; an empty one yields `default`.
 ///
 /// # Errors
 /// Exit code 130 on Ctrl-C.
-pub fn line(question: &str, default: &str) -> Result<String, Failure> {
-    let theme = SimpleTheme;
-    let mut prompt = Input::with_theme(&theme).with_prompt(question).allow_empty(true);
-    if !default.is_empty() {
-        prompt = prompt.default(default.to_owned());
-    }
-    prompt.interact_text_on(&Term::stderr()).map_err(interrupted)
+pub async fn line(question: &str, default: &str) -> Result<String, Failure> {
+    let (question, default) = (question.to_owned(), default.to_owned());
+    asked(move || {
+        let mut prompt = Input::with_theme(&SimpleTheme).with_prompt(question).allow_empty(true);
+        if !default.is_empty() {
+            prompt = prompt.default(default);
+        }
+        prompt.interact_text_on(&Term::stderr())
+    })
+    .await
 }
 
 /// Asks for one of `items`.
 ///
 /// # Errors
 /// Exit code 130 on Ctrl-C or Escape.
-pub fn choose(question: &str, items: &[String]) -> Result<usize, Failure> {
-    let theme = SimpleTheme;
-    let prompt = dialoguer::FuzzySelect::with_theme(&theme).with_prompt(question).items(items);
-    let chosen = prompt.default(0).interact_on_opt(&Term::stderr()).map_err(interrupted)?;
-    chosen.ok_or_else(|| Failure::new(ExitCode::Interrupted, "nothing chosen"))
+pub async fn choose(question: &str, items: &[String]) -> Result<usize, Failure> {
+    let (question, items) = (question.to_owned(), items.to_vec());
+    let chosen = asked(move || {
+        let prompt = FuzzySelect::with_theme(&SimpleTheme).with_prompt(question).items(&items);
+        prompt.default(0).interact_on_opt(&Term::stderr())
+    });
+    chosen.await?.ok_or_else(|| Failure::new(ExitCode::Interrupted, "nothing chosen"))
+}
+
+/// Asks on a thread of its own, so that an interruption ends the command and not only
+/// the question.
+async fn asked<T: Send + 'static>(
+    question: impl FnOnce() -> Result<T, dialoguer::Error> + Send + 'static,
+) -> Result<T, Failure> {
+    let _cursor = Cursor;
+    let answer = tokio::task::spawn_blocking(question).await.expect("a question does not panic");
+    answer.map_err(|dialoguer::Error::IO(error)| {
+        if error.kind() == std::io::ErrorKind::Interrupted {
+            return Failure::new(ExitCode::Interrupted, "interrupted");
+        }
+        Failure::usage("the terminal can't be asked").because(error)
+    })
+}
+
+/// Shows the cursor again however a question ends.
+struct Cursor;
+
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        // The terminal may be gone; then there is no cursor to show.
+        let _ = Term::stderr().show_cursor();
+    }
 }
 
 /// The app that the command is about; asks for it when nothing says so.
@@ -71,17 +104,6 @@ pub async fn pick_app(ctx: &Context, api: &Api) -> Result<AppName, Failure> {
             .hint("deployctl init")
             .hint("deployctl apps add NAME --repo URL"));
     }
-    let chosen = choose("App", &names)?;
+    let chosen = choose("App", &names).await?;
     Ok(apps[chosen].spec.name.clone())
-}
-
-fn interrupted(error: dialoguer::Error) -> Failure {
-    let term = Term::stderr();
-    // The terminal may be gone; then there is no cursor to show.
-    let _ = term.show_cursor().and_then(|()| term.write_line(""));
-    let dialoguer::Error::IO(error) = error;
-    if error.kind() == std::io::ErrorKind::Interrupted {
-        return Failure::new(ExitCode::Interrupted, "interrupted; nothing was started");
-    }
-    Failure::usage("the terminal can't be asked").because(error)
 }

@@ -128,9 +128,14 @@ impl Draft {
             quoted(&self.build),
             quoted(&self.artifact),
         );
+        if self.start.is_empty() && self.stop.is_empty() && self.probe.is_none() {
+            text.push_str("\n# Nothing is started: hosts only get the files.\n");
+            text.push_str("# [run]\n# start = \"exec ./app\"\n");
+            return text;
+        }
         text.push_str("\n[run]\n");
         match self.start.as_str() {
-            "" => text.push_str("# Nothing is started: hosts only get the files.\n# start = \"exec ./app\"\n"),
+            "" => {}
             start => text.push_str(&format!(
                 "# Runs in the release's folder, supervised; ${{NAME}} are the host's variables.\nstart = {}\n",
                 quoted(start)

@@ -47,23 +47,26 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 fn pages() -> BTreeMap<String, String> {
     let mut pages = BTreeMap::new();
-    add_pages(&deployctl::cli::command(), "deployctl", &mut pages);
+    add_pages(&deployctl::cli::command(), &["deployctl"], &mut pages);
     pages
 }
 
-fn add_pages(command: &clap::Command, name: &str, pages: &mut BTreeMap<String, String>) {
+fn add_pages(command: &clap::Command, path: &[&str], pages: &mut BTreeMap<String, String>) {
     for child in command.get_subcommands().filter(|child| !child.is_hide_set()) {
-        add_pages(child, &format!("{name}-{}", child.get_name()), pages);
+        let path: Vec<&str> = path.iter().copied().chain([child.get_name()]).collect();
+        add_pages(child, &path, pages);
     }
-    pages.insert(format!("{name}.1"), page(command.clone(), name));
+    pages.insert(format!("{}.1", path.join("-")), page(command.clone(), path));
 }
 
-fn page(command: clap::Command, name: &str) -> String {
-    let is_root = name == "deployctl";
+fn page(command: clap::Command, path: &[&str]) -> String {
+    let is_root = path.len() == 1;
+    let name = path.join("-");
     let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    let spoken = name.replacen('-', " ", 1);
+    // What short help leaves out belongs into the page.
+    let command = command.mut_args(|arg| arg.hide_short_help(false));
     // The display name is what NAME shows; the binary's name is what SYNOPSIS shows.
-    let command = command.display_name(name.to_owned()).bin_name(spoken);
+    let command = command.display_name(name.clone()).bin_name(path.join(" "));
     let source = concat!("deployctl ", env!("CARGO_PKG_VERSION"));
     let has_children = command.has_subcommands();
     let man = clap_mangen::Man::new(command.disable_help_subcommand(true));
@@ -87,21 +90,25 @@ fn page(command: clap::Command, name: &str) -> String {
     }
     let examples: Vec<&str> = examples.lines().skip(1).collect();
     verbatim(&mut roff, "EXAMPLES", &examples);
-    let codes: Vec<(String, String)> = ExitCode::ALL
-        .iter()
-        .filter(|code| is_root || !matches!(**code as u8, 10..=20))
-        .map(|code| ((*code as u8).to_string(), format!("{}: {}", code.word(), code.meaning())))
-        .collect();
     if is_root {
+        let meaning = |code: &ExitCode| format!("{}: {}", code.word(), code.meaning());
+        let codes: Vec<(String, String)> =
+            ExitCode::ALL.iter().map(|code| ((*code as u8).to_string(), meaning(code))).collect();
         list(&mut roff, "EXIT STATUS", codes.iter().map(|(n, m)| (n.as_str(), m.clone())));
     } else {
         roff.control("SH", ["EXIT STATUS"]);
         roff.text([roman(
-            "0 when it did what was asked; the table of all codes is in deployctl(1).",
+            "0 when it did what was asked; deployctl(1) has the table of all codes.",
         )]);
+        roff.control("SH", ["SEE ALSO"]);
+        roff.text([roman("deployctl(1), which has the global options and the environment.")]);
     }
     roff.to_writer(&mut bytes).unwrap();
-    String::from_utf8(bytes).unwrap()
+    // Each part brings the same two lines that define the apostrophe; once is enough.
+    let text = String::from_utf8(bytes).unwrap();
+    let define = ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n";
+    assert!(text.starts_with(define));
+    define.to_owned() + &text.replace(define, "")
 }
 
 fn list<'a>(roff: &mut Roff, heading: &str, items: impl Iterator<Item = (&'a str, String)>) {

@@ -206,17 +206,3 @@ fn a_reader_that_goes_away_is_code_141_in_silence() {
     let done = crate::support::Done::from(command.stdout(writer).output().unwrap());
     assert_eq!((done.code, done.stderr.as_str()), (141, ""));
 }
-
-#[test]
-fn a_role_that_is_not_installed_says_so() {
-    let mut person = Person::nowhere();
-    person.set("PATH", "/nonexistent");
-    let alone = person.folder.path().join("deployctl");
-    std::fs::copy(crate::support::program(), &alone).unwrap();
-    let output = std::process::Command::new(&alone).args(["worker", "--help"]).output().unwrap();
-    let done = crate::support::Done::from(output);
-    if done.code != 0 {
-        assert_eq!(done.code, 1, "{done:?}");
-        assert!(done.stderr.contains("deployctl-worker can't be run"), "{}", done.stderr);
-    }
-}

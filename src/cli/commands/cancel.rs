@@ -58,7 +58,7 @@ pub async fn run(ctx: &Context, args: CancelArgs) -> Result<ExitCode, Failure> {
     }
     if !args.keep {
         ctx.out.story(&rollouts::headline(ctx, &now));
-        confirm::ask(ctx, &id.env, "Stop it and go back?", Danger::Moderate)?;
+        confirm::ask(ctx, &id.env, "Stop it and go back?", Danger::Moderate).await?;
     }
     let body = CancelRequest { keep: args.keep, message: args.message };
     let rollout = api.steer_rollout(&id, "cancel", &body).await?;

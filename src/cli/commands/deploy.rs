@@ -158,7 +158,7 @@ pub async fn start(
             PlanName::AllAtOnce => Danger::Severe(app.as_str()),
             PlanName::Standard => Danger::Moderate,
         };
-        confirm::ask(ctx, env, "Deploy?", danger)?;
+        confirm::ask(ctx, env, "Deploy?", danger).await?;
     }
     let started = api.start_rollout(app, env, &request).await?;
     rollouts::see_through(ctx, api, started, wait).await

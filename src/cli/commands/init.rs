@@ -62,7 +62,7 @@ pub async fn run(ctx: &Context, args: InitArgs) -> Result<ExitCode, Failure> {
             .hint("deployctl init --force replaces it"));
     }
     let asks = prompt::can_ask(ctx);
-    let draft = fill(ctx, &args, recipes::draft(&root), asks)?;
+    let draft = fill(ctx, &args, recipes::draft(&root), asks).await?;
     let text = draft.to_toml();
     let file = ProjectFile::parse(&text, &path)?;
     let unwritten = |e| {
@@ -70,7 +70,7 @@ pub async fn run(ctx: &Context, args: InitArgs) -> Result<ExitCode, Failure> {
     };
     std::fs::write(&path, &text).map_err(unwritten)?;
     ctx.out.story(&format!("wrote {} ({} lines)", path.display(), text.lines().count()));
-    let register = args.register || (asks && prompt::confirm("Register the app?", true)?);
+    let register = args.register || (asks && prompt::confirm("Register the app?", true).await?);
     let registered = if register {
         Some(registered(ctx, &args, &file, repo.as_ref(), root).await?)
     } else {
@@ -82,13 +82,20 @@ pub async fn run(ctx: &Context, args: InitArgs) -> Result<ExitCode, Failure> {
     if registered.is_none() {
         ctx.out.hint(&format!("deployctl apps add {} --repo URL", draft.app));
     }
-    ctx.out
-        .hint(&format!("git add {PROJECT_FILE} && git commit -m 'Add {PROJECT_FILE}' && git push"));
+    let origin = repo.as_ref().and_then(|repo| repo.remote_url("origin"));
+    let push = origin.map_or("", |_| " && git push");
+    let add = format!("git add {PROJECT_FILE} && git commit -m 'Add {PROJECT_FILE}'{push}");
+    ctx.out.hint(&add);
     ctx.out.hint("deployctl build HEAD");
     Ok(ExitCode::Ok)
 }
 
-fn fill(ctx: &Context, args: &InitArgs, mut draft: Draft, asks: bool) -> Result<Draft, Failure> {
+async fn fill(
+    ctx: &Context,
+    args: &InitArgs,
+    mut draft: Draft,
+    asks: bool,
+) -> Result<Draft, Failure> {
     if !draft.seen.is_empty() {
         ctx.out.story(&format!("found {}", draft.seen));
     }
@@ -100,12 +107,12 @@ fn fill(ctx: &Context, args: &InitArgs, mut draft: Draft, asks: bool) -> Result<
     if let Some(app) = ctx.app_if_said()?.filter(|_| ctx.flags.app.is_some()) {
         draft.app = app.to_string();
     } else if asks {
-        draft.app = prompt::line("App name", &draft.app)?;
+        draft.app = prompt::line("App name", &draft.app).await?;
     }
     for (flag, value, question) in said {
         match flag {
             Some(text) => value.clone_from(text),
-            None if asks => *value = prompt::line(question, value)?,
+            None if asks => *value = prompt::line(question, value).await?,
             None => {}
         }
     }
@@ -113,7 +120,8 @@ fn fill(ctx: &Context, args: &InitArgs, mut draft: Draft, asks: bool) -> Result<
     let health = match &args.health {
         Some(text) => text.clone(),
         None if asks && !draft.start.is_empty() => {
-            prompt::line("Health check: URL, ADDRESS:PORT or command (empty: it stays up 30s)", "")?
+            prompt::line("Health check: URL, ADDRESS:PORT or command (empty: it stays up 30s)", "")
+                .await?
         }
         None => String::new(),
     };

@@ -65,7 +65,7 @@ pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure>
         request.dry_run = true;
         let planned = api.start_rollout(&app, &env, &request).await?;
         ctx.out.story(&rollouts::headline(ctx, &planned));
-        confirm::ask(ctx, &env, "Roll back?", Danger::WayBack)?;
+        confirm::ask(ctx, &env, "Roll back?", Danger::WayBack).await?;
         request.dry_run = false;
     }
     let started = api.start_rollout(&app, &env, &request).await?;
