@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
@@ -80,8 +81,11 @@ struct Job {
 }
 
 impl Job {
-    fn is_over(&self) -> bool {
-        self.result.is_some() || self.handle.is_finished()
+    fn is_over(&mut self) -> bool {
+        if self.result.is_none() {
+            self.result = (&mut self.handle).now_or_never();
+        }
+        self.result.is_some()
     }
 }
 
@@ -133,7 +137,7 @@ impl Convergence {
     pub async fn advance(&mut self) -> io::Result<Option<Duration>> {
         self.hold = self.folder.hold();
         self.drop_old_hold()?;
-        self.collect().await?;
+        self.collect()?;
         self.look_after()?;
         let journal = journal::read(&self.folder)?;
         let step = self.step(journal.as_ref());
@@ -409,12 +413,9 @@ impl Convergence {
     }
 
     /// Takes the result of a fetch that ended.
-    async fn collect(&mut self) -> io::Result<()> {
+    fn collect(&mut self) -> io::Result<()> {
         let Some(mut job) = self.job.take_if(|job| job.is_over()) else { return Ok(()) };
-        let result = match job.result.take() {
-            Some(result) => result,
-            None => (&mut job.handle).await,
-        };
+        let Some(result) = job.result.take() else { return Ok(()) };
         match result {
             Ok(Ok(fetched)) => {
                 tracing::info!(app = %self.app, artifact = job.artifact.short(), "fetch complete");
@@ -528,9 +529,8 @@ impl Watcher for Watch<'_> {
     fn superseded(&mut self) -> bool {
         let convergence = &mut *self.convergence;
         convergence.hold = convergence.folder.hold();
-        if convergence.job.as_ref().is_some_and(Job::is_over) {
-            // The main loop collects it, and comes back to this activation if it must.
-            return true;
+        if let Err(e) = convergence.collect() {
+            tracing::warn!(app = %convergence.app, error = %e, "a fetched release was not noted");
         }
         let step = convergence.step(Some(&self.activation));
         if let Step::Stage { artifact, urgent } = step {

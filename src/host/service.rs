@@ -188,6 +188,8 @@ pub async fn start(program: &Path, app_folder: &Path, plan: &Plan) -> io::Result
         .arg0("deployctl-agent")
         .arg("supervise")
         .arg(app_folder)
+        // It outlives whatever folder the agent was started in.
+        .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
