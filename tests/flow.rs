@@ -17,7 +17,7 @@ use fleet::Fleet;
 use repository::Repository;
 
 /// A recipe whose app is a shell loop: it needs no compiler and no port.
-pub const SERVICE: &str = r#"
+pub(crate) const SERVICE: &str = r#"
 app = "api"
 
 [build]
@@ -31,10 +31,11 @@ deadline_s = 20
 probe = { exec = "test -s version" }
 "#;
 
-pub const RUN: &str = "#!/bin/sh\necho \"version $(cat version)\"\nwhile :; do sleep 1; done\n";
+/// What the app runs: it says its version and stays.
+pub(crate) const RUN: &str = "#!/bin/sh\necho \"version $(cat version)\"\nwhile :; do sleep 1; done\n";
 
 /// A fleet of two regions with `hosts` each, a worker, and the app registered.
-pub fn fleet_with_app(hosts: usize) -> (Fleet, Repository) {
+pub(crate) fn fleet_with_app(hosts: usize) -> (Fleet, Repository) {
     let mut fleet = Fleet::new(&["eu", "us"]);
     let repository = Repository::new(&fleet.path(""));
     repository.publish(&[("deployctl.toml", SERVICE), ("run.sh", RUN), ("version", "1")], "First");

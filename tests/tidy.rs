@@ -1,4 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 //! House rules that a reader should never have to check: floors, import
 //! cycles, pure rules, file sizes, module docs, forgotten tests, dependencies.
 

@@ -19,8 +19,9 @@ pub(super) fn rollout(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result
     let rules = &row.rollout;
     let facts = facts::load(tx, shared, rules)?;
     let over = rules.state.is_final();
-    let regions =
+    let mut regions =
         if over && !row.tallies.is_empty() { row.tallies.clone() } else { counts(rules, &facts) };
+    recall_failures(rules, &mut regions);
     let base = match rules.kind {
         RolloutKind::Deploy => {
             let own = rules.regions.first().and_then(|region| rules.stable.of(region));
@@ -40,6 +41,17 @@ pub(super) fn rollout(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result
         regions,
         joined: false,
     })
+}
+
+/// Counts made after it went back do not say what failed: its own memory does.
+fn recall_failures(rules: &Rules, tallies: &mut BTreeMap<RegionName, Tally>) {
+    let succeeded = matches!(rules.state, RolloutState::Running | RolloutState::Succeeded);
+    for (name, failures) in rules.failures.iter().filter(|_| !succeeded) {
+        let tally = tallies.entry(name.clone()).or_default();
+        if tally.failures.is_empty() {
+            tally.failures.clone_from(failures);
+        }
+    }
 }
 
 fn waiting_on(

@@ -114,7 +114,6 @@ impl Client {
     }
 
     /// A request for anything that is not JSON both ways.
-    #[must_use]
     pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base));
         match &self.token {

@@ -11,18 +11,18 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// Long enough for a loaded machine; a test that waits for it has failed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Processes by name, a git repository, and the folder of all.
-pub struct Fleet {
+pub(crate) struct Fleet {
     folder: tempfile::TempDir,
     running: BTreeMap<String, Child>,
-    pub server: String,
+    pub(crate) server: String,
     ports: BTreeMap<String, u16>,
 }
 
 /// A port that was free a moment ago.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
@@ -39,7 +39,7 @@ fn binary(name: &str) -> &'static str {
 
 impl Fleet {
     /// A coordinator with `regions`, short intervals, and no other process yet.
-    pub fn new(regions: &[&str]) -> Self {
+    pub(crate) fn new(regions: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut fleet = Self {
             folder,
@@ -61,7 +61,7 @@ impl Fleet {
         fleet
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -74,7 +74,7 @@ impl Fleet {
     }
 
     /// The one port of a process, the same through restarts.
-    pub fn port(&mut self, name: &str) -> u16 {
+    pub(crate) fn port(&mut self, name: &str) -> u16 {
         *self.ports.entry(name.to_owned()).or_insert_with(free_port)
     }
 
@@ -82,12 +82,12 @@ impl Fleet {
         self.path(&format!("coordinator/tokens/{name}.token")).display().to_string()
     }
 
-    pub fn start_coordinator(&mut self) {
+    pub(crate) fn start_coordinator(&mut self) {
         let config = self.path("deployctl.config.toml").display().to_string();
         self.start("coordinator", "coordinator", &["--config", &config]);
     }
 
-    pub fn start_region(&mut self, name: &str) {
+    pub(crate) fn start_region(&mut self, name: &str) {
         let port = self.port(&format!("region-{name}"));
         let data = self.path(&format!("regions/{name}/data")).display().to_string();
         let (server, token) = (self.server.clone(), self.token(&format!("region-{name}")));
@@ -114,7 +114,7 @@ impl Fleet {
         self.start(&format!("region-{name}"), "region", &args);
     }
 
-    pub fn start_worker(&mut self, name: &str) {
+    pub(crate) fn start_worker(&mut self, name: &str) {
         let work = self.path(name).display().to_string();
         let key = self.path("coordinator/keys/build.ed25519").display().to_string();
         let (server, token) = (self.server.clone(), self.token("worker"));
@@ -135,11 +135,11 @@ impl Fleet {
     }
 
     /// The folder of a host.
-    pub fn root(&self, host: &str) -> PathBuf {
+    pub(crate) fn root(&self, host: &str) -> PathBuf {
         self.path(&format!("hosts/{host}"))
     }
 
-    pub fn start_agent(&mut self, region: &str, host: &str) {
+    pub(crate) fn start_agent(&mut self, region: &str, host: &str) {
         let root = self.root(host).display().to_string();
         let url = format!("http://127.0.0.1:{}", self.port(&format!("region-{region}")));
         let token = self.token(&format!("agent-{region}"));
@@ -180,19 +180,19 @@ impl Fleet {
         std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
     }
 
-    pub fn log(&self, name: &str) -> String {
+    pub(crate) fn log(&self, name: &str) -> String {
         fs::read_to_string(self.path(&format!("logs/{name}.log"))).unwrap_or_default()
     }
 
     /// SIGKILL: no process gets to say goodbye.
-    pub fn kill(&mut self, name: &str) {
+    pub(crate) fn kill(&mut self, name: &str) {
         let mut child = self.running.remove(name).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
     /// `deployctl args…` as an engineer on this machine types it, in `folder`.
-    pub fn command(&self, folder: &Path, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, folder: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(binary("deployctl"));
         command
             .args(args)
@@ -205,12 +205,12 @@ impl Fleet {
         command
     }
 
-    pub fn cli(&self, folder: &Path, args: &[&str]) -> Output {
+    pub(crate) fn cli(&self, folder: &Path, args: &[&str]) -> Output {
         self.command(folder, args).output().unwrap()
     }
 
     /// Runs a command that must end with `code`; returns its stdout.
-    pub fn expect(&self, folder: &Path, args: &[&str], code: i32) -> String {
+    pub(crate) fn expect(&self, folder: &Path, args: &[&str], code: i32) -> String {
         let done = self.cli(folder, args);
         let (out, err) = (text(&done.stdout), text(&done.stderr));
         assert_eq!(
@@ -223,7 +223,7 @@ impl Fleet {
     }
 
     /// The same with `-o json`, parsed: exactly one document.
-    pub fn json(&self, folder: &Path, args: &[&str], code: i32) -> Value {
+    pub(crate) fn json(&self, folder: &Path, args: &[&str], code: i32) -> Value {
         let mut all = args.to_vec();
         all.extend(["-o", "json"]);
         let out = self.expect(folder, &all, code);
@@ -231,7 +231,7 @@ impl Fleet {
     }
 
     /// What `current` of an app on a host leads to, if it is there.
-    pub fn current(&self, host: &str, app: &str) -> PathBuf {
+    pub(crate) fn current(&self, host: &str, app: &str) -> PathBuf {
         self.root(host).join("apps").join(app).join("current")
     }
 
@@ -258,12 +258,12 @@ impl Drop for Fleet {
     }
 }
 
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Polls until `check` holds.
-pub fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !check() {
         assert!(Instant::now() < deadline, "never happened: {what}");

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A working copy with a bare `origin` beside it.
-pub struct Repository {
-    pub folder: PathBuf,
+pub(crate) struct Repository {
+    pub(crate) folder: PathBuf,
     origin: PathBuf,
 }
 
 impl Repository {
-    pub fn new(parent: &Path) -> Self {
+    pub(crate) fn new(parent: &Path) -> Self {
         let made = Self { folder: parent.join("repo"), origin: parent.join("origin.git") };
         fs::create_dir_all(&made.folder).unwrap();
         git(parent, &["init", "-q", "--bare", "-b", "main", "origin.git"]);
@@ -20,16 +20,16 @@ impl Repository {
         made
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("file://{}", self.origin.display())
     }
 
-    pub fn git(&self, args: &[&str]) -> String {
+    pub(crate) fn git(&self, args: &[&str]) -> String {
         git(&self.folder, args)
     }
 
     /// Commits `files` without pushing; returns the commit.
-    pub fn commit(&self, files: &[(&str, &str)], subject: &str) -> String {
+    pub(crate) fn commit(&self, files: &[(&str, &str)], subject: &str) -> String {
         for (path, content) in files {
             let path = self.folder.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -41,7 +41,7 @@ impl Repository {
     }
 
     /// Commits and pushes.
-    pub fn publish(&self, files: &[(&str, &str)], subject: &str) -> String {
+    pub(crate) fn publish(&self, files: &[(&str, &str)], subject: &str) -> String {
         let commit = self.commit(files, subject);
         self.git(&["push", "-q", "-u", "origin", "HEAD"]);
         commit

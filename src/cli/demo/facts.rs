@@ -69,7 +69,7 @@ impl Facts {
     /// Two lines for a person.
     pub(crate) fn closing_words(&self) -> String {
         let all = self.bytes.peer + self.bytes.store + self.bytes.local;
-        let share = |part: u64| if all == 0 { 0 } else { part * 100 / all };
+        let share = |part: u64| (part * 100).checked_div(all).unwrap_or(0);
         format!(
             "bytes of what runs now: {} % from peers, {} % from the regional stores, {} % already on the host\n\
              all steps after the build: {} s",

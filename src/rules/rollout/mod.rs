@@ -36,7 +36,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::digest::ArtifactId;
-use crate::model::fleet::Tally;
+use crate::model::fleet::{FailureGroup, Tally};
 use crate::model::goal::{GoalVersion, Target};
 use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
 use crate::model::rollout::{PlanName, RolloutKind, RolloutState, Stable, Stage, Step};
@@ -126,6 +126,10 @@ pub struct Rollout {
     pub after_revert: RolloutState,
     /// Regions that were left out because no host could be reached.
     pub skipped: Vec<RegionName>,
+    /// What failed under its own generation, by region: counts made after a revert
+    /// do not hold it any more, and a person still asks why.
+    #[serde(default)]
+    pub failures: BTreeMap<RegionName, Vec<FailureGroup>>,
 }
 
 /// What a rollout is made of, at admission.
@@ -256,6 +260,7 @@ impl Rollout {
             went_back: false,
             after_revert: RolloutState::Reverted,
             skipped: vec![],
+            failures: BTreeMap::new(),
         }
     }
 
@@ -322,7 +327,19 @@ impl Rollout {
         }
     }
 
+    /// Keeps what failed, until it fails in another way.
+    fn remember_failures(&mut self, facts: &Facts) {
+        let Some(version) = self.version else { return };
+        for (name, region) in &facts.regions {
+            let failures = &region.tally.failures;
+            if region.speaks_of(version) && !failures.is_empty() && self.covers(name) {
+                self.failures.insert(name.clone(), failures.clone());
+            }
+        }
+    }
+
     fn run(&mut self, now: UnixMillis, facts: &Facts) -> Vec<Action> {
+        self.remember_failures(facts);
         let verdict = gate::judge(self, now, facts);
         for region in &verdict.skipped {
             if !self.skipped.contains(region) {
