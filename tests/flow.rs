@@ -32,7 +32,8 @@ probe = { exec = "test -s version" }
 "#;
 
 /// What the app runs: it says its version and stays.
-pub(crate) const RUN: &str = "#!/bin/sh\necho \"version $(cat version)\"\nwhile :; do sleep 1; done\n";
+pub(crate) const RUN: &str =
+    "#!/bin/sh\necho \"version $(cat version)\"\nwhile :; do sleep 1; done\n";
 
 /// A fleet of two regions with `hosts` each, a worker, and the app registered.
 pub(crate) fn fleet_with_app(hosts: usize) -> (Fleet, Repository) {

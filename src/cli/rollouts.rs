@@ -1,5 +1,6 @@
 //! What the commands about rollouts share: which one, starting it, seeing it through.
 
+use crate::model::fleet::Sources;
 use crate::model::id::ReleaseNo;
 use crate::model::rollout::{Release, RolloutKind, RolloutState};
 use crate::wire::v1::rollout::{EnvStatus, Rollout};
@@ -11,7 +12,7 @@ use super::failure::{ExitCode, Failure};
 use super::outcome::{progress_of, rollout_code, rollout_failure, rollout_tone, sum};
 use super::output::Tone;
 use super::prompt::pick_app;
-use super::table::{Cell, Table, age, count};
+use super::table::{Cell, Table, age, bytes, count};
 use super::wait;
 use crate::host::clock;
 
@@ -143,9 +144,9 @@ pub fn tell_end(ctx: &Context, ended: &Rollout) -> Result<ExitCode, Failure> {
     let mark = ctx.out.mark_err(Tone::Good, &format!("{} succeeded", release.release));
     let hosts = count(reachable, "host");
     let mut line = format!("{mark}: {done} of {hosts}{took}");
-    let bytes = all.sources.peer + all.sources.store;
-    if let Some(share) = (all.sources.peer * 100).checked_div(bytes) {
-        line.push_str(&format!("  {share}% from peers"));
+    // What a rollback restores was on the hosts: how it came there once is no news.
+    if release.kind == RolloutKind::Deploy {
+        line.push_str(&moved(&all.sources));
     }
     ctx.out.story(&line);
     if all.unreachable > 0 {
@@ -160,6 +161,17 @@ pub fn tell_end(ctx: &Context, ended: &Rollout) -> Result<ExitCode, Failure> {
     }
     ctx.out.story(&undo.unwrap_or_default());
     Ok(code)
+}
+
+/// How many bytes a deploy moved, and where from.
+fn moved(sources: &Sources) -> String {
+    let wire = sources.peer + sources.store;
+    let Some(share) = (sources.peer * 100).checked_div(wire) else { return String::new() };
+    let mut text = format!("  moved {}, {share}% from peers", bytes(wire));
+    if sources.local > 0 {
+        text.push_str(&format!("; {} were there", bytes(sources.local)));
+    }
+    text
 }
 
 /// The exact line that takes it back.
