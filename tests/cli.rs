@@ -19,6 +19,8 @@ mod outcomes;
 mod references;
 #[path = "cli/samples.rs"]
 mod samples;
+#[path = "cli/setup.rs"]
+mod setup;
 #[path = "cli/support.rs"]
 mod support;
 #[path = "cli/terminal.rs"]

@@ -35,6 +35,9 @@ pub struct GlobalArgs {
     /// A file that holds the token
     #[arg(hide_short_help = true, long, global = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Trust only this certificate authority, PEM
+    #[arg(hide_short_help = true, long, global = true, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// How to write the answer
     #[arg(
         short,

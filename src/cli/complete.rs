@@ -12,7 +12,6 @@ use clap_complete::CompletionCandidate;
 
 use super::discover::{self, Said, variable};
 use crate::config::project;
-use crate::net::client::Client;
 use crate::wire::v1::fleet::Completions;
 
 /// A shell that hangs on TAB is worse than one that offers nothing [orchestration 4.10].
@@ -94,14 +93,20 @@ fn ask_names(kind: &str, prefix: &str) -> Option<Vec<(String, String)>> {
     let file = project::find(&dir).ok()?.map(|(_, file)| file).unwrap_or_default();
     let app = typed.app.or_else(|| variable("DEPLOYCTL_APP")).or(file.app.map(String::from));
     let env = typed.env.or_else(|| variable("DEPLOYCTL_ENV")).or(file.env.map(String::from));
-    let said = Said { server: typed.server, token_file: typed.token_file, project: file.server };
+    let env = env.unwrap_or_else(|| "prod".into());
+    let said = Said {
+        server: typed.server,
+        token_file: typed.token_file,
+        ca: typed.ca,
+        project: file.server,
+    };
     let endpoint = discover::endpoint(&said).ok()?;
+    let client = endpoint.client().ok()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
     let names = runtime.block_on(async {
-        let client = Client::new(&endpoint.server, endpoint.token);
-        let mut query = vec![("kind", kind.to_owned()), ("prefix", prefix.to_owned())];
+        let mut query =
+            vec![("kind", kind.to_owned()), ("prefix", prefix.to_owned()), ("env", env)];
         query.extend(app.map(|app| ("app", app)));
-        query.extend(env.map(|env| ("env", env)));
         let request = client.request(reqwest::Method::GET, "/v1/complete").query(&query);
         let reply = client.send::<Completions>(request, DEADLINE);
         tokio::time::timeout(DEADLINE, reply).await.ok()?.ok()
@@ -119,6 +124,7 @@ struct Typed {
     env: Option<String>,
     server: Option<String>,
     token_file: Option<PathBuf>,
+    ca: Option<PathBuf>,
     directory: Option<PathBuf>,
 }
 
@@ -136,6 +142,7 @@ impl Typed {
                 "-e" | "--env" => typed.env = value,
                 "--server" => typed.server = value,
                 "--token-file" => typed.token_file = value.map(PathBuf::from),
+                "--ca" => typed.ca = value.map(PathBuf::from),
                 "-C" | "--directory" => typed.directory = value.map(PathBuf::from),
                 _ => {}
             }

@@ -118,7 +118,7 @@ impl Context {
                 .hint("or: export DEPLOYCTL_TOKEN_FILE=FILE")
                 .hint("or in the user's config.toml: server = \"URL\" and token_file = \"FILE\""));
         }
-        Ok(Client::new(&endpoint.server, endpoint.token))
+        endpoint.client()
     }
 
     /// Where the coordinator is and the token for it.
@@ -130,6 +130,7 @@ impl Context {
         discover::endpoint(&Said {
             server: self.flags.server.clone(),
             token_file: self.flags.token_file.clone(),
+            ca: self.flags.ca.clone(),
             project,
         })
     }

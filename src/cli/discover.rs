@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::failure::{ExitCode, Failure};
 use crate::config::client::{read_local, read_user};
+use crate::net::client::{Client, http_client_trusting};
 
 /// Largest token file, bytes.
 const TOKEN_BYTES_MAX: u64 = 4096;
@@ -19,6 +20,23 @@ pub struct Endpoint {
     pub server: String,
     /// The token, if there is any.
     pub token: Option<String>,
+    /// The only certificate authority that is trusted, PEM; `None`: the system's.
+    pub ca: Option<PathBuf>,
+}
+
+impl Endpoint {
+    /// A client of it.
+    ///
+    /// # Errors
+    /// Exit code 2 when the certificate authority's file can't be used.
+    pub fn client(self) -> Result<Client, Failure> {
+        let client = Client::new(&self.server, self.token);
+        let Some(ca) = self.ca else { return Ok(client) };
+        let http = http_client_trusting(&ca).map_err(|e| {
+            Failure::usage(format!("{} can't be used as --ca", ca.display())).because(e)
+        })?;
+        Ok(client.over(http))
+    }
 }
 
 /// What flags and the project file say.
@@ -28,6 +46,8 @@ pub struct Said {
     pub server: Option<String>,
     /// `--token-file`.
     pub token_file: Option<PathBuf>,
+    /// `--ca`.
+    pub ca: Option<PathBuf>,
     /// `server` in the project file.
     pub project: Option<String>,
 }
@@ -45,7 +65,9 @@ pub fn variable(name: &str) -> Option<String> {
 pub fn endpoint(said: &Said) -> Result<Endpoint, Failure> {
     let user = folder("XDG_CONFIG_HOME", ".config").map(|dir| read_user(&dir));
     let local = folder("XDG_DATA_HOME", ".local/share").map(|dir| read_local(&dir));
-    let user = user.transpose()?.flatten().and_then(|user| Some((user.server?, user.token_file)));
+    let user = user.transpose()?.flatten().unwrap_or_default();
+    let ca = said.ca.clone().or_else(|| variable("DEPLOYCTL_CA").map(PathBuf::from)).or(user.ca);
+    let user = user.server.map(|server| (server, user.token_file));
     let local = local.transpose()?.flatten().map(|local| (local.server, Some(local.token_file)));
     let known: Vec<(String, Option<PathBuf>)> = user.into_iter().chain(local).collect();
     let server = said
@@ -57,12 +79,12 @@ pub fn endpoint(said: &Said) -> Result<Endpoint, Failure> {
         .ok_or_else(no_server)?;
     check_url(&server)?;
     if let Some(token) = token_said(said)? {
-        return Ok(Endpoint { server, token: Some(token) });
+        return Ok(Endpoint { server, token: Some(token), ca });
     }
     let tied = known.iter().find(|(known, _)| same_server(known, &server));
     let file = tied.and_then(|(_, file)| file.as_deref());
     let token = file.map(read_token).transpose()?;
-    Ok(Endpoint { server, token })
+    Ok(Endpoint { server, token, ca })
 }
 
 /// Where a user's `config.toml` lies, whether it exists or not.

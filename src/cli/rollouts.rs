@@ -12,7 +12,7 @@ use super::failure::{ExitCode, Failure};
 use super::outcome::{progress_of, rollout_code, rollout_failure, rollout_tone, sum};
 use super::output::Tone;
 use super::prompt::pick_app;
-use super::table::{Cell, Table, age, bytes, count};
+use super::table::{Cell, Table, bytes, count, took};
 use super::wait;
 use crate::host::clock;
 
@@ -140,7 +140,7 @@ pub fn tell_end(ctx: &Context, ended: &Rollout) -> Result<ExitCode, Failure> {
     let all = sum(ended.regions.values());
     let took = release
         .ended_at
-        .map_or(String::new(), |end| format!("  took {}", age(end.since(release.created_at))));
+        .map_or(String::new(), |end| format!("  took {}", took(end.since(release.created_at))));
     let mark = ctx.out.mark_err(Tone::Good, &format!("{} succeeded", release.release));
     let hosts = count(reachable, "host");
     let mut line = format!("{mark}: {done} of {hosts}{took}");
@@ -204,7 +204,7 @@ pub fn table(releases: &[&Release]) -> Table {
         };
         let word = release.state.word();
         let state = if release.bad && release.state == RolloutState::Succeeded {
-            Cell::state("bad", Tone::Look)
+            Cell::state(&format!("{word}, then bad"), Tone::Look)
         } else {
             Cell::state(word, rollout_tone(release.state))
         };

@@ -199,6 +199,12 @@ pub fn age(span: Duration) -> String {
     }
 }
 
+/// How long something took: as [`age`], with tenths below ten seconds.
+#[must_use]
+pub fn took(span: Duration) -> String {
+    if span < Duration::from_secs(10) { format!("{:.1}s", span.as_secs_f64()) } else { age(span) }
+}
+
 /// A number of bytes as people say it: `812 B`, `1.4 MiB`.
 #[must_use]
 pub fn bytes(count: u64) -> String {

@@ -11,6 +11,7 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     ("DEPLOYCTL_SERVER", "the coordinator's URL; as --server"),
     ("DEPLOYCTL_TOKEN_FILE", "a file that holds the token; as --token-file"),
     ("DEPLOYCTL_TOKEN", "the token itself; a file is better, other processes can see this"),
+    ("DEPLOYCTL_CA", "a PEM file, the only certificate authority to trust; as --ca"),
     ("DEPLOYCTL_OUTPUT", "the output format; as --output"),
     ("DEPLOYCTL_NO_INPUT", "set: never ask; as --no-input"),
     ("DEPLOYCTL_LOG", "with -vv, which log lines to show, such as debug"),

@@ -18,8 +18,8 @@ pub struct UserConfig {
     pub server: Option<String>,
     /// A file that holds one token for it.
     pub token_file: Option<PathBuf>,
-    /// Default of `--output`.
-    pub output: Option<String>,
+    /// The only certificate authority to trust, PEM.
+    pub ca: Option<PathBuf>,
 }
 
 /// `<data>/client.json`: how to reach the coordinator that owns the folder.
