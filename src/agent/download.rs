@@ -20,7 +20,7 @@ use crate::model::fleet::FailureClass;
 use crate::model::id::HostId;
 use crate::model::pieces::PieceSet;
 use crate::model::time::UnixMillis;
-use crate::net::auth::random_key;
+use crate::net::auth::{random_key, random_seed};
 use crate::rules::swarm::{Action, Event, PeerNo, Source, Start, Swarm};
 use crate::wire::v1::swarm::{HAVE_WAIT_MS_MAX, Lease, Neighbours};
 
@@ -115,7 +115,7 @@ impl Download {
             done: assembly.pack.have.borrow().done.clone(),
             window_max: BUFFER_BYTES as u64,
             urgent,
-            seed: u64::from_le_bytes(random_key()[..8].try_into().expect("a key has 32 bytes")),
+            seed: random_seed(),
         };
         let context = Context {
             shared,

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedMutexGuard, Semaphore, watch};
 
 use crate::agent::download::{BUFFER_BYTES, Download, Shared, WRITERS, disk_reason, failure};
 use crate::agent::linger;
-use crate::agent::link::{Backoff, Link};
+use crate::agent::link::{Link, backoff};
 use crate::agent::membership::Membership;
 use crate::agent::pieces::{Assembly, Pack, Paths};
 use crate::agent::serve::{self, Shelf};
@@ -27,7 +27,6 @@ use crate::agent::trust::Trust;
 use crate::model::digest::{ArtifactId, Digest};
 use crate::model::fleet::{FailureClass, Sources};
 use crate::model::manifest::{MANIFEST_BYTES_MAX, Manifest};
-use crate::net::auth::random_key;
 use crate::net::client::{CallError, Client};
 use crate::wire::problem::Code;
 use crate::wire::seal;
@@ -265,7 +264,7 @@ impl Fetcher {
             return Ok(manifest);
         }
         let begun = Instant::now();
-        let mut backoff = Backoff::new(u64::from(random_key()[0]));
+        let mut backoff = backoff();
         let mut bad = 0;
         loop {
             let client = self.inner.link.client();
@@ -287,7 +286,7 @@ impl Fetcher {
             if bad >= MANIFEST_TRIES || begun.elapsed() >= self.inner.shared.patience {
                 return Err(failure(FailureClass::Transport, reason));
             }
-            tokio::time::sleep(backoff.next_wait()).await;
+            tokio::time::sleep(backoff.failed()).await;
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::agent::converge::{Accepted, Convergence, Shared};
-use crate::agent::link::{Backoff, Link};
+use crate::agent::link::{Link, backoff};
 use crate::agent::state::{AppFolder, SavedGoal};
 use crate::agent::trust::Trust;
 use crate::host::clock;
@@ -141,15 +141,15 @@ impl Follower {
     }
 
     /// Polls for ever.
-    pub async fn run(mut self, link: Link, seed: u64) {
-        let mut backoff = Backoff::new(seed);
+    pub async fn run(mut self, link: Link) {
+        let mut backoff = backoff();
         let mut since = 0;
         let mut region: Option<RegionName> = None;
         loop {
             let asked_at = Instant::now();
             match self.poll(&link, since).await {
                 Ok(reply) => {
-                    backoff.reset();
+                    backoff.succeeded();
                     if reply.goals.is_none() {
                         // A region that does not hold polls back must not be flooded.
                         tokio::time::sleep_until(asked_at + POLL_EVERY_MIN).await;
@@ -164,7 +164,7 @@ impl Follower {
                     }
                 }
                 Err(e) => {
-                    let wait = backoff.next_wait();
+                    let wait = backoff.failed();
                     tracing::warn!(error = %e, wait_ms = wait.as_millis() as u64, "poll failed");
                     tokio::time::sleep(wait).await;
                 }

@@ -1,13 +1,13 @@
 //! The agent's way to its region: one of a few addresses, one token.
 //!
-//! A call that fails turns to the next address; how long to wait before the next
-//! try is [`Backoff`]'s word. Never decides what a failure means.
+//! A call that fails turns to the next address; [`backoff`] says how long to
+//! wait before the next try. Never decides what a failure means.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::model::rng::Rng;
+use crate::net::backoff::Backoff;
 use crate::net::client::Client;
 
 /// Most addresses of one region.
@@ -16,6 +16,12 @@ pub const REGION_URLS_MAX: usize = 16;
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// Longest wait after failures: an agent notices a region's return within it.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// The waits between calls to a region that fail.
+#[must_use]
+pub fn backoff() -> Backoff {
+    Backoff::new(BACKOFF_MIN, BACKOFF_MAX)
+}
 
 /// Addresses that are of no use.
 #[derive(Debug, thiserror::Error)]
@@ -65,35 +71,6 @@ impl Link {
     }
 }
 
-/// Waits that grow with jitter: each is drawn from the shortest wait to three times
-/// the last ("decorrelated jitter", AWS Architecture Blog 2015), 200 ms to 30 s.
-#[derive(Debug)]
-pub struct Backoff {
-    rng: Rng,
-    last: Duration,
-}
-
-impl Backoff {
-    /// A backoff that has not waited yet; `seed` should differ per host.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self { rng: Rng::new(seed), last: BACKOFF_MIN }
-    }
-
-    /// How long to wait after one more failure.
-    pub fn next_wait(&mut self) -> Duration {
-        let low = BACKOFF_MIN.as_millis() as u64;
-        let high = (self.last.as_millis() as u64).saturating_mul(3).max(low + 1);
-        self.last = Duration::from_millis(low + self.rng.below(high - low)).min(BACKOFF_MAX);
-        self.last
-    }
-
-    /// After a success the next failure starts anew.
-    pub fn reset(&mut self) {
-        self.last = BACKOFF_MIN;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,15 +88,5 @@ mod tests {
         for bad in ["", "a:1", "http://", "ftp://a", "http://a b"] {
             assert!(Link::new(bad, "t").is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn waits_grow_and_stay_in_bounds() {
-        let mut backoff = Backoff::new(7);
-        let waits: Vec<Duration> = (0..200).map(|_| backoff.next_wait()).collect();
-        assert!(waits.iter().all(|wait| (BACKOFF_MIN..=BACKOFF_MAX).contains(wait)));
-        assert!(waits.iter().any(|wait| *wait > Duration::from_secs(5)));
-        backoff.reset();
-        assert!(backoff.next_wait() < 3 * BACKOFF_MIN);
     }
 }

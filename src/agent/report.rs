@@ -13,11 +13,12 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::agent::link::{Backoff, Link};
+use crate::agent::link::{Link, backoff};
 use crate::host::fs;
 use crate::model::fleet::AppStatus;
 use crate::model::id::AppName;
 use crate::model::rng::Rng;
+use crate::net::auth::random_seed;
 use crate::wire::v1::fleet::{HostInfo, Report, ReportReply};
 
 /// Shortest time between two reports.
@@ -106,15 +107,13 @@ pub struct Sender {
     pub info: HostInfo,
     /// The agent's root.
     pub root: PathBuf,
-    /// Differs per host.
-    pub seed: u64,
 }
 
 impl Sender {
     /// Reports for ever.
     pub async fn run(self, reporter: &Reporter) {
-        let mut rng = Rng::new(self.seed);
-        let mut backoff = Backoff::new(self.seed);
+        let mut rng = Rng::new(random_seed());
+        let mut backoff = backoff();
         loop {
             let sent_at = Instant::now();
             let report = Report { info: self.info.clone(), apps: reporter.apps() };
@@ -123,12 +122,12 @@ impl Sender {
             }
             match self.send(&report).await {
                 Ok(reply) => {
-                    backoff.reset();
+                    backoff.succeeded();
                     reporter.set_pace(reply.report_ms);
                     reporter.due(sent_at, &mut rng).await;
                 }
                 Err(e) => {
-                    let wait = backoff.next_wait();
+                    let wait = backoff.failed();
                     tracing::warn!(error = %e, wait_ms = wait.as_millis() as u64, "report failed");
                     tokio::time::sleep(wait).await;
                 }

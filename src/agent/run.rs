@@ -17,13 +17,13 @@ use crate::agent::args::{self, Command, Options, UsageError};
 use crate::agent::converge::Shared;
 use crate::agent::fetch::{FetchConfig, Fetcher};
 use crate::agent::follow::Follower;
-use crate::agent::link::{Backoff, InvalidUrls, Link};
+use crate::agent::link::{InvalidUrls, Link, backoff};
 use crate::agent::local::{self, LocalError};
 use crate::agent::report::{Reporter, Sender};
 use crate::agent::source::Source;
 use crate::agent::trust::{Trust, TrustError};
 use crate::host::fs;
-use crate::model::digest::Digest;
+use crate::net::auth::read_token;
 use crate::wire::v1::fleet::HostInfo;
 
 /// Threads of the agent: it waits far more than it computes.
@@ -196,10 +196,9 @@ impl Agent {
         let lock = fs::lock(&root.join("agent.lock")).map_err(io_error("agent.lock"))?;
         let lock = lock.ok_or_else(|| RunError::Locked(root.display().to_string()))?;
         let shown = options.token_file.display();
-        let token = fs::read_small(&options.token_file)
-            .and_then(|bytes| bytes.ok_or_else(|| std::io::ErrorKind::NotFound.into()))
+        let token = read_token(&options.token_file)
             .map_err(io_error(format!("the token file {shown} can't be read")))?;
-        let link = Link::new(&options.region, String::from_utf8_lossy(&token).trim())?;
+        let link = Link::new(&options.region, &token)?;
         let listener = TcpListener::bind(options.listen).await;
         let listener = listener.map_err(io_error(format!("{} can't be bound", options.listen)))?;
         let address = listener.local_addr().map_err(io_error("the listener"))?;
@@ -228,12 +227,12 @@ impl Agent {
         file: Option<&Path>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<Option<Trust>, RunError> {
-        let mut backoff = Backoff::new(self.seed());
+        let mut backoff = backoff();
         loop {
             match Trust::load(file, &self.setup.root, &self.link).await {
                 Ok(trust) => return Ok(Some(trust)),
                 Err(error @ TrustError::Region(_)) => {
-                    let wait = backoff.next_wait();
+                    let wait = backoff.failed();
                     tracing::warn!(error = %error, wait_ms = wait.as_millis() as u64, "no keys yet");
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
@@ -270,12 +269,10 @@ impl Agent {
         ready: impl FnOnce(SocketAddr),
     ) -> Result<(), RunError> {
         let reporter = Arc::new(Reporter::default());
-        let seed = self.seed();
         let sender = Sender {
             link: self.link.clone(),
             info: self.setup.info.clone(),
             root: self.setup.root.clone(),
-            seed,
         };
         let shared =
             Arc::new(Shared { setup: self.setup.clone(), source, reporter: reporter.clone() });
@@ -284,18 +281,11 @@ impl Agent {
         tracing::info!(host = %self.setup.info.host, env = %self.setup.info.env,
             address = %self.address, "agent follows its region");
         tokio::select! {
-            () = follower.run(self.link.clone(), seed) => {}
+            () = follower.run(self.link.clone()) => {}
             () = sender.run(&reporter) => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
         tracing::info!("agent stops; apps go on");
         Ok(())
-    }
-
-    /// Differs per host, so that hosts do not come all at once.
-    fn seed(&self) -> u64 {
-        let digest = Digest::of(self.setup.info.host.as_str().as_bytes());
-        u64::from_be_bytes(digest.0[..8].try_into().expect("a digest has 32 bytes"))
-            ^ u64::from(std::process::id())
     }
 }

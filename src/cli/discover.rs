@@ -8,10 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::failure::{ExitCode, Failure};
 use crate::config::client::{read_local, read_user};
+use crate::net::auth;
 use crate::net::client::{Client, http_client_trusting};
-
-/// Largest token file, bytes.
-const TOKEN_BYTES_MAX: u64 = 4096;
 
 /// A coordinator and how to speak to it.
 #[derive(Clone, PartialEq, Eq)]
@@ -133,16 +131,7 @@ fn same_server(a: &str, b: &str) -> bool {
 
 fn read_token(file: &Path) -> Result<String, Failure> {
     let unreadable = || Failure::new(ExitCode::Auth, format!("no token in {}", file.display()));
-    let meta = std::fs::metadata(file).map_err(|e| unreadable().because(e))?;
-    if meta.len() > TOKEN_BYTES_MAX {
-        return Err(unreadable().because("the file is too large for a token"));
-    }
-    let text = std::fs::read_to_string(file).map_err(|e| unreadable().because(e))?;
-    let token = text.trim();
-    if token.is_empty() || token.contains(|c: char| !c.is_ascii_graphic()) {
-        return Err(unreadable().because("the file holds something else"));
-    }
-    Ok(token.to_owned())
+    auth::read_token(file).map_err(|e| unreadable().because(e))
 }
 
 fn folder(name: &str, under_home: &str) -> Option<PathBuf> {

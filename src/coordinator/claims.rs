@@ -21,7 +21,7 @@ use crate::model::id::{JobNo, WorkerId};
 use crate::model::job::Outcome;
 use crate::model::rng::Rng;
 use crate::model::time::UnixMillis;
-use crate::net::auth::{Identity, random_key};
+use crate::net::auth::{Identity, random_seed};
 use crate::net::server::{Json, Path};
 use crate::rules::authorize::Class;
 use crate::rules::queue::{self, Fenced, Finished, Holder, Timing};
@@ -319,10 +319,7 @@ fn end_by_worker(
     let recorded = jobs::attempt(tx, no, finish.attempt)?.and_then(|attempt| attempt.outcome);
     let mut job = row.job.clone();
     let holder = Holder { worker: &finish.worker, attempt: finish.attempt };
-    let seed = random_key();
-    let mut rng = Rng::new(u64::from_le_bytes([
-        seed[0], seed[1], seed[2], seed[3], seed[4], seed[5], seed[6], seed[7],
-    ]));
+    let mut rng = Rng::new(random_seed());
     let clock = (now, timing, &mut rng);
     let done = queue::finish(&mut job, holder, recorded.as_ref(), &finish.outcome, clock);
     if done.map_err(|error| fenced(no, &error))? != Finished::Repeated {

@@ -5,7 +5,6 @@
 //! withdrawn); one that is there is kept.
 
 use std::fs::Permissions;
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +16,7 @@ use crate::config::daemon::Config;
 use crate::coordinator::state::Keys;
 use crate::coordinator::tokens::mint;
 use crate::host::clock;
+use crate::host::fs::write_durable;
 use crate::model::digest::{from_hex, to_hex};
 use crate::model::id::RegionName;
 use crate::net::auth::{Key, random_key};
@@ -159,18 +159,9 @@ fn make_folder(path: &Path) -> Result<(), FirstStartError> {
     std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(io)
 }
 
-/// Writes a file beside its place, syncs it, and renames it there.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), FirstStartError> {
-    let put = || -> std::io::Result<()> {
-        let folder = path.parent().ok_or_else(|| std::io::Error::other("a file has a folder"))?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.as_file().set_permissions(Permissions::from_mode(mode))?;
-        file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        std::fs::File::open(folder)?.sync_all()
-    };
-    put().map_err(|source| FirstStartError::Io { path: path.to_owned(), source })
+    let written = write_durable(path, text.as_bytes(), mode);
+    written.map_err(|source| FirstStartError::Io { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

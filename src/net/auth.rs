@@ -6,6 +6,9 @@
 //! a fast keyed hash is enough (a slow one would only invite overload).
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -14,6 +17,9 @@ use subtle::ConstantTimeEq;
 use crate::model::digest::to_hex;
 use crate::model::id::{HostId, RegionName};
 use crate::wire::v1::token::{Role, Verifier};
+
+/// Largest token file, bytes: a token has 85.
+const TOKEN_FILE_BYTES_MAX: u64 = 4096;
 
 /// A verification key.
 pub type Key = [u8; 32];
@@ -50,6 +56,27 @@ pub fn random_key() -> Key {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).expect("the operating system gives random numbers");
     bytes
+}
+
+/// A random number for [`crate::model::rng::Rng`]: other in each process and use.
+#[must_use]
+pub fn random_seed() -> u64 {
+    u64::from_le_bytes(random_key()[..8].try_into().expect("a key has 32 bytes"))
+}
+
+/// Reads the token in the file at `path`: one line of visible ASCII, returned whole.
+///
+/// # Errors
+/// When there is no such file, or it holds something else.
+pub fn read_token(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(TOKEN_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    let token = text.trim();
+    let visible = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    if text.len() as u64 > TOKEN_FILE_BYTES_MAX || !visible {
+        return Err(std::io::Error::other("it holds something other than a token"));
+    }
+    Ok(token.to_owned())
 }
 
 impl Token {

@@ -1,6 +1,7 @@
-//! HTTP between processes: tokens, the client, the server, their limits.
+//! HTTP between processes: tokens, waits, the client, the server, their limits.
 
 pub mod auth;
+pub mod backoff;
 pub mod client;
 pub mod server;
 pub mod tls;

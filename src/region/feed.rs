@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::net::backoff::Backoff;
 use crate::net::client::CallError;
-use crate::region::backoff::Backoff;
 use crate::region::coordinators::Coordinators;
 use crate::region::mirror::{Mirror, MirrorError};
 use crate::wire::v1::region::{Feed, FeedRequest};

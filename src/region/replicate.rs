@@ -15,7 +15,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::model::digest::ArtifactId;
-use crate::region::backoff::Backoff;
+use crate::net::backoff::Backoff;
 use crate::region::mirror::Mirror;
 use crate::region::pull::{self, PullError, Pulled, READS, Source};
 use crate::region::staging;

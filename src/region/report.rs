@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+use crate::net::backoff::Backoff;
 use crate::net::client::CallError;
-use crate::region::backoff::Backoff;
 use crate::region::coordinators::Coordinators;
 use crate::region::db::RegionDb;
 use crate::region::fleet::Fleet;

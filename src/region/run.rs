@@ -1,7 +1,7 @@
 //! Puts a region's parts together and runs them until it is told to stop.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use crate::model::digest::ArtifactId;
 use crate::model::id::RegionName;
 use crate::model::manifest::Manifest;
-use crate::net::auth::{Token, keyed_hash};
+use crate::net::auth::{keyed_hash, read_token};
 use crate::net::client::{http_client, http_client_trusting};
 use crate::net::server;
 use crate::net::tls::{Security, TlsError, TlsFiles};
@@ -89,9 +89,6 @@ pub enum RegionError {
         /// Why.
         source: std::io::Error,
     },
-    /// The token file holds no token.
-    #[error("{0} holds no token of the form dct_…")]
-    Token(PathBuf),
     /// No coordinator was named.
     #[error("--coordinator names no URL")]
     NoCoordinator,
@@ -119,7 +116,8 @@ pub async fn run(
     ready: impl FnOnce(&str),
 ) -> Result<(), RegionError> {
     allow_open_files();
-    let token = read_token(&options.token_file)?;
+    let named = |source| RegionError::Io { path: options.token_file.clone(), source };
+    let token = read_token(&options.token_file).map_err(named)?;
     let feeding = Arc::new(coordinators(&options, &token)?);
     let reporting = Arc::new(coordinators(&options, &token)?);
     let parts = Parts::open(&options, &token)?;
@@ -207,13 +205,6 @@ fn allow_open_files() {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "limit of open files not raised");
     }
-}
-
-fn read_token(path: &Path) -> Result<String, RegionError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| RegionError::Io { path: path.to_owned(), source })?;
-    let token = Token::parse(text.trim()).ok_or_else(|| RegionError::Token(path.to_owned()))?;
-    Ok(token.reveal())
 }
 
 fn coordinators(options: &Options, token: &str) -> Result<Coordinators, RegionError> {

@@ -19,7 +19,7 @@ use crate::model::digest::{ArtifactId, to_hex};
 use crate::model::id::HostId;
 use crate::model::manifest::Manifest;
 use crate::model::time::UnixMillis;
-use crate::net::auth::{Identity, Key, keyed_hash, random_key};
+use crate::net::auth::{Identity, Key, keyed_hash, random_key, random_seed};
 use crate::net::server::{Json, Path};
 use crate::rules::tracker as rules;
 use crate::rules::tracker::graph::Place;
@@ -205,7 +205,7 @@ impl Tracker {
         if swarms.len() >= SWARMS_MAX {
             return Err(Problem::new(Code::Unavailable, "too many artifacts are fetched at once"));
         }
-        let seed = u64::from_le_bytes(random_key()[..8].try_into().expect("a key has 32 bytes"));
+        let seed = random_seed();
         let offsets = manifest.wire_offsets();
         let core = rules::Tracker::new(self.settings, offsets, self.now(), seed);
         swarms.entry(artifact).or_insert_with(|| Swarm {

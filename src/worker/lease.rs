@@ -99,8 +99,7 @@ impl Times {
 pub fn hold(calls: Attempt, claim: &Claim, drain: watch::Receiver<bool>) -> (Hold, Guard) {
     let (sender, receiver) = watch::channel(Standing::Held);
     let keeper = Keeper { calls, times: Times::of(claim), standing: sender, good: Instant::now() };
-    let seed = crate::net::auth::random_key();
-    let rng = Rng::new(u64::from_le_bytes(seed[..8].try_into().expect("8 of 32 bytes")));
+    let rng = Rng::new(crate::net::auth::random_seed());
     (Hold(receiver), Guard(tokio::spawn(keeper.keep(rng, drain))))
 }
 

@@ -15,7 +15,8 @@ use tokio::sync::watch;
 
 use crate::host::git::Git;
 use crate::host::sandbox::{self, Sandbox};
-use crate::model::digest::{from_hex, to_hex};
+use crate::model::digest::from_hex;
+use crate::net::auth::{random_seed, read_token};
 use crate::net::client::Client;
 use crate::store::blobs::{BlobError, Blobs};
 use crate::worker::api::Coordinator;
@@ -152,15 +153,14 @@ fn open(
     stop: watch::Receiver<bool>,
     drain: watch::Receiver<bool>,
 ) -> Result<(String, Worker), StartError> {
-    let token = std::fs::read_to_string(&args.token_file).map_err(at(&args.token_file))?;
-    let random = crate::net::auth::random_key();
-    let id = format!("w-{}", to_hex(&random[..8]));
+    let token = read_token(&args.token_file).map_err(at(&args.token_file))?;
+    let id = format!("w-{:016x}", random_seed());
     let git = Git::open(&work.join("home"), Duration::from_secs(args.git_limit_s.into()));
     let git = git.map_err(at(work))?;
     let lock_wait = Duration::from_secs(args.git_limit_s.into());
     let mirrors = Mirrors::open(git, &work.join("mirrors"), lock_wait).map_err(at(work))?;
     mirrors.sweep();
-    let client = Client::new(&args.coordinator, Some(token.trim().to_owned()));
+    let client = Client::new(&args.coordinator, Some(token));
     let worker = id.parse().expect("letters, digits and a dash are a worker id");
     let worker = Worker {
         coordinator: Coordinator::new(client, worker, args.slots),
@@ -174,7 +174,7 @@ fn open(
         stop,
         drain,
         busy: AtomicU32::new(0),
-        seed: u64::from_le_bytes(random[8..16].try_into().expect("8 of 32 bytes")),
+        seed: random_seed(),
     };
     Ok((id, worker))
 }
