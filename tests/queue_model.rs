@@ -205,7 +205,7 @@ impl<S: Store> Run<S> {
             Step::Beat(i) => {
                 let Some((no, attempt, worker)) = self.claimed(*i) else { return };
                 let holder = Holder { worker: &worker, attempt };
-                let beat = self.store.change(no, |job| queue::beat(job, holder, now, &TIMING));
+                let beat = self.store.change(no, |job| queue::beat(job, holder, now, now, &TIMING));
                 assert_eq!(beat.is_ok(), self.holds(no, attempt));
                 if beat == Ok(false) {
                     let until = (now + TIMING.lease()).0;

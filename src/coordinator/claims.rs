@@ -24,7 +24,7 @@ use crate::model::time::UnixMillis;
 use crate::net::auth::{Identity, random_seed};
 use crate::net::server::{Json, Path};
 use crate::rules::authorize::Class;
-use crate::rules::queue::{self, Fenced, Finished, Holder, Timing};
+use crate::rules::queue::{self, ATTEMPT_MAX, Fenced, Finished, Holder, Timing};
 use crate::store::db::events::NewEvent;
 use crate::store::db::{DbError, Topic, Tx, artifacts, job_log, jobs, replicas, workers};
 use crate::wire::problem::{Code, Problem};
@@ -248,8 +248,9 @@ async fn beat(
         let row = jobs::find(tx, no)?.ok_or_else(|| unknown(no))?;
         let mut job = row.job.clone();
         let holder = Holder { worker: &beat.worker, attempt: beat.attempt };
-        let cancel =
-            queue::beat(&mut job, holder, now, &timing).map_err(|error| fenced(no, &error))?;
+        let began = row.started_at.unwrap_or(now);
+        let cancel = queue::beat(&mut job, holder, began, now, &timing);
+        let cancel = cancel.map_err(|error| fenced(no, &error))?;
         jobs::update(tx, &row, &job, now)?;
         workers::beat(tx, &beat.worker, now)?;
         let order = if cancel { Order::Cancel } else { Order::Continue };
@@ -280,9 +281,12 @@ fn hand_back(tx: &mut Tx, no: JobNo, holder: Holder, now: UnixMillis) -> Result<
 async fn finish(
     State(shared): State<Shared>,
     Path(no): Path<JobNo>,
-    Json(finish): Json<Finish>,
+    Json(mut finish): Json<Finish>,
 ) -> Result<Json<()>, Problem> {
     let attempt = finish.attempt;
+    if let Outcome::Failed { reason, .. } = &mut finish.outcome {
+        reason.truncate(reason.floor_char_boundary(queue::REASON_BYTES_MAX));
+    }
     let look = move |tx: &Tx| {
         let row = jobs::find(tx, no)?.ok_or_else(|| unknown(no))?;
         Ok::<_, Problem>((row, jobs::attempt(tx, no, attempt)?.and_then(|made| made.outcome)))
@@ -351,7 +355,10 @@ pub(super) fn take_back_lapsed(tx: &mut Tx, now: UnixMillis) -> Result<usize, Db
         }
         let lost = Outcome::Failed {
             class: crate::model::job::BuildFailure::LostWorker,
-            reason: "its worker was not heard of in time".into(),
+            reason: match row.started_at {
+                Some(began) if began + ATTEMPT_MAX <= now => "the attempt never ended".into(),
+                _ => "its worker was not heard of in time".into(),
+            },
         };
         let worker = row.job.worker.as_ref().map_or("", WorkerId::as_str);
         tracing::warn!(build = %row.no, attempt = row.job.attempt, worker, "a worker was lost");

@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | QUEUED, due | claim | RUNNING, attempt + 1, lease |
 //! | QUEUED | cancel | FAILED canceled |
-//! | RUNNING | beat of the attempt | RUNNING, lease anew; after a cancel only told so |
-//! | RUNNING | release of the attempt | QUEUED at the front, the attempt not counted |
+//! | RUNNING | beat of the attempt | RUNNING, lease anew, never past its longest time; after a cancel only told so |
+//! | RUNNING | release of the attempt | QUEUED at the front, the attempt not counted; FAILED after too many |
 //! | RUNNING | finish: succeeded | SUCCEEDED |
 //! | RUNNING | finish: infra | QUEUED after a backoff, or FAILED after the last attempt |
 //! | RUNNING | finish: any other failure | FAILED |
@@ -22,13 +22,20 @@ use std::time::Duration;
 use crate::model::digest::ArtifactId;
 use crate::model::id::WorkerId;
 use crate::model::job::{BuildFailure, Job, JobState, Outcome};
+use crate::model::recipe::BUILD_LIMIT_S_MAX;
 use crate::model::rng::Rng;
 use crate::model::time::UnixMillis;
 
 /// Backoff doubles at most this often: 5 s · 2⁶ is over five minutes.
 const BACKOFF_DOUBLINGS_MAX: u32 = 6;
+/// Longest that an attempt may take, however well its worker beats: the longest
+/// build, and two hours to fetch, pack and publish.
+pub const ATTEMPT_MAX: Duration = Duration::from_secs(BUILD_LIMIT_S_MAX as u64 + 2 * 3600);
+/// Attempts of a job from which a hand-back counts: whatever makes workers give
+/// a job up again and again must not keep it for ever.
+pub const FREE_ATTEMPTS_MAX: u32 = 100;
 /// Longest reason that is kept, bytes.
-const REASON_BYTES_MAX: usize = 2000;
+pub const REASON_BYTES_MAX: usize = 2000;
 
 /// The queue's clockwork.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +54,12 @@ impl Timing {
     #[must_use]
     pub fn lease(&self) -> Duration {
         self.beat * (self.missed_beats + 1)
+    }
+
+    /// The longest wait between two tries.
+    #[must_use]
+    pub fn backoff_max(&self) -> Duration {
+        self.beat * (1 << BACKOFF_DOUBLINGS_MAX)
     }
 
     /// Wait before the try after `attempt`: half a beat (5 s with the defaults),
@@ -182,26 +195,28 @@ fn check_holder(job: &Job, holder: Holder) -> Result<(), Fenced> {
     Err(Fenced { spoke: holder.attempt, state: job.state, attempt: job.attempt })
 }
 
-/// Renews the lease; true when the worker must stop because of a cancel. From
-/// then on the lease is not renewed: a worker that beats on and never stops
-/// loses the job.
+/// Renews the lease of the attempt that `began` then; true when the worker must
+/// stop because of a cancel. From then on, and past [`ATTEMPT_MAX`], the lease is
+/// not renewed: a worker that beats on and never stops loses the job.
 ///
 /// # Errors
 /// [`Fenced`].
 pub fn beat(
     job: &mut Job,
     holder: Holder,
+    began: UnixMillis,
     now: UnixMillis,
     timing: &Timing,
 ) -> Result<bool, Fenced> {
     check_holder(job, holder)?;
     if !job.cancel_requested {
-        job.lease_until = Some(now + timing.lease());
+        job.lease_until = Some((now + timing.lease()).min(began + ATTEMPT_MAX));
     }
     Ok(job.cancel_requested)
 }
 
-/// Hands the job back; the attempt is not counted, its token is still spent.
+/// Hands the job back; the attempt is not counted while there were less than
+/// [`FREE_ATTEMPTS_MAX`]. Its token is spent.
 ///
 /// # Errors
 /// [`Fenced`].
@@ -209,8 +224,15 @@ pub fn release(job: &mut Job, holder: Holder, now: UnixMillis) -> Result<(), Fen
     check_holder(job, holder)?;
     if job.cancel_requested {
         fail(job, BuildFailure::Canceled, "canceled".into());
-    } else {
+        return Ok(());
+    }
+    if job.attempt < FREE_ATTEMPTS_MAX {
         job.max_attempts = job.max_attempts.saturating_add(1);
+    }
+    if job.attempt >= job.max_attempts {
+        let reason = format!("its workers handed it back, after {}", attempts(job.attempt));
+        fail(job, BuildFailure::Infra, reason);
+    } else {
         requeue(job, now);
     }
     Ok(())
@@ -322,4 +344,50 @@ fn fail(job: &mut Job, class: BuildFailure, mut reason: String) {
     job.failure = Some((class, reason));
     job.worker = None;
     job.lease_until = None;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMING: Timing =
+        Timing { beat: Duration::from_secs(10), missed_beats: 2, max_attempts: 3 };
+
+    fn claimed(now: UnixMillis) -> (Job, WorkerId) {
+        let worker: WorkerId = "w-1".parse().unwrap();
+        let mut job = queue(now, &TIMING);
+        claim(&mut job, &worker, now, &TIMING).unwrap();
+        (job, worker)
+    }
+
+    #[test]
+    fn a_worker_that_beats_for_ever_loses_the_job() {
+        let began = UnixMillis(1000);
+        let (mut job, worker) = claimed(began);
+        let (holder, mut now) = (Holder { worker: &worker, attempt: 1 }, began);
+        while lapse(&mut job, now).is_none() {
+            assert!(now <= began + ATTEMPT_MAX, "the attempt never ended");
+            beat(&mut job, holder, began, now, &TIMING).unwrap();
+            now = now + TIMING.beat;
+        }
+        assert!(now >= began + ATTEMPT_MAX);
+        assert_eq!((job.state, job.attempt), (JobState::Queued, 1));
+        assert!(beat(&mut job, holder, began, now, &TIMING).is_err());
+    }
+
+    #[test]
+    fn a_job_that_is_handed_back_again_and_again_ends() {
+        let now = UnixMillis(0);
+        let worker: WorkerId = "w-1".parse().unwrap();
+        let mut job = queue(now, &TIMING);
+        while job.state == JobState::Queued {
+            claim(&mut job, &worker, now, &TIMING).unwrap();
+            let attempt = job.attempt;
+            release(&mut job, Holder { worker: &worker, attempt }, now).unwrap();
+            assert!(attempt <= FREE_ATTEMPTS_MAX + TIMING.max_attempts);
+        }
+        assert_eq!(job.failure.as_ref().map(|(class, _)| *class), Some(BuildFailure::Infra));
+        retry(&mut job, now, &TIMING).unwrap();
+        assert_eq!(job.max_attempts, job.attempt + TIMING.max_attempts);
+    }
 }
