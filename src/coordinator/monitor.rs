@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::coordinator::claims::take_back_lapsed;
 use crate::coordinator::state::{Coordinator, Shared};
-use crate::store::db::{DbError, jobs, workers};
+use crate::store::db::{DbError, Tx, jobs, workers};
 
 /// How long a worker that left is remembered.
 const WORKERS_KEPT: Duration = Duration::from_secs(24 * 3600);
@@ -14,13 +14,18 @@ const WORKERS_KEPT: Duration = Duration::from_secs(24 * 3600);
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 
 /// Gives every running job one full lease from now: its worker could not beat
-/// while no coordinator ran.
+/// while no coordinator ran. No job waits longer than a backoff, also when the
+/// clock was set back in between.
 ///
 /// # Errors
 /// When the database fails.
 pub(super) async fn grant_grace(shared: &Coordinator) -> Result<(), DbError> {
-    let until = shared.steady_now() + shared.timing().lease();
-    let running = shared.db.write(move |tx| jobs::extend_leases(tx, until)).await?;
+    let (now, timing) = (shared.steady_now(), shared.timing());
+    let grace = move |tx: &mut Tx| {
+        jobs::hasten(tx, now + timing.backoff_max())?;
+        jobs::renew_leases(tx, now, now + timing.lease())
+    };
+    let running = shared.db.write(grace).await?;
     if running > 0 {
         tracing::info!(running, "jobs were running; their leases begin anew");
     }

@@ -243,14 +243,26 @@ pub fn lapsed(tx: &Tx, now: UnixMillis, limit: usize) -> Result<Vec<JobRow>, DbE
 }
 
 /// Gives every running job a lease until `until`, for workers that could not
-/// beat while no coordinator ran.
+/// beat while no coordinator ran; none began after `now`.
 ///
 /// # Errors
 /// When the database fails.
-pub fn extend_leases(tx: &mut Tx, until: UnixMillis) -> Result<usize, DbError> {
+pub fn renew_leases(tx: &mut Tx, now: UnixMillis, until: UnixMillis) -> Result<usize, DbError> {
     tx.exec(
-        "UPDATE jobs SET lease_expires_at = ?1 WHERE status = 'RUNNING' AND lease_expires_at < ?1",
-        values![until],
+        "UPDATE jobs SET lease_expires_at = ?2, started_at = min(started_at, ?1)
+         WHERE status = 'RUNNING'",
+        values![now, until],
+    )
+}
+
+/// Makes every queued job due at `latest`.
+///
+/// # Errors
+/// When the database fails.
+pub fn hasten(tx: &mut Tx, latest: UnixMillis) -> Result<usize, DbError> {
+    tx.exec(
+        "UPDATE jobs SET not_before = ?1 WHERE status = 'QUEUED' AND not_before > ?1",
+        values![latest],
     )
 }
 
@@ -397,4 +409,35 @@ pub fn attempt(tx: &Tx, job: JobNo, attempt: u32) -> Result<Option<Attempt>, DbE
             Ok(Attempt { machine: row.text(0)?, outcome })
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::db::Db;
+
+    #[tokio::test]
+    async fn a_clock_that_was_set_back_holds_no_job_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(&folder.path().join("db")).unwrap();
+        let rows = db.write(|tx| {
+            tx.exec("INSERT INTO apps VALUES ('web', '{}', 0, 0)", &[])?;
+            for (no, state) in [(1, "QUEUED"), (2, "RUNNING")] {
+                tx.exec(
+                    "INSERT INTO jobs (id, app, commit_id, recipe_digest, status, attempt,
+                        max_attempts, not_before, lease_expires_at, started_at, queued_at,
+                        actor, subject, repo, trunk, recipe)
+                     VALUES (?1, 'web', ?2, ?3, ?4, 1, 3, 9000, 9000, 8000, 0, '', '', '', '',
+                        '{\"build\":{\"command\":\"true\",\"artifact\":\"x\"}}')",
+                    values![no, "a".repeat(40), no.to_string(), state],
+                )?;
+            }
+            hasten(tx, UnixMillis(500))?;
+            renew_leases(tx, UnixMillis(100), UnixMillis(130))?;
+            Ok::<_, DbError>((due(tx, UnixMillis(500), 9)?, lapsed(tx, UnixMillis(130), 9)?))
+        });
+        let (due, lapsed) = rows.await.unwrap();
+        assert_eq!((due.len(), lapsed.len()), (1, 1));
+        assert_eq!(lapsed[0].started_at, Some(UnixMillis(100)));
+    }
 }
