@@ -183,6 +183,10 @@ impl From<DbError> for Problem {
             DbError::NotCommitted(_) | DbError::Closed | DbError::Raced(_) => {
                 Self::new(Code::Unavailable, "the coordinator could not save this").because(error)
             }
+            error if error.is_passing() => {
+                tracing::error!(%error, "a request could not be saved; it may be sent again");
+                Self::new(Code::Unavailable, "the coordinator could not save this").because(error)
+            }
             _ => {
                 tracing::error!(%error, "a request failed in the database");
                 Self::new(Code::Internal, "the coordinator's database failed").because(error)

@@ -28,6 +28,8 @@ mod value;
 pub mod workers;
 mod writer;
 
+use rusqlite::ErrorCode;
+
 pub use open::Db;
 pub use tx::{Row, Tx};
 pub use value::Value;
@@ -95,6 +97,22 @@ impl DbError {
         let unique =
             [rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE, rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY];
         unique.contains(&error.extended_code)
+    }
+
+    /// Whether the same may succeed later: the disk is full or failing, or the
+    /// file is busy. Whoever asked is to ask again, not to give up.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        let Self::Engine(rusqlite::Error::SqliteFailure(error, _)) = self else { return false };
+        matches!(
+            error.code,
+            ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::OutOfMemory
+        )
     }
 
     /// Whether a flush failed: the page cache can't be trusted any more, only a

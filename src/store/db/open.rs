@@ -230,6 +230,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_full_disk_refuses_for_now_and_loses_nothing_that_was_answered() {
+        let (folder, db) = open();
+        db.write(|tx| put(tx, "before")).await.unwrap();
+        let limit = |pages: u32| {
+            let sql = format!("PRAGMA max_page_count = {pages}");
+            db.write(move |tx: &mut Tx| tx.number(&sql, &[]))
+        };
+        // Not under what the file has: the engine takes that as the limit.
+        limit(1).await.unwrap();
+        let fill = |i: usize| {
+            let text = "x".repeat(5000);
+            db.write(move |tx: &mut Tx| {
+                tx.exec("INSERT INTO meta VALUES (?1, ?2)", values![i, text])
+            })
+        };
+        let answers = futures_util::future::join_all((0..20).map(fill)).await;
+        let kept = answers.iter().filter(|answer| answer.is_ok()).count();
+        for refused in answers.into_iter().filter_map(Result::err) {
+            let again = refused.is_passing() || matches!(refused, DbError::NotCommitted(_));
+            assert!(again, "{refused}");
+        }
+        assert!(kept < 20);
+        assert_eq!(count(&db).await, 1 + i64::try_from(kept).unwrap());
+        limit(1_000_000).await.unwrap();
+        fill(1000).await.unwrap();
+        db.close().await;
+        let again = Db::open(&folder.path().join("db.sqlite")).unwrap();
+        assert_eq!(count(&again).await, 2 + i64::try_from(kept).unwrap());
+    }
+
+    #[tokio::test]
     async fn readers_can_not_write_and_come_back_after_a_panic() {
         let (_folder, db) = open();
         for _ in 0..2 * READERS {

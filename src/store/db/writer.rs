@@ -142,6 +142,10 @@ fn commit_all(tx: &mut Tx, writes: Vec<Write>, topics: &Topics) {
         if !tx.is_over() {
             let _ = tx.script("ROLLBACK");
         }
+        if !tx.is_over() {
+            tracing::error!("a transaction can't be ended; stopping, the log decides on restart");
+            std::process::abort();
+        }
     } else {
         topics.bump(touched);
     }
