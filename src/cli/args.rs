@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use clap_complete::ArgValueCompleter;
 
 use super::complete;
 use super::output::{ColorChoice, Format};
-use crate::model::id::{AppName, EnvName};
+use crate::model::id::{AppName, EnvName, RegionName};
+use crate::model::rollout::{PlanName, RolloutKind};
+use crate::wire::v1::rollout::RolloutRequest;
 
 /// Flags of every command.
 #[derive(Debug, Clone, Args)]
@@ -88,6 +90,55 @@ pub struct WaitArgs {
     /// End with code 14 when it pauses for a person [default when not on a terminal]
     #[arg(long, hide_short_help = true)]
     pub exit_on_pause: bool,
+}
+
+/// How a rollout goes.
+#[derive(Debug, Args)]
+pub struct HowArgs {
+    /// Only these regions
+    #[arg(long = "region", value_name = "REGION", value_delimiter = ',',
+          add = ArgValueCompleter::new(complete::regions))]
+    pub regions: Vec<RegionName>,
+    /// How it reaches hosts: standard or all-at-once
+    #[arg(long, value_name = "PLAN", default_value = "standard", hide_possible_values = true)]
+    pub plan: Plan,
+    /// Every bake of the plan
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub bake: Option<u32>,
+    /// Why
+    #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub message: String,
+}
+
+/// The plans by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Plan {
+    /// Canary, then region by region
+    Standard,
+    /// Every host at once
+    AllAtOnce,
+}
+
+impl HowArgs {
+    /// A request for `target`.
+    #[must_use]
+    pub fn request(&self, target: String) -> RolloutRequest {
+        RolloutRequest {
+            kind: RolloutKind::Deploy,
+            target,
+            plan: match self.plan {
+                Plan::Standard => PlanName::Standard,
+                Plan::AllAtOnce => PlanName::AllAtOnce,
+            },
+            regions: self.regions.clone(),
+            bake_s: self.bake,
+            when_ready_s: None,
+            allow_bad: false,
+            expect_generation: None,
+            message: self.message.clone(),
+            dry_run: false,
+        }
+    }
 }
 
 /// Reads `90s`, `5m`, `2h`, `1d`, `250ms`; a plain number is seconds.

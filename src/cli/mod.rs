@@ -13,6 +13,8 @@ pub mod context;
 mod demo;
 pub mod discover;
 pub mod failure;
+pub mod hosts;
+pub mod origin;
 pub mod outcome;
 pub mod output;
 pub mod progress;
@@ -159,12 +161,8 @@ pub fn main() -> std::process::ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error).into(),
     };
-    let early = Output::new(
-        cli.flags.output.unwrap_or_default(),
-        cli.flags.color,
-        cli.flags.quiet,
-        cli.flags.verbose,
-    );
+    let format = cli.flags.output.unwrap_or_else(|| asked_format(&[]));
+    let early = Output::new(format, cli.flags.color, cli.flags.quiet, cli.flags.verbose);
     if cli.flags.verbose > 1 {
         crate::telemetry::start();
     }

@@ -229,7 +229,12 @@ impl Output {
         if failure.told {
             return;
         }
-        let mut text = format!("{} {}\n", self.paint_err("error:", "1;31"), failure.title);
+        let lead = match failure.code {
+            // Asked for by the person, so no error.
+            ExitCode::Interrupted => "\n".to_owned(),
+            _ => format!("{} ", self.paint_err("error:", "1;31")),
+        };
+        let mut text = format!("{lead}{}\n", failure.title);
         for cause in &failure.causes {
             let cause = cause.trim_end().replace('\n', "\n       ");
             text.push_str(&format!("cause: {cause}\n"));

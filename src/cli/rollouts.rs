@@ -1,12 +1,13 @@
 //! What the commands about rollouts share: which one, starting it, seeing it through.
 
 use crate::model::fleet::Sources;
-use crate::model::id::ReleaseNo;
-use crate::model::rollout::{Release, RolloutKind, RolloutState};
-use crate::wire::v1::rollout::{EnvStatus, Rollout};
+use crate::model::id::{AppName, EnvName, ReleaseNo};
+use crate::model::rollout::{PlanName, Release, RolloutKind, RolloutState};
+use crate::wire::v1::rollout::{EnvStatus, Rollout, RolloutRequest};
 
 use super::api::{Api, RolloutId};
 use super::args::WaitArgs;
+use super::confirm::{self, Danger};
 use super::context::Context;
 use super::failure::{ExitCode, Failure};
 use super::outcome::{progress_of, rollout_code, rollout_failure, rollout_tone, sum};
@@ -51,11 +52,7 @@ pub async fn pick(
     Ok(RolloutId { app: status.app, env: status.env, release })
 }
 
-async fn newest(
-    api: &Api,
-    app: &crate::model::id::AppName,
-    env: &crate::model::id::EnvName,
-) -> Result<ReleaseNo, Failure> {
+async fn newest(api: &Api, app: &AppName, env: &EnvName) -> Result<ReleaseNo, Failure> {
     let releases = api.releases(app, env, 1).await?.releases;
     releases.first().map(|release| release.release).ok_or_else(|| {
         Failure::new(ExitCode::NotFound, format!("{app} was never deployed to {env}"))
@@ -88,6 +85,34 @@ pub fn headline(ctx: &Context, rollout: &Rollout) -> String {
         line.push_str(&format!("   {} in {regions}", count(u64::from(hosts), "host")));
     }
     line
+}
+
+/// Asks if it must be asked, starts the rollout and sees it through.
+///
+/// # Errors
+/// As the rollout ends.
+pub async fn start(
+    ctx: &Context,
+    api: &Api,
+    (app, env): (&AppName, &EnvName),
+    request: RolloutRequest,
+    wait: &WaitArgs,
+) -> Result<ExitCode, Failure> {
+    if confirm::must_ask(ctx, env) {
+        let asked = RolloutRequest { dry_run: true, ..request.clone() };
+        let planned = api.start_rollout(app, env, &asked).await?;
+        ctx.out.story(&headline(ctx, &planned));
+        for step in &planned.steps {
+            ctx.out.story(&format!("  {:<24} bake {}s", step.name, step.bake_s));
+        }
+        let danger = match request.plan {
+            PlanName::AllAtOnce => Danger::Severe(app.as_str()),
+            PlanName::Standard => Danger::Moderate,
+        };
+        confirm::ask(ctx, env, "Deploy?", danger).await?;
+    }
+    let started = api.start_rollout(app, env, &request).await?;
+    see_through(ctx, api, started, wait).await
 }
 
 /// Waits for a rollout (unless told not to) and gives its outcome.

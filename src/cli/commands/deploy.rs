@@ -1,21 +1,20 @@
 //! `deployctl deploy`: rolls a commit out, and its exit code is the outcome.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use clap_complete::ArgValueCompleter;
 
 use crate::cli::api::Api;
-use crate::cli::args::{WaitArgs, seconds};
-use crate::cli::confirm::{self, Danger};
+use crate::cli::args::{HowArgs, WaitArgs, seconds};
+use crate::cli::confirm;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::prompt::pick_app;
 use crate::cli::reference::{self, Target};
 use crate::cli::table::Table;
 use crate::cli::{complete, rollouts, wait};
-use crate::model::id::{AppName, EnvName, RegionName};
-use crate::model::rollout::{PlanName, RolloutKind};
+use crate::model::id::AppName;
 use crate::wire::v1::build::BuildRequest;
-use crate::wire::v1::rollout::{Rollout, RolloutRequest};
+use crate::wire::v1::rollout::Rollout;
 
 /// Time that replication may take after a build that this command waited for, seconds.
 const READY_AFTER_BUILD_S: u32 = 3600;
@@ -54,55 +53,6 @@ pub struct DeployArgs {
     wait: WaitArgs,
 }
 
-/// How a rollout goes.
-#[derive(Debug, Args)]
-pub struct HowArgs {
-    /// Only these regions
-    #[arg(long = "region", value_name = "REGION", value_delimiter = ',',
-          add = ArgValueCompleter::new(complete::regions))]
-    pub regions: Vec<RegionName>,
-    /// How it reaches hosts: standard or all-at-once
-    #[arg(long, value_name = "PLAN", default_value = "standard", hide_possible_values = true)]
-    pub plan: Plan,
-    /// Every bake of the plan
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
-    pub bake: Option<u32>,
-    /// Why
-    #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    pub message: String,
-}
-
-/// The plans by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Plan {
-    /// Canary, then region by region
-    Standard,
-    /// Every host at once
-    AllAtOnce,
-}
-
-impl HowArgs {
-    /// A request for `target`.
-    #[must_use]
-    pub fn request(&self, target: String) -> RolloutRequest {
-        RolloutRequest {
-            kind: RolloutKind::Deploy,
-            target,
-            plan: match self.plan {
-                Plan::Standard => PlanName::Standard,
-                Plan::AllAtOnce => PlanName::AllAtOnce,
-            },
-            regions: self.regions.clone(),
-            bake_s: self.bake,
-            when_ready_s: None,
-            allow_bad: false,
-            expect_generation: None,
-            message: self.message.clone(),
-            dry_run: false,
-        }
-    }
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -133,35 +83,7 @@ pub async fn run(ctx: &Context, args: DeployArgs) -> Result<ExitCode, Failure> {
         ctx.out.answer(&planned, &steps(&planned));
         return Ok(ExitCode::Ok);
     }
-    start(ctx, &api, (&app, &env), request, &args.wait).await
-}
-
-/// Asks if it must be asked, starts the rollout and sees it through.
-///
-/// # Errors
-/// As the rollout ends.
-pub async fn start(
-    ctx: &Context,
-    api: &Api,
-    (app, env): (&AppName, &EnvName),
-    request: RolloutRequest,
-    wait: &WaitArgs,
-) -> Result<ExitCode, Failure> {
-    if confirm::must_ask(ctx, env) {
-        let asked = RolloutRequest { dry_run: true, ..request.clone() };
-        let planned = api.start_rollout(app, env, &asked).await?;
-        ctx.out.story(&rollouts::headline(ctx, &planned));
-        for step in &planned.steps {
-            ctx.out.story(&format!("  {:<24} bake {}s", step.name, step.bake_s));
-        }
-        let danger = match request.plan {
-            PlanName::AllAtOnce => Danger::Severe(app.as_str()),
-            PlanName::Standard => Danger::Moderate,
-        };
-        confirm::ask(ctx, env, "Deploy?", danger).await?;
-    }
-    let started = api.start_rollout(app, env, &request).await?;
-    rollouts::see_through(ctx, api, started, wait).await
+    rollouts::start(ctx, &api, (&app, &env), request, &args.wait).await
 }
 
 async fn build_first(

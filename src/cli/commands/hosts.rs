@@ -7,10 +7,8 @@ use crate::cli::api::{Api, with_query};
 use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
-use crate::cli::output::Tone;
-use crate::cli::table::{Cell, Table};
-use crate::host::clock;
-use crate::model::fleet::{AppStatus, Phase};
+use crate::cli::hosts::{cells, new_table};
+use crate::model::fleet::AppStatus;
 use crate::model::id::{HostId, RegionName};
 use crate::wire::v1::fleet::{HostRow, Hosts};
 
@@ -66,6 +64,10 @@ pub async fn run(ctx: &Context, args: HostsArgs) -> Result<ExitCode, Failure> {
             Failure::new(ExitCode::NotFound, format!("no host {host}")).hint("deployctl hosts -A")
         );
     }
+    if reply.total > reply.hosts.len() as u64 {
+        let (some, all) = (reply.hosts.len(), reply.total);
+        ctx.out.warning(&format!("only {some} of {all} hosts were looked at; use --region"));
+    }
     let asked = args.behind || args.failed || args.unreachable;
     let of_app = |status: &&AppStatus| app.as_ref().is_none_or(|app| *app == status.app);
     let shown = |row: &HostRow| {
@@ -96,73 +98,4 @@ pub async fn run(ctx: &Context, args: HostsArgs) -> Result<ExitCode, Failure> {
 
 fn is_behind(status: &AppStatus) -> bool {
     status.desired.is_some() && status.running != status.desired
-}
-
-fn new_table(empty: &str) -> Table {
-    let columns = [
-        "HOST",
-        "REGION",
-        "APP",
-        "ENV",
-        "RUNS",
-        "SHOULD RUN",
-        "PHASE",
-        "SEEN",
-        "REASON",
-        "PEER",
-        "STORE",
-        "LOCAL",
-        "ADDRESS",
-        "AGENT",
-    ];
-    Table::new(&columns, 9, empty)
-}
-
-fn cells(row: &HostRow, status: Option<&AppStatus>) -> Vec<Cell> {
-    let none = || Cell::maybe(None::<&str>);
-    let phase = match status {
-        _ if !row.reachable => Cell::state("unreachable", Tone::Look),
-        Some(status) => Cell::state(phase_word(status.phase), phase_tone(status.phase)),
-        None => Cell::state("idle", Tone::Dim),
-    };
-    let runs = |target: Option<crate::model::goal::Target>| Cell::maybe(target.map(|t| t.release));
-    vec![
-        row.info.host.as_str().into(),
-        row.region.as_str().into(),
-        status.map_or_else(none, |status| status.app.as_str().into()),
-        row.info.env.as_str().into(),
-        status.map_or_else(none, |status| runs(status.running)),
-        status.map_or_else(none, |status| runs(status.desired)),
-        phase,
-        Cell::time(Some(row.seen_at), clock::now()),
-        Cell::maybe(status.and_then(|status| Some(&status.failure.as_ref()?.reason))),
-        status.map_or_else(none, |status| Cell::bytes(status.sources.peer)),
-        status.map_or_else(none, |status| Cell::bytes(status.sources.store)),
-        status.map_or_else(none, |status| Cell::bytes(status.sources.local)),
-        row.address.as_str().into(),
-        row.info.agent_version.as_str().into(),
-    ]
-}
-
-fn phase_word(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Idle => "idle",
-        Phase::Fetching => "fetching",
-        Phase::Staged => "staged",
-        Phase::Activating => "activating",
-        Phase::Probing => "probing",
-        Phase::Healthy => "healthy",
-        Phase::Failed => "failed",
-        Phase::Reverted => "reverted",
-    }
-}
-
-fn phase_tone(phase: Phase) -> Tone {
-    match phase {
-        Phase::Idle => Tone::Dim,
-        Phase::Fetching | Phase::Staged | Phase::Activating | Phase::Probing => Tone::Moving,
-        Phase::Healthy => Tone::Good,
-        Phase::Failed => Tone::Bad,
-        Phase::Reverted => Tone::Look,
-    }
 }

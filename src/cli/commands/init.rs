@@ -1,6 +1,6 @@
 //! `deployctl init`: a first `deployctl.toml`, and the app's registration.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use clap::Args;
 use reqwest::Method;
@@ -8,8 +8,8 @@ use reqwest::Method;
 use crate::cli::api::Api;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
-use crate::cli::prompt;
 use crate::cli::recipes::{self, Draft};
+use crate::cli::{origin, prompt};
 use crate::config::project::{PROJECT_FILE, ProjectFile};
 use crate::host::repo::Repo;
 use crate::model::selector::Selector;
@@ -72,7 +72,7 @@ pub async fn run(ctx: &Context, args: InitArgs) -> Result<ExitCode, Failure> {
     ctx.out.story(&format!("wrote {} ({} lines)", path.display(), text.lines().count()));
     let register = args.register || (asks && prompt::confirm("Register the app?", true).await?);
     let registered = if register {
-        Some(registered(ctx, &args, &file, repo.as_ref(), root).await?)
+        Some(registered(ctx, &args, &file, repo.as_ref(), &root).await?)
     } else {
         None
     };
@@ -141,43 +141,19 @@ async fn registered(
     args: &InitArgs,
     file: &ProjectFile,
     repo: Option<&Repo>,
-    root: PathBuf,
+    root: &Path,
 ) -> Result<App, Failure> {
-    let origin = repo.and_then(|repo| repo.remote_url("origin"));
-    let from_git = |url: &String| url.contains("://") || !url.starts_with('/');
-    let here = format!("file://{}", root.display());
-    let url = args.repo.clone().or_else(|| {
-        origin
-            .clone()
-            .map(|url| if from_git(&url) { scp_to_url(&url) } else { format!("file://{url}") })
-    });
-    let trunk = args.trunk.clone().or_else(|| {
-        let repo = repo?;
-        repo.remote_head("origin")
-            .or_else(|| origin.as_ref().and_then(|_| repo.ask_remote_head("origin")))
-            .or_else(|| repo.branch())
-    });
     let spec = AppSpec {
         name: file.app.clone().expect("a draft has a name"),
-        repo: url.unwrap_or(here),
-        trunk: trunk.unwrap_or_else(|| "main".into()),
+        repo: args.repo.clone().unwrap_or_else(|| origin::url(repo, root)),
+        trunk: args.trunk.clone().unwrap_or_else(|| origin::trunk(repo)),
         recipe: file.recipe(),
         hosts: Selector::default(),
         envs: vec![ctx.env()?],
         waves: vec![],
     };
     let app: App = Api::new(ctx)?.change(Method::POST, "/v1/apps", &spec).await?;
-    ctx.out.story(&format!(
-        "registered {}: {}, trunk {}",
-        app.spec.name, app.spec.repo, app.spec.trunk
-    ));
+    let AppSpec { name, repo, trunk, .. } = &app.spec;
+    ctx.out.story(&format!("registered {name}: {repo}, trunk {trunk}"));
     Ok(app)
-}
-
-/// `git@host:path` as the URL that means the same.
-fn scp_to_url(url: &str) -> String {
-    match url.split_once(':') {
-        Some((host, path)) if !url.contains("://") => format!("ssh://{host}/{path}"),
-        _ => url.to_owned(),
-    }
 }

@@ -6,8 +6,7 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 
 use crate::cli::api::Api;
-use crate::cli::args::WaitArgs;
-use crate::cli::commands::deploy::{self, HowArgs};
+use crate::cli::args::{HowArgs, WaitArgs};
 use crate::cli::confirm::{self, Danger};
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
@@ -57,7 +56,7 @@ pub async fn run(ctx: &Context, args: PromoteArgs) -> Result<ExitCode, Failure> 
         }
         let app = pick_app(ctx, &api).await?;
         let request = args.how.request(format!("{from}:@"));
-        return deploy::start(ctx, &api, (&app, &env), request, &args.wait).await;
+        return rollouts::start(ctx, &api, (&app, &env), request, &args.wait).await;
     }
     let id = rollouts::pick(ctx, &api, args.rollout).await?;
     let now = api.rollout(&id, 0, Duration::ZERO).await?;
