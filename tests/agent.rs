@@ -224,6 +224,42 @@ fn old_goals_and_strangers_goals_are_refused() {
 }
 
 #[test]
+fn a_goal_that_the_disk_refused_is_taken_when_the_disk_is_well_again() {
+    let (region, mut host) = (Region::start(), Host::new());
+    let first = host.place(1, service_of(STAYS));
+    // Renaming over a folder fails as writing to a full disk does.
+    let goal_file = host.folder().path().join("goal.json");
+    std::fs::create_dir_all(goal_file.join("x")).unwrap();
+    region.say_goal(&goal(1, first, None));
+    host.start(&region.url);
+    let reason = region
+        .hears("the fault", |status| status.failure.as_ref().map(|failure| failure.reason.clone()));
+    assert!(reason.starts_with("the goal can't be written to disk: "), "{reason}");
+    assert_eq!(host.current(), None);
+    std::fs::remove_dir_all(&goal_file).unwrap();
+    healthy_on(&region, first);
+}
+
+#[test]
+fn a_status_that_can_not_be_written_ends_no_supervisor() {
+    let starts = tempfile::NamedTempFile::new().unwrap();
+    let mut run = service_of("echo >> $STARTS; exec sleep 600");
+    run.env.insert("STARTS".into(), starts.path().display().to_string());
+    let (region, host, first) = running(run);
+    let (pid, status) = (host.pid().unwrap(), host.folder().path().join("status.json"));
+    std::fs::remove_file(&status).unwrap();
+    std::fs::create_dir_all(status.join("x")).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let started = || std::fs::read(starts.path()).unwrap().len();
+    eventually("it is started again", || (started() == 2).then_some(()));
+    std::fs::remove_dir_all(&status).unwrap();
+    let again = eventually("it says again how it goes", || host.pid());
+    assert_ne!(again, pid.as_raw_nonzero().get());
+    healthy_on(&region, first);
+}
+
+#[test]
 fn without_any_network_a_restarted_agent_starts_what_ran() {
     let (region, mut host, first) = running(service_of(STAYS));
     let pid = host.pid().unwrap();

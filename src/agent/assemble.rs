@@ -111,7 +111,12 @@ impl Tree {
 
     fn check_room(&self, beside: u64) -> io::Result<()> {
         let allocated: u64 = self.layout.files.iter().map(|f| used(&self.staging.join(&f.2))).sum();
-        let needed = self.manifest.size.saturating_sub(allocated) + beside + RESERVE_BYTES;
+        let missing = self.manifest.size.saturating_sub(allocated) + beside;
+        if missing == 0 {
+            // All of it is taken already: what is begun may be finished.
+            return Ok(());
+        }
+        let needed = missing + RESERVE_BYTES;
         let disk = statvfs(parent(&self.staging))?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         if free >= needed {

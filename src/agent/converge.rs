@@ -4,6 +4,7 @@
 //! starts over: at each new goal, when a fetch ends, and twice a second to see how the
 //! app does. Fetching goes on beside an activation; nothing else does.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::agent::activate::{Activator, Ended, HostSetup, Watcher, host_fault};
+use crate::agent::audit;
 use crate::agent::journal;
 use crate::agent::report::Reporter;
 use crate::agent::source::{FetchFailure, Fetched, Progress, Source, Want};
@@ -68,6 +70,8 @@ pub struct Convergence {
     tries: Option<Tries>,
     job: Option<Job>,
     held: Vec<Known>,
+    /// Fetched by this process and not activated yet: every byte was verified just now.
+    fresh: BTreeSet<ArtifactId>,
 }
 
 type FetchResult = Result<Fetched, FetchFailure>;
@@ -108,7 +112,8 @@ impl Convergence {
         let folder = AppFolder::open(&shared.setup.root, &app)?;
         folder.sweep();
         let (state, held, hold) = (folder.state()?, folder.all_known(), folder.hold());
-        Ok(Self { shared, app, folder, goals, state, hold, tries: None, job: None, held })
+        let (tries, job, fresh) = (None, None, BTreeSet::new());
+        Ok(Self { shared, app, folder, goals, state, hold, tries, job, held, fresh })
     }
 
     /// Converges for ever.
@@ -165,6 +170,9 @@ impl Convergence {
                 Ok(None)
             }
             Step::Activate { to, fallback } => {
+                if !self.is_sound(to.artifact).await? {
+                    return Ok(None);
+                }
                 let activation = self.begun(to, fallback);
                 tracing::info!(app = %self.app, release = %to.release,
                     artifact = to.artifact.short(), "activation begins");
@@ -172,6 +180,23 @@ impl Convergence {
                 Ok(None)
             }
         }
+    }
+
+    /// Reads a kept release before it is activated again; false: it was damaged, and is
+    /// forgotten, so that it is fetched anew. Not what `current` leads to: that runs
+    /// already, and its app may write to it.
+    async fn is_sound(&mut self, artifact: ArtifactId) -> io::Result<bool> {
+        if self.fresh.remove(&artifact) || self.folder.current() == Some(artifact) {
+            return Ok(true);
+        }
+        let (root, app) = (self.shared.setup.root.clone(), self.app.clone());
+        let read = tokio::task::spawn_blocking(move || audit::damage(&root, &app, artifact));
+        let Some(what) = read.await.map_err(io::Error::other)? else { return Ok(true) };
+        tracing::warn!(app = %self.app, artifact = artifact.short(), what,
+            "kept release is damaged, it is fetched again");
+        self.folder.forget(artifact)?;
+        self.held = self.folder.all_known();
+        Ok(false)
     }
 
     async fn sleep(&mut self, wait: Duration) {
@@ -427,6 +452,7 @@ impl Convergence {
                     since: clock::now(),
                 };
                 self.folder.save_known(&known)?;
+                self.fresh.insert(job.artifact);
                 self.held = self.folder.all_known();
                 self.tries = None;
             }

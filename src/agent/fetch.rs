@@ -162,15 +162,19 @@ impl Fetcher {
         self.inner.info.peer_port
     }
 
-    /// Packs of complete releases are served for the rest of their time.
+    /// Sweeps, at once; packs of complete releases are served for the rest of their time.
     fn take_up_kept(&self) {
         let inner = &self.inner;
-        let (paths, keep) = (inner.paths.clone(), inner.keep);
+        let kept = linger::sweep(&inner.paths, inner.keep);
         let (shelf, link, info) = (inner.shelf.clone(), inner.link.clone(), inner.info.clone());
         let stop = inner.stop.subscribe();
         tokio::spawn(async move {
-            let kept = tokio::task::spawn_blocking(move || linger::sweep(&paths, keep)).await;
-            for (pack, left) in kept.unwrap_or_default() {
+            for (pack, left) in kept {
+                let hashed = pack.clone();
+                let verified = tokio::task::spawn_blocking(move || linger::verify(&hashed)).await;
+                if verified.is_err() || shelf.get(pack.artifact).is_some() {
+                    continue;
+                }
                 shelf.insert(pack.clone());
                 let membership = Membership::new(link.clone(), info.clone(), pack.artifact);
                 let stay = (left, stop.clone());

@@ -38,6 +38,8 @@ const GOAL_BYTES_MAX: usize = 1 << 20;
 /// A generation further ahead than this is no goal but an attempt to stop all later
 /// ones [reliability-security 2.4].
 const JUMP_MAX: u64 = 1 << 20;
+/// Wait before a goal that could not be written is asked for again.
+const UNWRITTEN_WAIT: Duration = Duration::from_secs(5);
 
 /// Why a document is not acted on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -157,10 +159,18 @@ impl Follower {
                     self.shared.reporter.set_pace(reply.report_ms);
                     // Another region, or one that forgot: its revisions mean nothing here.
                     let moved = region.as_ref().is_some_and(|region| *region != reply.region);
-                    since = if moved || reply.revision < since { 0 } else { reply.revision };
+                    let newest = if moved || reply.revision < since { 0 } else { reply.revision };
                     region = Some(reply.region.clone());
+                    let mut written = true;
                     for sealed in reply.goals.into_iter().flatten().take(APPS_MAX) {
-                        self.take(&sealed, &reply.region);
+                        written &= self.take(&sealed, &reply.region);
+                    }
+                    if written {
+                        since = newest;
+                    } else {
+                        // The region tells only what is newer than what we say we know.
+                        since = 0;
+                        tokio::time::sleep(UNWRITTEN_WAIT).await;
                     }
                 }
                 Err(e) => {
@@ -181,25 +191,29 @@ impl Follower {
         polled.inspect_err(|_| link.failed(&client))
     }
 
-    /// Takes one document, or refuses it.
-    pub fn take(&mut self, sealed: &Sealed, region: &RegionName) {
+    /// Takes one document, or refuses it; false: the disk failed, and it is to be told again.
+    pub fn take(&mut self, sealed: &Sealed, region: &RegionName) -> bool {
         let checked = check(sealed, &self.trust, &self.shared.setup.info.env);
         let judged = checked.and_then(|goal| {
             let known = self.apps.get(&goal.app);
             judge(goal, sealed, known)
         });
         match judged {
-            Ok(Judged::Known) => {}
+            Ok(Judged::Known) => true,
             Ok(Judged::Newer(goal)) => self.accept(*goal, sealed, region),
-            Err(refusal) => self.refuse(sealed, &refusal),
+            Err(refusal) => {
+                self.refuse(sealed, &refusal);
+                true
+            }
         }
     }
 
-    fn accept(&mut self, goal: Goal, sealed: &Sealed, region: &RegionName) {
+    /// Makes a goal durable and hands it to its app; false: it could not be written.
+    fn accept(&mut self, goal: Goal, sealed: &Sealed, region: &RegionName) -> bool {
         let (app, version) = (goal.app.clone(), goal.version);
         if !self.apps.contains_key(&app) && self.apps.len() >= APPS_MAX {
             tracing::error!(%app, "too many apps on this host");
-            return;
+            return true;
         }
         let saved =
             SavedGoal { sealed: sealed.clone(), accepted_at: clock::now(), region: region.clone() };
@@ -208,11 +222,13 @@ impl Follower {
         if let Err(e) = durable {
             // Nothing may be done by a goal that a crash would forget.
             tracing::error!(%app, error = %e, "a goal can't be written; it is not acted on");
-            return;
+            self.complain(app, format!("the goal can't be written to disk: {e}"));
+            return false;
         }
         tracing::info!(%app, epoch = version.epoch, generation = version.generation,
             step = version.step, kind = ?goal.kind, next = %goal.next.release, "goal accepted");
         self.track(app, Some((goal, saved)));
+        true
     }
 
     fn track(&mut self, app: AppName, accepted: Option<(Goal, SavedGoal)>) {
@@ -248,8 +264,13 @@ impl Follower {
         let app = named.map(|goal| goal.app);
         tracing::error!(app = ?app, reason = %refusal, "goal refused");
         let Some(app) = app else { return };
-        let reason = format!("goal refused: {refusal}");
-        if let Some(tracked) = self.apps.get(&app) {
+        self.complain(app, format!("goal refused: {refusal}"));
+    }
+
+    /// Reports why a goal is not acted on, beside what the app does.
+    fn complain(&self, app: AppName, reason: String) {
+        let followed = self.apps.get(&app).filter(|tracked| tracked.goals.borrow().is_some());
+        if let Some(tracked) = followed {
             tracked.goals.send_if_modified(|accepted| match accepted {
                 Some(accepted) if accepted.refused.as_deref() != Some(&*reason) => {
                     accepted.refused = Some(reason.as_str().into());
@@ -257,7 +278,7 @@ impl Follower {
                 }
                 _ => false,
             });
-        } else if self.apps.len() < APPS_MAX {
+        } else if self.apps.contains_key(&app) || self.apps.len() < APPS_MAX {
             self.shared.reporter.set(unknown_app(app, &self.shared.setup.info.env, reason));
         }
     }

@@ -56,7 +56,8 @@ pub(super) async fn serve_on(
 }
 
 /// Removes what nobody needs; the packs of complete releases that still have
-/// time, verified, each with the time left.
+/// time, to be verified, each with the time left. Before any fetch begins: what a
+/// fetch has just made looks like a leftover.
 pub(super) fn sweep(paths: &Paths, keep: Duration) -> Vec<(Arc<Pack>, Duration)> {
     let mut kept = vec![];
     for (path, artifact) in artifacts(&paths.packs()) {
@@ -69,7 +70,6 @@ pub(super) fn sweep(paths: &Paths, keep: Duration) -> Vec<(Arc<Pack>, Duration)>
                     Pack::open(path.clone(), artifact, Arc::new(manifest)).ok()
                 });
                 if let Some(pack) = pack {
-                    verify(&pack);
                     kept.push((Arc::new(pack), keep - age));
                 }
             }
@@ -91,7 +91,8 @@ fn owner(paths: &Paths, artifact: ArtifactId) -> Option<AppName> {
     paths.apps().into_iter().find(|app| paths.releases(app).join(artifact.to_string()).is_dir())
 }
 
-fn verify(pack: &Pack) {
+/// Marks every piece that the pack really holds. Blocks, for as long as hashing it takes.
+pub(super) fn verify(pack: &Pack) {
     for piece in 0..pack.manifest.pieces.len() as u32 {
         if pack.verified(piece).is_some() {
             pack.mark_served(piece);

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::agent::activate::HostSetup;
+use crate::agent::audit;
 use crate::agent::converge::{Accepted, Convergence, Shared};
 use crate::agent::report::Reporter;
 use crate::agent::source::{FetchFailure, Fetching, Progress, Source, Want};
@@ -168,6 +169,13 @@ pub async fn rollback(setup: HostSetup, app: &AppName) -> Result<Target, LocalEr
     let target = retention::previous(&state.good, running)
         .filter(|target| folder.known(target.artifact).is_some())
         .ok_or_else(|| LocalError::NoPrevious(app.clone()))?;
+    if !fs::is_locked(&root.join("agent.lock"))
+        && let Some(what) = audit::damage(&root, app, target.artifact)
+    {
+        let reason =
+            format!("its files here are damaged ({what}); a running agent fetches it anew");
+        return Err(LocalError::Failed { release: target.release, reason });
+    }
     let goal = folder.goal()?;
     let over = goal.as_ref().map(|(goal, _)| goal.version).unwrap_or_default();
     folder.save_hold(Some(&Hold { target, over }))?;

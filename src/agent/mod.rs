@@ -3,6 +3,7 @@
 pub mod activate;
 pub mod args;
 mod assemble;
+mod audit;
 pub mod converge;
 mod download;
 pub mod fetch;

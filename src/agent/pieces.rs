@@ -227,8 +227,9 @@ impl Assembly {
         let made = Tree::prepare(&staging, manifest.clone(), beside)
             .and_then(|tree| Ok((tree, Pack::open(folder.clone(), artifact, manifest)?)));
         let (tree, pack) = made.inspect_err(|error| {
-            // Room that was taken before the disk ran full is given back.
-            if error.kind() == io::ErrorKind::StorageFull {
+            // Room that was taken before the disk ran full is given back; pieces that
+            // were verified are worth more than the room.
+            if error.kind() == io::ErrorKind::StorageFull && !named(&folder) {
                 let _ = fs::remove_dir_all(&staging);
                 let _ = fs::remove_dir_all(&folder);
             }
@@ -236,15 +237,17 @@ impl Assembly {
         let path = folder.join("journal");
         let names = fs::read(&path).unwrap_or_default();
         let journal = OpenOptions::new().create(true).append(true).open(&path)?;
+        // A full disk may have cut the last record short.
+        journal.set_len(names.len() as u64 / 4 * 4)?;
         let assembly =
             Self { pack: Arc::new(pack), tree, journal: Mutex::new(journal), _claim: claim };
         assembly.recall(&names)?;
         Ok(assembly)
     }
 
-    /// Takes up what the journal names and the disk confirms.
+    /// Takes up what the journal names and the disk confirms. The journal stays as it
+    /// is: hashing takes long, and a kill meanwhile must not lose what it names.
     fn recall(&self, journal: &[u8]) -> io::Result<()> {
-        self.lock().set_len(0)?;
         let named =
             |record: &[u8]| u32::from_le_bytes([record[0], record[1], record[2], record[3]]);
         let pieces = self.pack.manifest.pieces.len() as u32;
@@ -255,7 +258,7 @@ impl Assembly {
             let wire = (record & UNSERVED == 0).then(|| self.pack.verified(piece)).flatten();
             let raw = self.tree.read(piece)?;
             if Digest::of(&raw) == self.pack.manifest.pieces[piece as usize].raw {
-                self.note(piece, wire.is_some())?;
+                self.pack.mark(piece, wire.is_some());
             } else if let Some(wire) = wire
                 && let Err(Refused::Disk(error)) = self.put_wire(piece, &wire)
             {
@@ -358,5 +361,70 @@ impl Assembly {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, File> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the journal of the pack in `folder` names a piece.
+fn named(folder: &Path) -> bool {
+    fs::metadata(folder.join("journal")).is_ok_and(|meta| meta.len() >= 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::manifest::{Entry, Node, Piece, Provenance, Shape, piece_bytes};
+
+    /// One file of three plain pieces.
+    fn artifact() -> (Vec<u8>, Arc<Manifest>) {
+        let blob: Vec<u8> = (0..(2usize << 20) + 5).map(|i| (i * 31 % 251) as u8).collect();
+        let size = blob.len() as u64;
+        let piece = |raw: &[u8]| {
+            let digest = Digest::of(raw);
+            Piece { raw: digest, wire: digest, wire_bytes: raw.len() as u32, codec: Codec::None }
+        };
+        let manifest = Manifest {
+            v: 1,
+            app: "api".parse().unwrap(),
+            shape: Shape::File,
+            entries: vec![Entry { path: "a".into(), node: Node::File { size, exec: true } }],
+            size,
+            blob: Digest::of(&blob),
+            piece_bytes: piece_bytes(size),
+            pieces: blob.chunks(1 << 20).map(piece).collect(),
+            run: None,
+            provenance: Provenance {
+                repo: String::new(),
+                commit: "a".repeat(40).parse().unwrap(),
+                tree: "b".repeat(40),
+                command: String::new(),
+            },
+        };
+        (blob, Arc::new(manifest))
+    }
+
+    fn prepare(paths: &Paths, manifest: &Arc<Manifest>) -> Assembly {
+        let claim = Arc::new(tokio::sync::Mutex::new(())).try_lock_owned().unwrap();
+        Assembly::prepare(paths, manifest.id(), manifest.clone(), claim).unwrap()
+    }
+
+    #[test]
+    fn a_kill_while_the_journal_is_checked_loses_no_piece() {
+        let root = tempfile::tempdir().unwrap();
+        let (paths, (blob, manifest)) = (Paths::new(root.path()), artifact());
+        let assembly = prepare(&paths, &manifest);
+        for (piece, wire) in blob.chunks(1 << 20).enumerate().take(2) {
+            assert!(assembly.put_wire(piece as u32, wire).unwrap());
+        }
+        // Killed when only one of the two was hashed again.
+        assembly.recall(&0u32.to_le_bytes()).unwrap();
+        drop(assembly);
+        // And a record that a full disk cut short does not shift those after it.
+        let journal = paths.packs().join(manifest.id().to_string()).join("journal");
+        OpenOptions::new().append(true).open(&journal).unwrap().write_all(&[7]).unwrap();
+        let assembly = prepare(&paths, &manifest);
+        assert_eq!(assembly.pack.have.borrow().done.count(), 2);
+        assert!(assembly.put_wire(2, &blob[2 << 20..]).unwrap());
+        drop(assembly);
+        assert_eq!(prepare(&paths, &manifest).pack.have.borrow().done.count(), 3);
     }
 }

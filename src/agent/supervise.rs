@@ -83,8 +83,10 @@ async fn supervise(app_folder: &Path) -> std::io::Result<()> {
         term: signal(SignalKind::terminate())?,
         child: signal(SignalKind::child())?,
         crashes: vec![],
+        untold: false,
     };
-    supervisor.run().await
+    supervisor.run().await;
+    Ok(())
 }
 
 /// The lock's own file carries who holds it, so it is written in place.
@@ -101,6 +103,8 @@ struct Supervisor {
     term: SignalStream,
     child: SignalStream,
     crashes: Vec<Instant>,
+    /// Whether the status on disk is older than the one here.
+    untold: bool,
 }
 
 /// Why the app is not waited for any more.
@@ -110,11 +114,11 @@ enum Woken {
 }
 
 impl Supervisor {
-    async fn run(mut self) -> std::io::Result<()> {
+    async fn run(mut self) {
         loop {
             let woken = match self.start() {
                 Ok((pid, log)) => {
-                    self.tell(State::Running)?;
+                    self.tell(State::Running);
                     let woken = self.watch(pid).await;
                     if matches!(woken, Woken::Told) {
                         self.stop(pid).await;
@@ -132,7 +136,7 @@ impl Supervisor {
             if let Some(last) = self.last_state() {
                 return self.tell(last);
             }
-            self.tell(State::Waiting)?;
+            self.tell(State::Waiting);
             if self.pause().await {
                 return self.tell(State::Stopped);
             }
@@ -187,7 +191,9 @@ impl Supervisor {
             tokio::select! {
                 _ = self.child.recv() => {}
                 // A signal may have been merged with an earlier one.
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = tokio::time::sleep(Duration::from_secs(1)) => if self.untold {
+                    self.tell(self.status.state);
+                },
                 _ = self.term.recv() => return Woken::Told,
             }
         }
@@ -219,9 +225,12 @@ impl Supervisor {
         }
     }
 
-    fn tell(&mut self, state: State) -> std::io::Result<()> {
+    /// Says how it goes. A full disk must not end the one process that can stop the
+    /// app: what could not be said is said again.
+    fn tell(&mut self, state: State) {
         self.status.state = state;
-        fs::write_json_volatile(&self.folder.join("status.json"), &self.status)
+        let said = fs::write_json_volatile(&self.folder.join("status.json"), &self.status);
+        self.untold = said.is_err();
     }
 }
 
