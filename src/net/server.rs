@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Query, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -26,6 +27,8 @@ use crate::wire::problem::{Code, Problem};
 /// Time for a client to send its request head; without a timer hyper's own
 /// limit is silently inert [reliability-security 1.3].
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time for a client to send its request body: the largest over a line of 4 Mbit/s.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a request that is under way may still take once a stop was asked for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long connections have to end after that.
@@ -56,14 +59,23 @@ pub struct Json<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let bytes = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await;
-        let too_large =
-            || Problem::new(Code::TooLarge, format!("request body is over {BODY_BYTES_MAX} bytes"));
-        let bytes = bytes.map_err(|_| too_large())?;
+        let bytes = read(request.into_body(), BODY_TIMEOUT).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|e| {
             Problem::new(Code::Usage, "request body is not what this path takes").because(e)
         })
     }
+}
+
+/// A whole body, bounded in length and in time.
+async fn read(body: Body, within: Duration) -> Result<Bytes, Problem> {
+    let bytes = axum::body::to_bytes(body, BODY_BYTES_MAX);
+    let Ok(bytes) = tokio::time::timeout(within, bytes).await else {
+        return Err(Problem::new(Code::Usage, "the request body did not come in time")
+            .because(format!("it may take {} s", within.as_secs())));
+    };
+    bytes.map_err(|_| {
+        Problem::new(Code::TooLarge, format!("request body is over {BODY_BYTES_MAX} bytes"))
+    })
 }
 
 impl<T: Serialize> IntoResponse for Json<T> {
@@ -201,4 +213,18 @@ pub fn stop_signal() -> watch::Receiver<bool> {
         std::process::exit(130);
     });
     receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_never_ends_holds_nobody_up() {
+        let drip = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
+        let refused = read(Body::from_stream(drip), Duration::from_millis(1)).await.unwrap_err();
+        assert_eq!(refused.code, Code::Usage);
+        let whole = read(Body::from("{}"), BODY_TIMEOUT).await.unwrap();
+        assert_eq!(&whole[..], b"{}");
+    }
 }
