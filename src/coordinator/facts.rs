@@ -31,8 +31,10 @@ pub(super) fn load(tx: &Tx, shared: &Coordinator, rollout: &Rollout) -> Result<F
     let names: BTreeSet<RegionName> =
         shared.config.regions.keys().chain(seen.keys()).chain(known.keys()).cloned().collect();
     for name in names {
-        // A coordinator that just started has heard of nobody yet.
-        let heard = seen.get(&name).copied().unwrap_or_default().max(shared.started_at());
+        // A coordinator that just started has heard of nobody yet. What was heard in
+        // the future was heard before the clock was set back: it proves nothing.
+        let heard = seen.get(&name).copied().filter(|heard| *heard <= now).unwrap_or_default();
+        let heard = heard.max(shared.started_at());
         let (known, reachable) = known.get(&name).copied().unwrap_or_default();
         let tally = counts.remove(&name).unwrap_or_default();
         let silent = now.since(heard) > SILENT;
