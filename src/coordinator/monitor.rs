@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use crate::coordinator::claims::take_back_lapsed;
 use crate::coordinator::state::{Coordinator, Shared};
-use crate::store::db::{DbError, Tx, jobs, workers};
+use crate::store::db::{DbError, Tx, hosts, jobs, workers};
 
 /// How long a worker that left is remembered.
 const WORKERS_KEPT: Duration = Duration::from_secs(24 * 3600);
-/// How often old workers are forgotten.
+/// How long a host that is gone is remembered: a day longer than by its region.
+const HOSTS_KEPT: Duration = Duration::from_secs(31 * 86_400);
+/// How often old workers and hosts are forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 
 /// Gives every running job one full lease from now: its worker could not beat
@@ -47,9 +49,13 @@ pub(super) async fn run(shared: Shared) {
         }
         if forgotten.elapsed() >= FORGET_EVERY {
             forgotten = tokio::time::Instant::now();
-            let before = shared.steady_now() - WORKERS_KEPT;
-            if let Err(error) = shared.db.write(move |tx| workers::forget(tx, before)).await {
-                tracing::warn!(%error, "old workers could not be forgotten");
+            let now = shared.steady_now();
+            let forget = move |tx: &mut Tx| {
+                hosts::forget(tx, now - HOSTS_KEPT)?;
+                workers::forget(tx, now - WORKERS_KEPT)
+            };
+            if let Err(error) = shared.db.write(forget).await {
+                tracing::warn!(%error, "old workers and hosts could not be forgotten");
             }
         }
     }

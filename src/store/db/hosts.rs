@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{DbError, Tx, Value, values};
 use crate::model::id::{AppName, EnvName, HostId, RegionName};
 use crate::model::selector::{Labels, Selector};
+use crate::model::time::UnixMillis;
 use crate::wire::v1::fleet::HostRow;
 
 /// Which hosts are asked for.
@@ -42,6 +43,14 @@ pub fn put(tx: &mut Tx, region: &RegionName, row: &HostRow) -> Result<(), DbErro
         ],
     )?;
     Ok(())
+}
+
+/// Forgets hosts that can't be reached and were not heard of since `before`.
+///
+/// # Errors
+/// When the database fails.
+pub fn forget(tx: &mut Tx, before: UnixMillis) -> Result<usize, DbError> {
+    tx.exec("DELETE FROM hosts WHERE reachable = 0 AND seen_at < ?1", values![before])
 }
 
 fn json(value: &impl serde::Serialize) -> String {
