@@ -319,6 +319,35 @@ async fn a_person_cancels_promotes_and_pauses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_sent_again_is_followed_once() {
+    let (house, _eu, _us) = settled().await;
+    let slow = RolloutRequest { bake_s: Some(3600), ..deploy("b2") };
+    house.ask(&slow).await.unwrap();
+    let send = async |verb: &str, key: &str, body: serde_json::Value| {
+        let path = format!("/v1/apps/api/envs/prod/rollouts/r2/{verb}");
+        let request = house.admin.request(reqwest::Method::POST, &path).json(&body);
+        let request = request.header("idempotency-key", key);
+        house.admin.send::<Rollout>(request, PATIENCE).await
+    };
+    for _ in 0..3 {
+        assert_eq!(send("promote", "k1", json!({})).await.unwrap().step, 1);
+    }
+    let other = send("promote", "k1", json!({"full": true})).await.unwrap_err();
+    assert_eq!(other.code(), Code::Conflict);
+    for _ in 0..2 {
+        assert!(send("cancel", "k2", json!({})).await.is_ok());
+    }
+    // Refused: nothing was done, so the key is still free.
+    assert_eq!(send("pause", "k3", json!({})).await.unwrap_err().code(), Code::Conflict);
+    assert!(send("cancel", "k3", json!({"keep": true})).await.is_ok());
+    let path = "/v1/apps/api/envs/prod/rollouts";
+    let again = house.admin.request(reqwest::Method::POST, path).json(&deploy("b3"));
+    let again = again.header("idempotency-key", "k3");
+    let again = house.admin.send::<Rollout>(again, PATIENCE).await.unwrap_err();
+    assert_eq!(again.code(), Code::Conflict);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deploy_of_one_region_leaves_the_other_alone() {
     let (house, mut eu, mut us) = settled().await;
     let limited = |request| RolloutRequest { regions: vec!["us".parse().unwrap()], ..request };

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::coordinator::once::{self, KEY_KEPT, Key};
 use crate::coordinator::readiness::{self, Readiness};
 use crate::coordinator::refs::{self, Named, resolve};
 use crate::coordinator::state::Coordinator;
@@ -21,10 +22,6 @@ use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::app::AppSpec;
 use crate::wire::v1::rollout::{Rollout, RolloutRequest};
 
-/// For how long a repeated request with the same key gets the same answer.
-const KEY_KEPT: Duration = Duration::from_secs(24 * 3600);
-/// Longest idempotency key, bytes.
-pub(super) const KEY_BYTES_MAX: usize = 200;
 /// Longest reason that a person gives, bytes.
 pub(super) const MESSAGE_BYTES_MAX: usize = 2000;
 /// Longest bake and longest wait for a build, seconds: a day.
@@ -37,7 +34,7 @@ pub(super) struct Asked {
     pub(super) env: EnvName,
     pub(super) actor: String,
     /// The header `Idempotency-Key`.
-    pub(super) key: Option<String>,
+    pub(super) key: Key,
     pub(super) request: RolloutRequest,
 }
 
@@ -107,7 +104,7 @@ pub(super) fn admit(tx: &mut Tx, shared: &Coordinator, asked: &Asked) -> Result<
         Admitted::New(row) => (row, true),
         Admitted::Joined(row) => (row, false),
     };
-    if let Some(key) = &asked.key {
+    if let Some(key) = &asked.key.0 {
         let now = shared.steady_now();
         let told = (asked.actor.as_str(), key.as_str(), digest.as_str());
         releases::remember(tx, told, &row.rollout, now, now - KEY_KEPT)?;
@@ -384,9 +381,6 @@ fn check_bounds(asked: &Asked) -> Result<(), Problem> {
     if request.message.len() > MESSAGE_BYTES_MAX {
         return Err(usage(format!("message: at most {MESSAGE_BYTES_MAX} bytes")));
     }
-    if asked.key.as_ref().is_some_and(|key| key.is_empty() || key.len() > KEY_BYTES_MAX) {
-        return Err(usage(format!("Idempotency-Key: 1 to {KEY_BYTES_MAX} bytes")));
-    }
     for (field, seconds) in [("bake_s", request.bake_s), ("when_ready_s", request.when_ready_s)] {
         if seconds.is_some_and(|seconds| seconds > SECONDS_MAX) {
             return Err(usage(format!("{field}: at most {SECONDS_MAX}")));
@@ -432,20 +426,16 @@ fn answered(
     asked: &Asked,
     digest: &str,
 ) -> Result<Option<ReleaseRow>, Stop> {
-    let Some(key) = &asked.key else { return Ok(None) };
+    let Some(key) = &asked.key.0 else { return Ok(None) };
     let since = shared.steady_now() - KEY_KEPT;
     let Some((request, app, env, release)) = releases::answered(tx, &asked.actor, key, since)?
     else {
-        return Ok(None);
+        let other = releases::asked(tx, &asked.actor, key, since)?;
+        return if other.is_some() { Err(once::reused().into()) } else { Ok(None) };
     };
     if request != digest {
-        return Err(Problem::new(
-            Code::Conflict,
-            "the idempotency key was used for something else",
-        )
-        .because(format!("it started {release} of {app} in {env}"))
-        .hint("use a fresh key for each request")
-        .into());
+        let why = format!("it started {release} of {app} in {env}");
+        return Err(once::reused().because(why).into());
     }
     Ok(releases::find(tx, &app, &env, release)?)
 }

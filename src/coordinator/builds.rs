@@ -4,6 +4,7 @@ use axum::Extension;
 use axum::extract::State;
 use serde::Deserialize;
 
+use crate::coordinator::once::{Key, made_before};
 use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::Shared;
 use crate::coordinator::{apps, logs};
@@ -158,9 +159,13 @@ async fn retry(
     State(shared): State<Shared>,
     Extension(who): Extension<Identity>,
     Path(no): Path<JobNo>,
+    key: Key,
 ) -> Result<Json<Build>, Problem> {
     let (timing, now) = (shared.timing(), shared.steady_now());
     let retry = move |tx: &mut Tx| {
+        if made_before(tx, &who.name, &key, &format!("retry {no}"), now)? {
+            return view(tx, no);
+        }
         let row = jobs::find(tx, no)?.ok_or_else(|| unknown(no))?;
         let mut job = row.job.clone();
         queue::retry(&mut job, now, &timing).map_err(|_| {

@@ -17,6 +17,7 @@ mod fleet;
 mod inspection;
 mod logs;
 mod monitor;
+mod once;
 mod openapi;
 mod outbox;
 pub mod program;

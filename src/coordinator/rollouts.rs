@@ -2,10 +2,10 @@
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use serde::Deserialize;
 
 use crate::coordinator::admission::{Asked, MESSAGE_BYTES_MAX, Stop, admit};
+use crate::coordinator::once::{Key, made_before};
 use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::{Coordinator, Shared, wait_of};
 use crate::coordinator::{apps, facts, outbox, refs, steer, view};
@@ -59,11 +59,9 @@ async fn create(
     State(shared): State<Shared>,
     Extension(who): Extension<Identity>,
     Path((app, env)): Path<(AppName, EnvName)>,
-    headers: HeaderMap,
+    key: Key,
     Json(request): Json<RolloutRequest>,
 ) -> Result<Json<Rollout>, Problem> {
-    let key = headers.get("idempotency-key");
-    let key = key.map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned());
     let asked = Asked { app, env, actor: who.name, key, request };
     let within = shared.clone();
     let admitted = shared.db.write(move |tx| admit(tx, &within, &asked)).await;
@@ -123,15 +121,17 @@ async fn promote(
     State(shared): State<Shared>,
     Extension(who): Extension<Identity>,
     Path(place): Path<Place>,
+    key: Key,
     Json(request): Json<PromoteRequest>,
 ) -> Result<Json<Rollout>, Problem> {
-    steer(shared, who, place, Command::Promote { full: request.full }).await
+    steer(shared, (who, key), place, Command::Promote { full: request.full }).await
 }
 
 async fn cancel(
     State(shared): State<Shared>,
     Extension(who): Extension<Identity>,
     Path(place): Path<Place>,
+    key: Key,
     Json(request): Json<CancelRequest>,
 ) -> Result<Json<Rollout>, Problem> {
     if request.message.len() > MESSAGE_BYTES_MAX {
@@ -142,46 +142,53 @@ async fn cancel(
         "" => format!("canceled by {}", who.name),
         message => format!("canceled by {}: {message}", who.name),
     };
-    steer(shared, who, place, Command::Cancel { keep: request.keep, why }).await
+    steer(shared, (who, key), place, Command::Cancel { keep: request.keep, why }).await
 }
 
 async fn retry(
     State(shared): State<Shared>,
     Extension(who): Extension<Identity>,
     Path(place): Path<Place>,
+    key: Key,
 ) -> Result<Json<Rollout>, Problem> {
-    steer(shared, who, place, Command::Retry).await
+    steer(shared, (who, key), place, Command::Retry).await
 }
 
 async fn pause(
     State(shared): State<Shared>,
     Extension(who): Extension<Identity>,
     Path(place): Path<Place>,
+    key: Key,
 ) -> Result<Json<Rollout>, Problem> {
     let why = format!("paused by {}", who.name);
-    steer(shared, who, place, Command::Pause { why }).await
+    steer(shared, (who, key), place, Command::Pause { why }).await
 }
 
 async fn resume(
     State(shared): State<Shared>,
     Extension(who): Extension<Identity>,
     Path(place): Path<Place>,
+    key: Key,
 ) -> Result<Json<Rollout>, Problem> {
-    steer(shared, who, place, Command::Resume).await
+    steer(shared, (who, key), place, Command::Resume).await
 }
 
 async fn steer(
     shared: Shared,
-    who: Identity,
+    (who, key): (Identity, Key),
     place: Place,
     command: Command,
 ) -> Result<Json<Rollout>, Problem> {
     let within = shared.clone();
     let follow = move |tx: &mut Tx| {
         let mut row = find(tx, &place)?;
+        let now = within.steady_now();
+        let asked = format!("{:?}", (&place, &command));
+        if made_before(tx, &who.name, &key, &asked, now)? {
+            return Ok(view::rollout(tx, &within, &row)?);
+        }
         check_current(tx, &row, &command)?;
         let facts = facts::load(tx, &within, &row.rollout)?;
-        let now = within.steady_now();
         let actions = row.rollout.command(now, command, &facts);
         let actions = actions.map_err(|refusal| refused(&row, refusal))?;
         steer::save(tx, &within, &mut row, actions, (&who.name, &facts))?;

@@ -3,6 +3,7 @@
 use axum::Extension;
 use axum::extract::State;
 
+use crate::coordinator::once::{self, made_before};
 use crate::coordinator::router::{Route, delete, get, post};
 use crate::coordinator::state::{Keys, Shared};
 use crate::host::clock;
@@ -16,6 +17,9 @@ use crate::wire::v1::token::{NewToken, Role, TokenRequest, Tokens, Verifier};
 
 /// Most tokens of one installation.
 const TOKENS_MAX: i64 = 10_000;
+/// How often the keyring is tried to be read anew after a change, and the pause.
+const RELOADS: u32 = 25;
+const RELOAD_AFTER: std::time::Duration = std::time::Duration::from_millis(200);
 /// Longest name of a holder, bytes.
 const NAME_BYTES_MAX: usize = 100;
 
@@ -38,11 +42,23 @@ async fn list(State(shared): State<Shared>) -> Result<Json<Tokens>, Problem> {
 async fn create(
     State(shared): State<Shared>,
     Extension(who): Extension<Identity>,
+    key: once::Key,
     Json(request): Json<TokenRequest>,
 ) -> Result<Json<NewToken>, Problem> {
     check(&request, &shared)?;
-    let (token, verifier) = mint(&shared.keys, request);
+    let asked = format!("token {} {request:?}", who.token);
+    // A secret is not kept: a repeated request makes the same one again.
+    let token = match &key.0 {
+        Some(key) => Token::derive(&shared.keys.token, &format!("{asked} {key}")),
+        None => Token::mint(),
+    };
+    let verifier = verifier(&shared.keys, request, &token);
     let insert = move |tx: &mut Tx| {
+        if made_before(tx, &who.name, &key, &asked, clock::now())? {
+            let there = tokens::list(tx)?.iter().any(|row| row.id == verifier.id);
+            let gone = || Problem::new(Code::Conflict, "that token was made and withdrawn since");
+            return if there { Ok(()) } else { Err(gone()) };
+        }
         if tokens::count(tx)? >= TOKENS_MAX {
             return Err(Problem::new(
                 Code::Blocked,
@@ -58,8 +74,7 @@ async fn create(
         tx.touch(Topic::Feed);
         Ok(())
     };
-    shared.db.write(insert).await?;
-    shared.reload_keyring().await?;
+    change(&shared, insert).await?;
     Ok(Json(NewToken { id: token.id.clone(), token: token.reveal() }))
 }
 
@@ -67,38 +82,66 @@ async fn withdraw(
     State(shared): State<Shared>,
     Extension(who): Extension<Identity>,
     Path(id): Path<String>,
+    key: once::Key,
 ) -> Result<Json<()>, Problem> {
     let remove = move |tx: &mut Tx| {
+        if made_before(tx, &who.name, &key, &format!("withdraw {id}"), clock::now())? {
+            return Ok(());
+        }
         let unknown = || Problem::new(Code::NotFound, "there is no such token");
         let (name, role) =
             tokens::delete(tx, &id)?.ok_or_else(|| unknown().hint("deployctl tokens list"))?;
         let message = format!("{} withdrew {name:?}'s token of role {}", who.name, role.word());
         tx.event(&NewEvent::new(clock::now(), "token.withdrawn", who.name, message))?;
         tx.touch(Topic::Feed);
-        Ok::<_, Problem>(())
+        Ok(())
     };
-    shared.db.write(remove).await?;
-    shared.reload_keyring().await?;
-    Ok(Json(()))
+    change(&shared, remove).await.map(Json)
+}
+
+/// Changes the tokens and has the keyring follow, also when the caller hangs up
+/// in between: a withdrawn token must not live on because nobody waits.
+async fn change(
+    shared: &Shared,
+    work: impl FnOnce(&mut Tx) -> Result<(), Problem> + Send + 'static,
+) -> Result<(), Problem> {
+    let shared = shared.clone();
+    let done = tokio::spawn(async move {
+        shared.db.write(work).await?;
+        for _ in 0..RELOADS {
+            match shared.reload_keyring().await {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::error!(%error, "the tokens could not be read anew"),
+            }
+            tokio::time::sleep(RELOAD_AFTER).await;
+        }
+        Ok(shared.reload_keyring().await?)
+    });
+    let ended = |_| Problem::new(Code::Internal, "the change of a token ended without a word");
+    done.await.map_err(ended)?
 }
 
 /// A new token and its verifier. An agent's verifier is made with its region's
 /// key, so that the region can check it alone.
 pub(super) fn mint(keys: &Keys, request: TokenRequest) -> (Token, Verifier) {
     let token = Token::mint();
+    let verifier = verifier(keys, request, &token);
+    (token, verifier)
+}
+
+fn verifier(keys: &Keys, request: TokenRequest, token: &Token) -> Verifier {
     let key = match (&request.region, request.role) {
         (Some(region), Role::Agent) => region_key(&keys.token, region),
         _ => keys.token,
     };
-    let verifier = Verifier {
+    Verifier {
         id: token.id.clone(),
         name: request.name,
         role: request.role,
         region: request.region,
         host: request.host,
         mac: token.mac(&key),
-    };
-    (token, verifier)
+    }
 }
 
 fn check(request: &TokenRequest, shared: &Shared) -> Result<(), Problem> {

@@ -86,6 +86,16 @@ impl Token {
         Self { id: to_hex(&random_key()[..8]), secret: to_hex(&random_key()) }
     }
 
+    /// The token that `key` and `text` make: always the same, and no other can tell
+    /// it from a random one.
+    #[must_use]
+    pub fn derive(key: &Key, text: &str) -> Self {
+        let part = |name: &str| {
+            to_hex(&keyed_hash(key, format!("deployctl token {name} v1:{text}").as_bytes()))
+        };
+        Self { id: part("id")[..16].to_owned(), secret: part("secret") }
+    }
+
     /// Reads `dct_<16 hex>_<64 hex>`; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -1,6 +1,8 @@
 //! Permissions, refusals, logs, the document, and the stop.
 
-use std::time::Duration;
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use deployctl::model::job::BuildFailure;
 use deployctl::net::client::Client;
@@ -97,6 +99,66 @@ async fn a_withdrawn_token_is_refused_at_once() {
     assert_eq!(refusal(again).code, Code::NotFound);
     let listed = admin.get::<Value>("/v1/tokens", PATIENCE).await.unwrap().to_string();
     assert!(!listed.contains("mac") && !listed.contains(&coordinator.token("admin")[21..]));
+}
+
+#[tokio::test]
+async fn a_change_that_is_sent_again_is_made_once() {
+    let coordinator = Coordinator::new(SLOW).await;
+    let admin = coordinator.admin();
+    let send = async |method: Method, path: &str, key: &str, body: Value| {
+        let request = admin.request(method, path).json(&body).header("idempotency-key", key);
+        admin.send::<Value>(request, PATIENCE).await
+    };
+    let ann = json!({"name": "ann", "role": "viewer"});
+    let made = send(Method::POST, "/v1/tokens", "k1", ann.clone()).await.unwrap();
+    let again = send(Method::POST, "/v1/tokens", "k1", ann.clone()).await.unwrap();
+    assert_eq!(made, again);
+    let other = send(Method::POST, "/v1/tokens", "k2", ann.clone()).await.unwrap();
+    assert_ne!(made["token"], other["token"]);
+    let bob = json!({"name": "bob", "role": "viewer"});
+    let reused = send(Method::POST, "/v1/tokens", "k1", bob).await;
+    assert_eq!(refusal(reused).code, Code::Conflict);
+    let path = format!("/v1/tokens/{}", made["id"].as_str().unwrap());
+    for _ in 0..2 {
+        send(Method::DELETE, &path, "k3", json!({})).await.unwrap();
+    }
+    // A withdrawn token does not come back by the key that made it.
+    let back = send(Method::POST, "/v1/tokens", "k1", ann).await;
+    assert_eq!(refusal(back).code, Code::Conflict);
+    let build = coordinator.queue(1).await.build;
+    coordinator.act(build, "cancel").await.unwrap();
+    let path = format!("/v1/builds/{build}/retry");
+    for _ in 0..2 {
+        let retried = send(Method::POST, &path, "k4", json!({})).await.unwrap();
+        assert_eq!(retried["state"], "QUEUED");
+    }
+    let without_key = coordinator.act(build, "retry").await;
+    assert_eq!(refusal(without_key).code, Code::Conflict);
+}
+
+#[tokio::test]
+async fn a_token_is_withdrawn_also_when_the_caller_hangs_up() {
+    let coordinator = Coordinator::new(SLOW).await;
+    let admin = coordinator.admin();
+    for _ in 0..5 {
+        let body = json!({"name": "ann", "role": "viewer"});
+        let made: Value = admin.post("/v1/tokens", &body, PATIENCE).await.unwrap();
+        let ann = Client::new(&coordinator.server, Some(made["token"].as_str().unwrap().into()));
+        let mut line =
+            TcpStream::connect(coordinator.server.trim_start_matches("http://")).unwrap();
+        let (id, token) = (made["id"].as_str().unwrap(), coordinator.token("admin"));
+        let head = format!("DELETE /v1/tokens/{id} HTTP/1.1\r\nhost: x\r\n");
+        write!(line, "{head}authorization: Bearer {token}\r\n\r\n").unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let listed = async || admin.get::<Value>("/v1/tokens", PATIENCE).await.unwrap();
+        while listed().await.to_string().contains(id) {
+            assert!(Instant::now() < deadline, "never withdrawn");
+        }
+        drop(line);
+        while status(&ann, "get", "/v1/apps").await != 401 {
+            assert!(Instant::now() < deadline, "withdrawn, and still let in");
+        }
+    }
 }
 
 async fn problem(client: &Client, path: &str, body: impl Into<reqwest::Body>) -> Problem {

@@ -279,7 +279,7 @@ pub fn answered(
     since: UnixMillis,
 ) -> Result<Option<(String, AppName, EnvName, ReleaseNo)>, DbError> {
     let sql = "SELECT request, app, env, release FROM idempotency
-               WHERE actor = ?1 AND key = ?2 AND at >= ?3";
+               WHERE actor = ?1 AND key = ?2 AND at >= ?3 AND env <> ''";
     tx.row(sql, values![actor, key, since], |row| {
         Ok((row.text(0)?, row.parse(1)?, row.parse(2)?, ReleaseNo(row.num(3)?)))
     })
@@ -301,6 +301,39 @@ pub fn remember(
         "INSERT INTO idempotency (actor, key, request, app, env, release, at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         values![actor, key, request, &rollout.app, &rollout.env, rollout.release, now],
+    )?;
+    Ok(())
+}
+
+/// The digest of what was asked under `key`, a rollout or anything else.
+///
+/// # Errors
+/// When the database fails.
+pub fn asked(
+    tx: &Tx,
+    actor: &str,
+    key: &str,
+    since: UnixMillis,
+) -> Result<Option<String>, DbError> {
+    let sql = "SELECT request FROM idempotency WHERE actor = ?1 AND key = ?2 AND at >= ?3";
+    tx.row(sql, values![actor, key, since], |row| row.text(0))
+}
+
+/// Remembers that a change was made, and forgets what is older than `since`.
+///
+/// # Errors
+/// When the database fails.
+pub fn remember_asked(
+    tx: &mut Tx,
+    (actor, key, request): (&str, &str, &str),
+    now: UnixMillis,
+    since: UnixMillis,
+) -> Result<(), DbError> {
+    tx.exec("DELETE FROM idempotency WHERE at < ?1", values![since])?;
+    tx.exec(
+        "INSERT INTO idempotency (actor, key, request, app, env, release, at)
+         VALUES (?1, ?2, ?3, '', '', 0, ?4)",
+        values![actor, key, request, now],
     )?;
     Ok(())
 }
