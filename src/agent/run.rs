@@ -137,7 +137,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, RunError> {
 
 /// The agent's own binary, also when it was replaced on disk since it was started.
 #[must_use]
-pub fn own_program() -> PathBuf {
+fn own_program() -> PathBuf {
     PathBuf::from("/proc/self/exe")
 }
 
@@ -169,11 +169,12 @@ async fn run_daemon(options: &Options, out: &mut (dyn Write + Send)) -> Result<(
         let _ = writeln!(out, "ready http://{address}");
         let _ = out.flush();
     };
-    agent.run(trust, source, stop, ready).await
+    agent.run(trust, source, stop, ready).await;
+    Ok(())
 }
 
 /// An agent that holds its root and its listener, and has not begun.
-pub struct Agent {
+struct Agent {
     setup: HostSetup,
     link: Link,
     listener: Option<TcpListener>,
@@ -187,7 +188,7 @@ impl Agent {
     /// # Errors
     /// When another agent has the root, or the token, the addresses, the folder or the
     /// listener are of no use.
-    pub async fn prepare(options: &Options) -> Result<Self, RunError> {
+    async fn prepare(options: &Options) -> Result<Self, RunError> {
         let root = options.root.clone();
         // Others may pass through to the apps, but not look around.
         fs::make_folder(&root, 0o711).map_err(io_error("the root folder can't be made"))?;
@@ -222,7 +223,7 @@ impl Agent {
     ///
     /// # Errors
     /// When the keys on disk are of no use.
-    pub async fn trust(
+    async fn trust(
         &self,
         file: Option<&Path>,
         mut stop: watch::Receiver<bool>,
@@ -258,16 +259,14 @@ impl Agent {
     }
 
     /// Follows goals until `stop` turns true; `ready` hears once where pieces are served.
-    ///
-    /// # Errors
-    /// None at present: what fails later is reported to the region.
-    pub async fn run(
+    /// What fails from now on is reported to the region.
+    async fn run(
         self,
         trust: Trust,
         source: Arc<dyn Source>,
         mut stop: watch::Receiver<bool>,
         ready: impl FnOnce(SocketAddr),
-    ) -> Result<(), RunError> {
+    ) {
         let reporter = Arc::new(Reporter::default());
         let sender = Sender {
             link: self.link.clone(),
@@ -286,6 +285,5 @@ impl Agent {
             _ = stop.wait_for(|stop| *stop) => {}
         }
         tracing::info!("agent stops; apps go on");
-        Ok(())
     }
 }

@@ -322,7 +322,7 @@ pub fn with_query<'a>(
 
 /// Whether nothing can have arrived: the connection was never made.
 #[must_use]
-pub fn is_refused_connection(error: &CallError) -> bool {
+fn is_refused_connection(error: &CallError) -> bool {
     matches!(error, CallError::Unreachable { source, .. } if source.is_connect())
 }
 

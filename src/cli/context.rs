@@ -88,7 +88,7 @@ impl Context {
     ///
     /// # Errors
     /// When the environment holds something that is no name.
-    pub fn env_if_said(&self) -> Result<Option<EnvName>, Failure> {
+    fn env_if_said(&self) -> Result<Option<EnvName>, Failure> {
         if let Some(env) = &self.flags.env {
             return Ok(Some(env.clone()));
         }

@@ -87,7 +87,7 @@ pub fn endpoint(said: &Said) -> Result<Endpoint, Failure> {
 
 /// Where a user's `config.toml` lies, whether it exists or not.
 #[must_use]
-pub fn config_file() -> Option<PathBuf> {
+fn config_file() -> Option<PathBuf> {
     folder("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("deployctl").join("config.toml"))
 }
 

@@ -286,7 +286,7 @@ impl Tone {
 
     /// `text` in this tone's colour.
     #[must_use]
-    pub fn paint(self, text: &str) -> String {
+    fn paint(self, text: &str) -> String {
         let code = match self {
             Self::Plain => return text.to_owned(),
             Self::Good => "32",

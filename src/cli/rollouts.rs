@@ -21,7 +21,7 @@ use crate::host::clock;
 ///
 /// # Errors
 /// Exit code 3 when the app has no such env.
-pub async fn env_status(ctx: &Context, api: &Api) -> Result<EnvStatus, Failure> {
+async fn env_status(ctx: &Context, api: &Api) -> Result<EnvStatus, Failure> {
     let (app, env) = (pick_app(ctx, api).await?, ctx.env()?);
     let status = api.status(Some(&app), Some(&env)).await?;
     status.apps.into_iter().next().ok_or_else(|| {
@@ -149,7 +149,7 @@ pub async fn see_through(
 ///
 /// # Errors
 /// Every outcome but success.
-pub fn tell_end(ctx: &Context, ended: &Rollout) -> Result<ExitCode, Failure> {
+fn tell_end(ctx: &Context, ended: &Rollout) -> Result<ExitCode, Failure> {
     let release = &ended.release;
     let code = rollout_code(release.state).unwrap_or(ExitCode::WaitTimeout);
     let undo = undo_line(ended);

@@ -57,7 +57,7 @@ pub async fn look(
 ///
 /// # Errors
 /// [`ProbeError::Variable`] for a name that is not in `env`.
-pub fn expand(text: &str, env: &BTreeMap<String, String>) -> Result<String, ProbeError> {
+fn expand(text: &str, env: &BTreeMap<String, String>) -> Result<String, ProbeError> {
     let mut out = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {

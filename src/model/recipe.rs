@@ -144,12 +144,6 @@ impl Default for RunSpec {
 }
 
 impl RunSpec {
-    /// A spec with the documented defaults and nothing to start.
-    #[must_use]
-    pub fn with_defaults() -> Self {
-        Self::default()
-    }
-
     /// Checks every bound.
     ///
     /// # Errors
@@ -233,7 +227,7 @@ mod tests {
 
     #[test]
     fn the_repository_wins_over_the_stored_recipe_part_by_part() {
-        let stored = Recipe { run: Some(RunSpec::with_defaults()), ..build("old") };
+        let stored = Recipe { run: Some(RunSpec::default()), ..build("old") };
         let merged = build("new").or(&stored);
         assert_eq!(merged.build.unwrap().artifact, "new");
         assert!(merged.run.is_some());

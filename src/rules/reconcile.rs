@@ -123,7 +123,7 @@ pub enum Step {
 impl Facts<'_> {
     /// Whether the hold counts: no newer goal came.
     #[must_use]
-    pub fn held_back(&self) -> Option<&Hold> {
+    fn held_back(&self) -> Option<&Hold> {
         self.hold.filter(|hold| self.goal.is_none_or(|goal| goal.version <= hold.over))
     }
 

@@ -202,7 +202,7 @@ impl Graph {
 
     /// How many neighbours a host has.
     #[must_use]
-    pub fn degree(&self, host: HostNo) -> usize {
+    fn degree(&self, host: HostNo) -> usize {
         self.nodes.get(&host).map_or(0, |node| node.edges.len())
     }
 
