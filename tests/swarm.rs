@@ -295,6 +295,19 @@ async fn a_damaged_store_is_reported_and_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_link_is_no_silent_one() {
+    let made = folder("api", 1, 2);
+    let region = Region::start(&[&made]).await;
+    region.store.slow.store(true, Ordering::SeqCst);
+    let mut host = Host::start(&region.url, "h").await;
+    // A piece takes three times the patience and longer than a lease lives.
+    host.restart(&region.url, Duration::from_secs(1)).await;
+    host.fetch(&made).await.unwrap();
+    assert_release(&host.release(&made), &made);
+    assert_eq!(region.egress(), made.pack.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_stays_down_ends_the_fetch_with_a_reason() {
     let made = folder("api", 1, 4);
     let region = Region::start(&[&made]).await;

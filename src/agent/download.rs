@@ -15,7 +15,7 @@ use crate::agent::link::Link;
 use crate::agent::membership::{Asking, Membership, Word};
 use crate::agent::pieces::{Assembly, Refused};
 use crate::agent::source::{FetchFailure, Progress};
-use crate::agent::transfer::{Broken, GIVE_UP, PeerRoute, StoreRead};
+use crate::agent::transfer::{Broken, GIVE_UP, Heard, PeerRoute, StoreRead};
 use crate::model::fleet::FailureClass;
 use crate::model::id::HostId;
 use crate::model::pieces::PieceSet;
@@ -36,6 +36,8 @@ const PEER_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::
 /// Wait after the tracker or the store failed.
 const REGION_RETRY: Duration = Duration::from_millis(1000);
 
+/// Times the patience while bytes come: 8 pieces of 8 MiB at 60 KB/s take 20 minutes.
+const SLOW_PATIENCE: u32 = 10;
 /// A tracker can't make us beat more often.
 const BEAT_MIN: Duration = Duration::from_millis(50);
 
@@ -79,6 +81,7 @@ struct Context {
     notes: mpsc::Sender<Note>,
     holding: Holding,
     returned: Arc<Mutex<Vec<u64>>>,
+    heard: Heard,
     beat_now: Arc<Notify>,
 }
 
@@ -125,6 +128,7 @@ impl Download {
             notes,
             holding: Holding::default(),
             returned: Arc::default(),
+            heard: Heard::new(),
             beat_now: Arc::new(Notify::new()),
         };
         let download = Self {
@@ -168,7 +172,9 @@ impl Download {
 
     fn check_patience(&self) -> Result<(), FetchFailure> {
         let (quiet, patience) = (self.moved_at.elapsed(), self.context.shared.patience);
-        if quiet < patience {
+        // Over a slow link a piece takes long; bytes that drip and never make one do end.
+        let slow = self.context.heard.ago() < GIVE_UP && quiet < patience * SLOW_PATIENCE;
+        if quiet < patience || slow {
             return Ok(());
         }
         let left = self.core.missing().count();
@@ -315,6 +321,7 @@ impl Download {
             address: peer.address.clone(),
             ticket: self.ticket.clone(),
             artifact: self.context.assembly.pack.artifact,
+            heard: self.context.heard.clone(),
         }
     }
 }
@@ -344,6 +351,7 @@ impl Context {
     fn moved(&self, lease: u64) {
         let mut held = self.holding.lock().unwrap_or_else(PoisonError::into_inner);
         held.insert(lease, Instant::now());
+        self.heard.now();
     }
 
     fn let_go(&self, lease: u64, unread: bool) {
@@ -541,8 +549,8 @@ async fn read_run(context: &Context, lease: u64, run: &[u32]) -> Result<(), Brok
             }
         })?;
     for &piece in run {
-        let wire = read.take(pack.wire_len(piece)).await?;
-        context.moved(lease);
+        let moved = || context.moved(lease);
+        let wire = read.take(pack.wire_len(piece), moved).await?;
         match context.put(piece, wire).await {
             Some(true) => context.happened(Event::PieceOk(piece, Source::Store(lease))).await,
             Some(false) => {

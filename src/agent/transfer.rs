@@ -5,7 +5,8 @@
 //! [`crate::agent::pieces`]' work.
 
 use std::ops::Range;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use tokio::time::timeout;
@@ -70,6 +71,27 @@ pub(super) struct PeerRoute {
     pub(super) address: String,
     pub(super) ticket: String,
     pub(super) artifact: ArtifactId,
+    /// When any byte of a piece came last.
+    pub(super) heard: Heard,
+}
+
+/// When any byte of a piece came last; one for all transfers of a download.
+#[derive(Debug, Clone)]
+pub(super) struct Heard(Arc<Mutex<Instant>>);
+
+impl Heard {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    pub(super) fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Time since.
+    pub(super) fn ago(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
 }
 
 impl PeerRoute {
@@ -119,6 +141,7 @@ impl PeerRoute {
             if (bytes.len() + chunk.len()) as u64 > length {
                 return Err(Broken::Cut("sent more than the piece".into()));
             }
+            self.heard.now();
             bytes.extend_from_slice(&chunk);
         }
         if (bytes.len() as u64) < length {
@@ -157,14 +180,15 @@ impl StoreRead {
         Err(Broken::Cut(why))
     }
 
-    /// The next `length` bytes.
-    pub(super) async fn take(&mut self, length: u64) -> Result<Vec<u8>, Broken> {
+    /// The next `length` bytes; `moved` is called whenever some came.
+    pub(super) async fn take(&mut self, length: u64, moved: impl Fn()) -> Result<Vec<u8>, Broken> {
         let length = length as usize;
         let mut bytes = std::mem::take(&mut self.rest);
         bytes.reserve(length.saturating_sub(bytes.len()));
         while bytes.len() < length {
             let chunk = next(&mut self.reply, GIVE_UP).await?;
             let chunk = chunk.ok_or_else(|| Broken::Cut("ended early".into()))?;
+            moved();
             bytes.extend_from_slice(&chunk);
         }
         self.rest = bytes.split_off(length);

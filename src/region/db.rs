@@ -47,6 +47,22 @@ pub enum DbError {
     },
 }
 
+impl DbError {
+    /// Whether the file's content is at fault, rather than the disk or this release.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match self {
+            Self::Sqlite(rusqlite::Error::FromSqlConversionFailure(..)) => true,
+            Self::Sqlite(error) => {
+                matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+            }
+            Self::Damaged { .. } => true,
+            Self::Format(_) => false,
+        }
+    }
+}
+
 /// A goal as it is kept.
 #[derive(Debug, Clone)]
 pub struct SavedGoal {
@@ -99,6 +115,48 @@ pub struct Saved {
 pub struct RegionDb(Mutex<Connection>);
 
 impl RegionDb {
+    /// Opens the file at `path` with all that it holds. A damaged one is put aside and
+    /// begun anew: whatever it held comes again with the next feed and reports.
+    ///
+    /// # Errors
+    /// As [`RegionDb::open`].
+    pub fn open_or_renew(path: &Path) -> Result<(Self, Saved), DbError> {
+        let opened = Self::open(path).and_then(|db| {
+            db.check()?;
+            let saved = db.load()?;
+            Ok((db, saved))
+        });
+        let error = match opened {
+            Err(error) if error.is_damage() => error,
+            other => return other,
+        };
+        tracing::error!(%error, path = %path.display(), "region database is damaged, begun anew");
+        for suffix in ["", "-wal", "-shm"] {
+            let [from, to] = ["", ".damaged"].map(|end| {
+                let mut name = path.as_os_str().to_owned();
+                name.push(suffix);
+                name.push(end);
+                name
+            });
+            if let Err(error) = std::fs::rename(&from, &to)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::error!(%error, "damaged database not put aside");
+            }
+        }
+        Ok((Self::open(path)?, Saved::default()))
+    }
+
+    fn check(&self) -> Result<(), DbError> {
+        let db = self.connection();
+        let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        let damage = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+        match found.as_str() {
+            "ok" => Ok(()),
+            _ => Err(rusqlite::Error::SqliteFailure(damage, Some(found)).into()),
+        }
+    }
+
     /// Opens or makes the file at `path`.
     ///
     /// # Errors
@@ -308,5 +366,28 @@ mod tests {
         assert_eq!((saved.revision, saved.goals[0].revision), (9, 4));
         assert_eq!(saved.artifacts.len(), 1, "a wanted artifact is not forgotten");
         assert_eq!(saved.trust, Some(Trust::default()));
+    }
+
+    #[test]
+    fn a_damaged_file_is_put_aside_and_another_release_s_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("region.db");
+        let change = Change { revision: 9, ..Change::default() };
+        RegionDb::open(&path).unwrap().save(&change).unwrap();
+        assert_eq!(RegionDb::open_or_renew(&path).unwrap().1.mirror.revision, 9);
+        for at in [0, 4096, 8192] {
+            RegionDb::open_or_renew(&path).unwrap().0.save(&change).unwrap();
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[at..at + 4096].fill(0xa5);
+            std::fs::write(&path, bytes).unwrap();
+            let (db, saved) = RegionDb::open_or_renew(&path).unwrap();
+            assert_eq!((saved.mirror.revision, saved.mirror.goals.len()), (0, 0));
+            assert!(folder.path().join("region.db.damaged").exists());
+            db.save(&change).unwrap();
+            drop(db);
+            assert_eq!(RegionDb::open_or_renew(&path).unwrap().1.mirror.revision, 9);
+        }
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
+        assert!(matches!(RegionDb::open_or_renew(&path), Err(DbError::Format(7))));
     }
 }

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
+use crate::host::fs;
 use crate::model::digest::ArtifactId;
 use crate::model::id::RegionName;
 use crate::model::manifest::Manifest;
@@ -89,6 +90,9 @@ pub enum RegionError {
         /// Why.
         source: std::io::Error,
     },
+    /// Another process of a region works in the same folder.
+    #[error("another region runs on {0}; each process needs a --data folder of its own")]
+    Locked(PathBuf),
     /// No coordinator was named.
     #[error("--coordinator names no URL")]
     NoCoordinator,
@@ -129,7 +133,7 @@ pub async fn run(
     let security = tls.security(address)?;
     let scheme = if matches!(security, Security::Plain) { "http" } else { "https" };
 
-    let Parts { db, mirror, fleet, replicator, library, tracker, news } = parts;
+    let Parts { db, mirror, fleet, replicator, library, tracker, news, lock: _lock } = parts;
     tracing::info!(region = %options.name, %address, revision = mirror.revision(), "region serves");
     let reporter = Reporter {
         coordinators: reporting,
@@ -170,6 +174,8 @@ struct Parts {
     library: Arc<Library>,
     tracker: Arc<Tracker>,
     news: Arc<Notify>,
+    /// Nobody else stages packs or writes the database here.
+    lock: std::fs::File,
 }
 
 impl Parts {
@@ -177,8 +183,10 @@ impl Parts {
         let named = |source| RegionError::Io { path: options.data.clone(), source };
         std::fs::create_dir_all(&options.data).map_err(named)?;
         let (main, local) = (Blobs::open(&options.main_blobs)?, Blobs::open(&options.blobs)?);
-        let db = Arc::new(RegionDb::open(&options.data.join("region.db"))?);
-        let saved = db.load()?;
+        let lock = fs::lock(&options.data.join("region.lock")).map_err(named)?;
+        let lock = lock.ok_or_else(|| RegionError::Locked(options.data.clone()))?;
+        let (db, saved) = RegionDb::open_or_renew(&options.data.join("region.db"))?;
+        let db = Arc::new(db);
         let mirror = Arc::new(Mirror::new(options.name.clone(), db.clone(), saved.mirror)?);
         let news = Arc::new(Notify::new());
         let fleet = Fleet::new(options.name.clone(), options.report_ms, saved.hosts, news.clone());
@@ -193,7 +201,8 @@ impl Parts {
         // Every process of a region has its token, and nobody else.
         let key = keyed_hash(&[0; 32], format!("deployctl peer ticket key v1:{token}").as_bytes());
         let tracker = Arc::new(Tracker::new(key, Box::new(shelf), Settings::default()));
-        Ok(Self { db, mirror, fleet: Arc::new(fleet), replicator, library, tracker, news })
+        let fleet = Arc::new(fleet);
+        Ok(Self { db, mirror, fleet, replicator, library, tracker, news, lock })
     }
 }
 

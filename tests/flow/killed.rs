@@ -125,6 +125,26 @@ fn an_agent_killed_again_and_again_never_shows_a_broken_release() {
     assert_eq!(fs::read_to_string(current.join("version")).unwrap(), "2");
 }
 
+#[test]
+fn a_kept_release_that_was_damaged_is_not_activated_again() {
+    let (fleet, repository) = fleet_with_app(1);
+    let at = repository.folder.clone();
+    let deploy = ["deploy", "--yes", "--build", "--plan", "all-at-once"];
+    repository.publish(&[("data/a", "sound"), ("data/b", "sound")], "First");
+    fleet.expect(&at, &deploy, 0);
+    let first = fs::canonicalize(fleet.current("eu-1", "api")).unwrap();
+    repository.publish(&[("version", "2"), ("data/a", "new"), ("data/b", "new")], "Second");
+    fleet.expect(&at, &deploy, 0);
+    fs::write(first.join("data/a"), "wrong").unwrap();
+    fs::remove_file(first.join("data/b")).unwrap();
+    fleet.expect(&at, &["rollback", "--yes"], 0);
+    assert_eq!(fs::canonicalize(fleet.current("eu-1", "api")).unwrap(), first);
+    for file in ["data/a", "data/b"] {
+        assert_eq!(fs::read_to_string(first.join(file)).unwrap(), "sound");
+    }
+    assert!(fleet.log("eu-1").contains("kept release is damaged"));
+}
+
 /// Runs a command on a thread of its own, so that a test can do harm meanwhile.
 trait OutputInThread {
     fn output_in_thread(self) -> std::thread::JoinHandle<std::process::Output>;

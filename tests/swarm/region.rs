@@ -136,6 +136,8 @@ pub(crate) struct Store {
     pub(crate) other_manifest: Mutex<Option<Vec<u8>>>,
     /// Packs are answered with 503.
     pub(crate) down: AtomicBool,
+    /// Packs are sent at 320 KB/s.
+    pub(crate) slow: AtomicBool,
 }
 
 struct Shelf(Arc<Store>);
@@ -284,5 +286,14 @@ async fn pack(
     let made = store.made.lock().unwrap().get(&artifact).cloned().unwrap();
     store.egress.fetch_add(range.end - range.start, Ordering::SeqCst);
     let bytes = made.pack[range.start as usize..range.end as usize].to_vec();
+    if store.slow.load(Ordering::SeqCst) {
+        let drip = futures_util::stream::unfold(bytes::Bytes::from(bytes), |mut rest| async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let part = rest.split_to(rest.len().min(32 << 10));
+            (!part.is_empty()).then_some((Ok::<_, std::io::Error>(part), rest))
+        });
+        let body = axum::body::Body::from_stream(drip);
+        return Ok((StatusCode::PARTIAL_CONTENT, body).into_response());
+    }
     Ok((StatusCode::PARTIAL_CONTENT, bytes).into_response())
 }
