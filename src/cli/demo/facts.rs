@@ -71,8 +71,8 @@ impl Facts {
         let all = self.bytes.peer + self.bytes.store + self.bytes.local;
         let share = |part: u64| (part * 100).checked_div(all).unwrap_or(0);
         format!(
-            "bytes of what runs now: {} % from peers, {} % from the regional stores, {} % already on the host\n\
-             all steps after the build: {} s",
+            "what runs now came {} % from peers and {} % from the regional stores when it was first deployed; {} % was there; \
+             the rollback moved nothing\nall steps after the build: {} s",
             share(self.bytes.peer),
             share(self.bytes.store),
             share(self.bytes.local),
