@@ -1,6 +1,6 @@
 //! On a terminal: questions, tables for people, nothing asked under CI.
 //!
-//! The terminal is util-linux's `script`; where that is missing there is none to test.
+//! The terminal is util-linux's `script`, which `scripts/test` installs.
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -14,8 +14,7 @@ use crate::support::{Coordinator, Done, Person, program};
 const COMMIT: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 /// What `deployctl` shows and how it ends when `keys` are typed once it shows `prompt`.
-fn on_terminal(person: &Person, args: &[&str], (prompt, keys): (&str, &str)) -> Option<Done> {
-    Command::new("script").arg("--version").output().ok()?;
+fn on_terminal(person: &Person, args: &[&str], (prompt, keys): (&str, &str)) -> Done {
     let line = format!("{} {}", program().display(), args.join(" "));
     let plain = person.command(&[]);
     let mut command = Command::new("timeout");
@@ -38,7 +37,7 @@ fn on_terminal(person: &Person, args: &[&str], (prompt, keys): (&str, &str)) -> 
     }
     let code = child.wait().unwrap().code().unwrap_or(-1);
     let stdout = String::from_utf8_lossy(&shown).into_owned();
-    Some(Done { code, stdout, stderr: String::new() })
+    Done { code, stdout, stderr: String::new() }
 }
 
 fn ready() -> (Coordinator, Person) {
@@ -52,13 +51,13 @@ fn ready() -> (Coordinator, Person) {
 #[test]
 fn yes_deploys_and_no_starts_nothing() {
     let (coordinator, person) = ready();
-    let Some(done) = on_terminal(&person, &["deploy", COMMIT], ("[y/N]", "y")) else { return };
+    let done = on_terminal(&person, &["deploy", COMMIT], ("[y/N]", "y"));
     assert_eq!(done.code, 0, "{done:?}");
     assert!(done.stdout.contains("web prod   r1 → r2") && done.stdout.contains("Deploy? [y/N]"));
     let dry: Vec<_> =
         coordinator.requests_of(ROLLOUTS).iter().map(|r| r.body["dry_run"].clone()).collect();
     assert_eq!(dry, [json!(true), json!(false)]);
-    let done = on_terminal(&person, &["deploy", COMMIT], ("[y/N]", "n")).unwrap();
+    let done = on_terminal(&person, &["deploy", COMMIT], ("[y/N]", "n"));
     assert_eq!(done.code, 1, "{done:?}");
     assert!(done.stdout.contains("nothing was started"), "{done:?}");
     assert_eq!(coordinator.requests_of(ROLLOUTS).len(), 3, "one more question, no deploy");
@@ -67,7 +66,7 @@ fn yes_deploys_and_no_starts_nothing() {
 #[test]
 fn enter_rolls_back_because_speed_is_safety() {
     let (coordinator, person) = ready();
-    let Some(done) = on_terminal(&person, &["rollback"], ("[Y/n]", "\r")) else { return };
+    let done = on_terminal(&person, &["rollback"], ("[Y/n]", "\r"));
     assert_eq!(done.code, 0, "{done:?}");
     assert_eq!(coordinator.requests_of(ROLLOUTS).last().unwrap().body["dry_run"], json!(false));
 }
@@ -76,16 +75,16 @@ fn enter_rolls_back_because_speed_is_safety() {
 fn everything_at_once_in_production_asks_for_the_name() {
     let (coordinator, person) = ready();
     let args = ["deploy", COMMIT, "--plan", "all-at-once"];
-    let Some(done) = on_terminal(&person, &args, ("to go on", "yes\r")) else { return };
+    let done = on_terminal(&person, &args, ("to go on", "yes\r"));
     assert_eq!(done.code, 1, "{done:?}");
-    assert_eq!(on_terminal(&person, &args, ("to go on", "web\r")).unwrap().code, 0);
+    assert_eq!(on_terminal(&person, &args, ("to go on", "web\r")).code, 0);
     assert_eq!(coordinator.requests_of(ROLLOUTS).last().unwrap().body["plan"], "all-at-once");
 }
 
 #[test]
 fn ctrl_c_at_a_question_is_code_130_with_the_cursor_back() {
     let (coordinator, person) = ready();
-    let Some(done) = on_terminal(&person, &["deploy", COMMIT], ("[y/N]", "\x03")) else { return };
+    let done = on_terminal(&person, &["deploy", COMMIT], ("[y/N]", "\x03"));
     assert_eq!(done.code, 130, "{done:?}");
     assert!(done.stdout.contains("\x1b[?25h"), "the cursor is shown again: {done:?}");
     assert_eq!(coordinator.requests_of(ROLLOUTS).len(), 1, "only the dry run");
@@ -94,12 +93,10 @@ fn ctrl_c_at_a_question_is_code_130_with_the_cursor_back() {
 #[test]
 fn nothing_is_asked_under_ci_or_without_input() {
     let (coordinator, mut person) = ready();
-    let Some(done) = on_terminal(&person, &["deploy", COMMIT, "--no-input"], ("\0", "")) else {
-        return;
-    };
+    let done = on_terminal(&person, &["deploy", COMMIT, "--no-input"], ("\0", ""));
     assert_eq!(done.code, 2, "{done:?}");
     person.set("CI", "true");
-    assert_eq!(on_terminal(&person, &["deploy", COMMIT], ("\0", "")).unwrap().code, 2);
+    assert_eq!(on_terminal(&person, &["deploy", COMMIT], ("\0", "")).code, 2);
     assert!(coordinator.requests_of(ROLLOUTS).is_empty());
 }
 
@@ -107,10 +104,10 @@ fn nothing_is_asked_under_ci_or_without_input() {
 fn people_get_a_header_ages_and_short_ids() {
     let (coordinator, person) = ready();
     coordinator.gives("GET /v1/status", &status(Some(RolloutState::Succeeded), None));
-    let Some(done) = on_terminal(&person, &["status"], ("\0", "")) else { return };
+    let done = on_terminal(&person, &["status"], ("\0", ""));
     assert!(done.stdout.contains("APP") && done.stdout.contains("RELEASE"), "{done:?}");
     assert!(done.stdout.contains(&COMMIT[..10]) && !done.stdout.contains(COMMIT));
     assert!(done.stdout.contains("✓ succeeded"), "{done:?}");
-    let plain = on_terminal(&person, &["status", "-o", "plain"], ("\0", "")).unwrap();
+    let plain = on_terminal(&person, &["status", "-o", "plain"], ("\0", ""));
     assert!(plain.stdout.contains(COMMIT) && !plain.stdout.contains("RELEASE"), "{plain:?}");
 }
