@@ -10,6 +10,9 @@ use deployctl::cli::commands::completion::{Shell, script};
 use deployctl::cli::failure::ExitCode;
 use deployctl::cli::topics;
 
+/// The day of the manual's edition: mdoc readers want one, and today's would never be current.
+const RELEASED: &str = "2026-11-21";
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -69,7 +72,7 @@ fn page(command: clap::Command, path: &[&str]) -> String {
     let command = command.display_name(name.clone()).bin_name(path.join(" "));
     let source = concat!("deployctl ", env!("CARGO_PKG_VERSION"));
     let has_children = command.has_subcommands();
-    let man = clap_mangen::Man::new(command.disable_help_subcommand(true));
+    let man = clap_mangen::Man::new(command.disable_help_subcommand(true)).date(RELEASED);
     let man = man.title(name.to_uppercase()).source(source).manual("deployctl");
     let mut bytes = Vec::new();
     man.render_title(&mut bytes).unwrap();
