@@ -249,12 +249,7 @@ mod tests {
             piece_bytes: piece_bytes(size),
             pieces: vec![],
             run: None,
-            provenance: crate::model::manifest::Provenance {
-                repo: String::new(),
-                commit: "a".repeat(40).parse().unwrap(),
-                tree: "b".repeat(40),
-                command: String::new(),
-            },
+            provenance: crate::model::manifest::Provenance::sample(),
         })
     }
 

@@ -303,35 +303,10 @@ fn unknown_app(app: AppName, env: &EnvName, reason: String) -> AppStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::digest::Digest;
-    use crate::model::goal::{GoalKind, Target};
-    use crate::model::id::ReleaseNo;
-    use crate::model::selector::Selector;
-    use crate::model::time::UnixMillis;
     use ed25519_dalek::SigningKey;
 
     fn goal(epoch: u64, generation: u64, step: u32) -> Goal {
-        let next = Target { release: ReleaseNo(1), artifact: Digest::of(b"1") };
-        Goal {
-            v: 1,
-            app: "api".parse().unwrap(),
-            env: "prod".parse().unwrap(),
-            version: GoalVersion { epoch, generation, step },
-            kind: GoalKind::Deploy,
-            rollout: ReleaseNo(1),
-            base: None,
-            next,
-            tolerate: vec![],
-            region_base: BTreeMap::new(),
-            admit: BTreeMap::new(),
-            salt: String::new(),
-            canary: Selector::default(),
-            hosts: Selector::default(),
-            stage: true,
-            spread_ms: 0,
-            retry: 0,
-            issued_at: UnixMillis(0),
-        }
+        Goal { version: GoalVersion { epoch, generation, step }, ..Goal::sample() }
     }
 
     fn sealed(goal: &Goal) -> Sealed {

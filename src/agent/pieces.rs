@@ -392,12 +392,7 @@ mod tests {
             piece_bytes: piece_bytes(size),
             pieces: blob.chunks(1 << 20).map(piece).collect(),
             run: None,
-            provenance: Provenance {
-                repo: String::new(),
-                commit: "a".repeat(40).parse().unwrap(),
-                tree: "b".repeat(40),
-                command: String::new(),
-            },
+            provenance: Provenance::sample(),
         };
         (blob, Arc::new(manifest))
     }

@@ -479,12 +479,7 @@ mod tests {
             piece_bytes: piece_bytes(size),
             pieces: pack.chunks(piece_bytes(size) as usize).map(piece).collect(),
             run: None,
-            provenance: Provenance {
-                repo: "file:///r".into(),
-                commit: "a".repeat(40).parse().unwrap(),
-                tree: "b".repeat(40),
-                command: "make".into(),
-            },
+            provenance: Provenance::sample(),
         };
         manifest.check().unwrap();
         (manifest, pack)

@@ -161,6 +161,34 @@ pub fn bucket(salt: &str, app: &AppName, host: &HostId) -> u32 {
 }
 
 #[cfg(test)]
+impl Goal {
+    /// A deploy of `api` to `prod` that admits nobody, for tests to vary.
+    pub(crate) fn sample() -> Self {
+        let next = Target { release: ReleaseNo(2), artifact: Digest::of(b"2") };
+        Self {
+            v: 1,
+            app: "api".parse().expect("a label"),
+            env: "prod".parse().expect("a label"),
+            version: GoalVersion { epoch: 1, generation: 5, step: 1 },
+            kind: GoalKind::Deploy,
+            rollout: next.release,
+            base: None,
+            next,
+            tolerate: vec![],
+            region_base: BTreeMap::new(),
+            admit: BTreeMap::new(),
+            salt: "5".into(),
+            canary: Selector::default(),
+            hosts: Selector::default(),
+            stage: true,
+            spread_ms: 0,
+            retry: 0,
+            issued_at: UnixMillis(0),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -170,24 +198,10 @@ mod tests {
 
     fn goal() -> Goal {
         Goal {
-            v: 1,
-            app: "api".parse().unwrap(),
-            env: "prod".parse().unwrap(),
-            version: GoalVersion { epoch: 1, generation: 5, step: 1 },
-            kind: GoalKind::Deploy,
-            rollout: ReleaseNo(2),
             base: Some(target(1)),
             next: target(2),
-            tolerate: vec![],
-            region_base: BTreeMap::new(),
             admit: BTreeMap::from([("eu".into(), 1000), ("*".into(), 0)]),
-            salt: "5".into(),
-            canary: Selector::default(),
-            hosts: Selector::default(),
-            stage: true,
-            spread_ms: 0,
-            retry: 0,
-            issued_at: UnixMillis(0),
+            ..Goal::sample()
         }
     }
 

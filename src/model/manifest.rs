@@ -351,6 +351,19 @@ fn check_link(path: &str, target: &str) -> Result<(), &'static str> {
 }
 
 #[cfg(test)]
+impl Provenance {
+    /// Some commit of some repository, for tests.
+    pub(crate) fn sample() -> Self {
+        Self {
+            repo: "file:///r".into(),
+            commit: "a".repeat(40).parse().expect("a commit's id"),
+            tree: "b".repeat(40),
+            command: "make".into(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -372,12 +385,7 @@ mod tests {
             piece_bytes: piece_bytes(size),
             pieces: if size == 0 { vec![] } else { vec![piece] },
             run: None,
-            provenance: Provenance {
-                repo: "file:///r".into(),
-                commit: "a".repeat(40).parse().unwrap(),
-                tree: "b".repeat(40),
-                command: "make".into(),
-            },
+            provenance: Provenance::sample(),
         }
     }
 

@@ -147,10 +147,8 @@ mod tests {
     use super::*;
     use crate::model::digest::Digest;
     use crate::model::fleet::Sources;
-    use crate::model::goal::{GoalKind, GoalVersion, Target};
+    use crate::model::goal::{GoalVersion, Target};
     use crate::model::id::ReleaseNo;
-    use crate::model::selector::Selector;
-    use crate::model::time::UnixMillis;
 
     fn target(n: u64) -> Target {
         Target { release: ReleaseNo(n), artifact: Digest::of(&n.to_be_bytes()) }
@@ -162,24 +160,11 @@ mod tests {
 
     fn goal(admit: u32) -> Goal {
         Goal {
-            v: 1,
-            app: "api".parse().unwrap(),
-            env: "prod".parse().unwrap(),
             version: version(5, 1),
-            kind: GoalKind::Deploy,
-            rollout: ReleaseNo(2),
             base: Some(target(1)),
             next: target(2),
-            tolerate: vec![],
-            region_base: BTreeMap::new(),
             admit: BTreeMap::from([("*".into(), admit)]),
-            salt: "5".into(),
-            canary: Selector::default(),
-            hosts: Selector::default(),
-            stage: true,
-            spread_ms: 0,
-            retry: 0,
-            issued_at: UnixMillis(0),
+            ..Goal::sample()
         }
     }
 

@@ -131,12 +131,7 @@ mod tests {
                 piece_bytes: packed.piece_bytes,
                 pieces: packed.pieces,
                 run: None,
-                provenance: Provenance {
-                    repo: "file:///r".into(),
-                    commit: "a".repeat(40).parse().unwrap(),
-                    tree: "b".repeat(40),
-                    command: "make".into(),
-                },
+                provenance: Provenance::sample(),
             };
             let id = publish(&self.blobs, &self.key, &manifest, &to).await?;
             Ok((manifest, id))

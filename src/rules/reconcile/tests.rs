@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::id::{HostId, RegionName, ReleaseNo};
-use crate::model::selector::{Labels, Selector};
+use crate::model::selector::Labels;
 use crate::rules::retention::good_after;
 
 fn target(n: u64) -> Target {
@@ -15,24 +15,12 @@ fn target(n: u64) -> Target {
 
 fn goal(generation: u64, next: u64, base: Option<u64>) -> Goal {
     Goal {
-        v: 1,
-        app: "api".parse().unwrap(),
-        env: "prod".parse().unwrap(),
         version: GoalVersion { epoch: 1, generation, step: 1 },
-        kind: GoalKind::Deploy,
         rollout: ReleaseNo(next),
         base: base.map(target),
         next: target(next),
-        tolerate: vec![],
-        region_base: BTreeMap::new(),
         admit: BTreeMap::from([("*".into(), 10_000)]),
-        salt: "s".into(),
-        canary: Selector::default(),
-        hosts: Selector::default(),
-        stage: true,
-        spread_ms: 0,
-        retry: 0,
-        issued_at: UnixMillis(0),
+        ..Goal::sample()
     }
 }
 
