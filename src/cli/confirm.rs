@@ -73,7 +73,8 @@ fn typed_with_yes() -> String {
 }
 
 /// A word as a shell reads it back.
-fn quoted(word: &str) -> String {
+#[must_use]
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@~,%+^".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();

@@ -220,7 +220,7 @@ impl From<GitError> for Failure {
         let failure = Self::new(code, error.to_string());
         match error {
             GitError::NoRepository { .. } => failure
-                .hint("run it inside the repository, or with -C DIR")
+                .hint("run it inside a clone of the repository, or with -C DIR")
                 .hint("or give the commit's 40 hexadecimal digits"),
             GitError::UnknownRevision { .. } => failure.hint("git log --oneline -5"),
             GitError::NoGit(source) => {

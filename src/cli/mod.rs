@@ -139,10 +139,11 @@ fn command_tree() -> clap::Command {
         "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{listing}{{options}}{{after-help}}"
     ))
     .after_help(
-        "Start here:\n  deployctl coordinator &                 a coordinator on this machine\n  \
+        "Start here:\n  deployctl demo                          see it work, then nothing is left\n  \
+         deployctl help setup                    start the parts by hand\n  \
          deployctl init                          write deployctl.toml for this repository\n  \
          deployctl build HEAD && deployctl deploy HEAD\n\n\
-         More: deployctl help COMMAND, deployctl help exit-codes|environment|refs|plans",
+         More: deployctl help COMMAND, deployctl help exit-codes|environment|refs|plans|setup",
     )
 }
 

@@ -140,7 +140,9 @@ pub fn rollout_line(rollout: &Rollout) -> (String, String) {
     if !rollout.waiting_on.is_empty() {
         line.push_str(&format!("; {}", rollout.waiting_on));
     }
-    (format!("{word} {step} {faults}"), line)
+    // A health check may take half a minute: the wait for it is a change worth a line.
+    let switched = all.admitted > 0 && all.on_next >= all.admitted;
+    (format!("{word} {step} {faults} {switched}"), line)
 }
 
 /// Why a rollout that ended (or paused) is not a success.
@@ -175,7 +177,7 @@ pub fn rollout_failure(rollout: &Rollout, code: ExitCode) -> Failure {
         }
         _ => vec![format!("deployctl status {} -e {}", release.app, release.env)],
     };
-    if release.state == RolloutState::Failed {
+    if release.state == RolloutState::Failed && rollout.base.is_some() {
         failure.hints.push(format!("deployctl rollback {scope}"));
     }
     failure
@@ -221,7 +223,10 @@ pub fn build_failure(build: &Build) -> Failure {
     let mut failure = Failure::new(code, format!("{number} of {} {words}", build.commit.short()));
     failure.causes.extend(build.failure.as_ref().map(|failure| failure.reason.clone()));
     failure.hints.push(format!("deployctl logs {number}"));
-    failure.hints.push(format!("deployctl retry {number}"));
+    failure.hints.push(match class {
+        Some(BuildFailure::Refused) => format!("once that is put right: deployctl retry {number}"),
+        _ => format!("deployctl retry {number}"),
+    });
     failure
 }
 

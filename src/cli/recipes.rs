@@ -149,6 +149,8 @@ impl Draft {
             Some(Probe::Tcp(address)) => ("tcp", address),
             Some(Probe::Exec(command)) => ("exec", command),
             None => {
+                text.push_str("# The release is good once the process stays up this long.\n");
+                text.push_str("# min_healthy_s = 30\n");
                 text.push_str("# probe = { http = \"http://127.0.0.1:${PORT}/healthz\" }\n");
                 return text;
             }

@@ -81,7 +81,8 @@ pub fn headline(ctx: &Context, rollout: &Rollout) -> String {
     }
     let hosts = sum(rollout.regions.values()).hosts;
     if hosts > 0 {
-        let regions = count(rollout.regions.len() as u64, "region");
+        let with_hosts = rollout.regions.values().filter(|tally| tally.hosts > 0).count();
+        let regions = count(with_hosts as u64, "region");
         line.push_str(&format!("   {} in {regions}", count(u64::from(hosts), "host")));
     }
     line

@@ -32,6 +32,7 @@ pub const TOPICS: &[(&str, &str)] = &[
     ("environment", "variables and files that are read"),
     ("refs", "what to call a commit, a build, a release"),
     ("plans", "how a rollout reaches hosts"),
+    ("setup", "starting the four parts by hand"),
 ];
 
 /// The text of a topic; `None` when there is no such.
@@ -42,9 +43,39 @@ pub fn text(topic: &str) -> Option<String> {
         "environment" => Some(environment()),
         "refs" => Some(REFS.into()),
         "plans" => Some(PLANS.into()),
+        "setup" => Some(SETUP.into()),
         _ => None,
     }
 }
+
+const SETUP: &str = "\
+The four parts on one machine; the first start of the coordinator writes the tokens and
+keys that the others need, and the line that it prints says where it listens:
+
+  D=${XDG_DATA_HOME:-$HOME/.local/share}/deployctl
+  deployctl coordinator &
+  deployctl region --name local --coordinator http://127.0.0.1:7878 \\
+    --token-file \"$D/tokens/region-local.token\" --main-blobs \"file://$D/blobs\" \\
+    --blobs \"file://$D/regions/local\" --data \"$D/region-local\" &
+  deployctl worker --coordinator http://127.0.0.1:7878 \\
+    --token-file \"$D/tokens/worker.token\" --blobs \"file://$D/blobs\" \\
+    --key \"$D/keys/build.ed25519\" --work \"$D/work\" &
+  deployctl agent --region http://127.0.0.1:7879 \\
+    --token-file \"$D/tokens/agent-local.token\" --host web-1 --env prod \\
+    --root \"$D/hosts/web-1\" --var PORT=8080 &
+
+More hosts: an agent each, with its own --host, --root and PORT. More regions: name them
+in a file and start with deployctl coordinator --config FILE, then one deployctl region
+each, with its own --listen:
+
+  [regions.eu]
+  blobs = \"file:///srv/eu/blobs\"
+  [regions.us]
+  blobs = \"file:///srv/us/blobs\"
+
+Then, in a clone of your repository: deployctl init. To look: deployctl regions, hosts,
+workers.
+";
 
 fn exit_codes() -> String {
     let mut text =

@@ -150,7 +150,14 @@ fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
     bits.artifact = match (&readiness, request.when_ready_s) {
         (Readiness::Ready(artifact), _) => Some(*artifact),
         (Readiness::Waiting(_), Some(_)) => None,
-        _ => return Err(readiness::refusal(&bits.build, &readiness).into()),
+        _ => {
+            return Err(readiness::refusal(
+                (&desk.app.name, &desk.asked.env),
+                &bits.build,
+                &readiness,
+            )
+            .into());
+        }
     };
     // Where a deploy does not reach, hosts keep what they run, an open rollout's bits too.
     let tolerate = match (&desk.open, request.regions.is_empty()) {
@@ -224,11 +231,11 @@ fn check_may_supersede(desk: &Desk<'_>, open: &ReleaseRow) -> Result<(), Problem
 }
 
 fn bad(desk: &Desk<'_>, build: &Deployable) -> Problem {
-    let (short, env) = (build.commit.short(), &desk.asked.env);
+    let (short, env, app) = (build.commit.short(), &desk.asked.env, &desk.app.name);
     Problem::new(Code::Blocked, format!("{short} was marked bad in {env}"))
-        .because("a release of it was reverted or rolled back")
-        .hint(format!("deployctl deploy {short} --allow-bad -m WHY"))
-        .hint(format!("deployctl history -a {} -e {env}", desk.app.name))
+        .because("a release of it failed or was rolled back")
+        .hint(format!("deployctl deploy {short} -a {app} -e {env} --allow-bad -m WHY"))
+        .hint(format!("deployctl history -a {app} -e {env}"))
 }
 
 fn rollback(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
@@ -251,7 +258,10 @@ fn rollback(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
     if target.bad && !request.allow_bad {
         let release = target.rollout.release;
         return Err(Problem::new(Code::Blocked, format!("{release} was marked bad in {env}"))
-            .hint(format!("deployctl rollback --to {release} --allow-bad -m WHY"))
+            .hint(format!(
+                "deployctl rollback {release} -a {} -e {env} --allow-bad -m WHY",
+                app.name
+            ))
             .into());
     }
     let build = deployables::find(tx, &app.name, target.build)?

@@ -67,7 +67,8 @@ async fn create(
                     Code::Conflict,
                     format!("the app {name} is registered already, with other settings"),
                 )
-                .hint(format!("deployctl apps show {name}")));
+                .hint(format!("deployctl apps show {name}"))
+                .hint(format!("deployctl apps set {name} --help")));
             }
             None if apps::count(tx)? >= APPS_MAX => {
                 return Err(Problem::new(

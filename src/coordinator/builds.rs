@@ -176,7 +176,7 @@ async fn retry(
         if let Some(other) = jobs::find_same(tx, &row.asked)? {
             return Err(Problem::new(Code::Conflict, "another build does the same already")
                 .because(format!("{} is {}", other.no, other.job.state.word()))
-                .hint(format!("deployctl builds {}", row.asked.app)));
+                .hint(format!("deployctl builds -a {}", row.asked.app)));
         }
         jobs::update(tx, &row, &job, now)?;
         let message = format!("{} queued {no} of {} again", who.name, row.asked.app);

@@ -2,6 +2,7 @@
 
 use crate::coordinator::state::Coordinator;
 use crate::model::digest::ArtifactId;
+use crate::model::id::{AppName, EnvName};
 use crate::model::job::JobState;
 use crate::model::replication::ReplicationStatus;
 use crate::store::db::deployables::Deployable;
@@ -72,19 +73,24 @@ fn replication(
 }
 
 /// The refusal of a build that can't be deployed now.
-pub(super) fn refusal(build: &Deployable, readiness: &Readiness) -> Problem {
-    let (short, no) = (build.commit.short(), build.build);
+pub(super) fn refusal(
+    (app, env): (&AppName, &EnvName),
+    build: &Deployable,
+    readiness: &Readiness,
+) -> Problem {
+    let (commit, no) = (&build.commit, build.build);
+    let short = commit.short();
     match readiness {
         Readiness::Never(why) => {
             Problem::new(Code::NotDeployable, format!("{short} cannot be deployed"))
                 .because(why)
                 .hint(format!("deployctl logs {no}"))
-                .hint(format!("deployctl build {short}"))
+                .hint(format!("deployctl build {commit} -a {app}"))
         }
         Readiness::Waiting(why) => {
             Problem::new(Code::NotDeployable, format!("{short} cannot be deployed yet"))
                 .because(why)
-                .hint(format!("deployctl deploy {short} --when-ready"))
+                .hint(format!("deployctl deploy {short} -a {app} -e {env} --when-ready"))
         }
         Readiness::Ready(_) => Problem::new(Code::Internal, "a ready build was refused"),
     }

@@ -82,13 +82,20 @@ fn at(tx: &Tx, app: &AppSpec, env: &EnvName, text: &str) -> Result<Named, Proble
         let none = || {
             Problem::new(Code::NotDeployable, format!("{} has no build to deploy", app.name))
                 .because("none has succeeded and is replicated to every region")
-                .hint("deployctl build HEAD")
+                .hint(format!("deployctl build HEAD -a {}", app.name))
         };
         return deployables::latest(tx, &app.name)?.map(Named::Build).ok_or_else(none);
     }
     if text == "@stable" {
         let target = row.stable.base.or_else(|| row.stable.region_base.values().next().copied());
-        let release = target.map(|target| target.release).ok_or_else(|| never(app, env))?;
+        let none = || {
+            Problem::new(
+                Code::NotFound,
+                format!("no release of {} in {env} has succeeded", app.name),
+            )
+            .hint(format!("deployctl history -a {} -e {env}", app.name))
+        };
+        let release = target.map(|target| target.release).ok_or_else(none)?;
         return release_of(tx, app, env, release).map(Named::release);
     }
     let back = match text.strip_prefix('@') {
@@ -123,7 +130,7 @@ pub(super) fn known_good_before(
         )
         .because("a release is known-good once its rollout succeeded, until it is marked bad")
         .hint(format!("deployctl history -a {} -e {env}", app.name))
-        .hint("deployctl rollback --to REF --allow-bad")
+        .hint(format!("deployctl rollback REF -a {} -e {env} --allow-bad", app.name))
     };
     let artifact = row.artifact.ok_or_else(none)?;
     releases::known_good(tx, (&app.name, env), release, &artifact)?.ok_or_else(none)
@@ -171,7 +178,7 @@ fn commit(tx: &Tx, app: &AppSpec, text: &str) -> Result<Named, Problem> {
             let names: Vec<&str> = several.iter().map(|commit| commit.short()).collect();
             Err(Problem::new(Code::Usage, format!("{text} could be several commits"))
                 .because(names.join(", "))
-                .hint(format!("deployctl deploy {}", several[0])))
+                .hint(format!("deployctl deploy {} -a {}", several[0], app.name)))
         }
     }
 }
@@ -180,8 +187,8 @@ fn unbuilt(app: &AppSpec, text: &str) -> Problem {
     let short: String = text.chars().take(10).collect();
     Problem::new(Code::NotDeployable, format!("{short} cannot be deployed yet"))
         .because(format!("{} has no build of it", app.name))
-        .hint(format!("deployctl build {text}"))
-        .hint(format!("deployctl deploy {text} --build"))
+        .hint(format!("deployctl build {text} -a {}", app.name))
+        .hint(format!("deployctl deploy {text} -a {} --build", app.name))
 }
 
 fn malformed(text: &str) -> Problem {

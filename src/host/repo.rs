@@ -19,7 +19,7 @@ pub enum GitError {
     #[error("git can't be run")]
     NoGit(#[source] std::io::Error),
     /// The folder is in no repository.
-    #[error("{dir} is not in a git repository")]
+    #[error("{dir} is not in a git checkout")]
     NoRepository {
         /// The folder.
         dir: PathBuf,

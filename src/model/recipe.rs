@@ -46,6 +46,14 @@ pub struct BuildSpec {
     pub env: BTreeMap<String, String>,
 }
 
+impl BuildSpec {
+    /// A build with the default limit and no extra environment.
+    #[must_use]
+    pub fn new(command: String, artifact: String) -> Self {
+        Self { command, artifact, limit_s: BUILD_LIMIT_S, env: BTreeMap::new() }
+    }
+}
+
 fn default_limit() -> u32 {
     BUILD_LIMIT_S
 }

@@ -187,7 +187,8 @@ fn missing(checkout: &Path, artifact: &str) -> WalkError {
     let mut names: Vec<String> =
         listed.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.retain(|name| name != ".git");
-    names.sort_unstable();
+    // What a build makes is seldom hidden.
+    names.sort_unstable_by(|a, b| (a.starts_with('.'), a).cmp(&(b.starts_with('.'), b)));
     let more = names.len().saturating_sub(NAMES_LISTED);
     names.truncate(NAMES_LISTED);
     let place = match nearest.to_str() {
@@ -256,6 +257,7 @@ mod tests {
         check("mkdir out && touch \"$(printf 'out/\\377')\"", "not UTF-8");
         check("mkdir out && truncate -s 11G out/big", "over 10 GiB");
         check("touch a b", "left no out; in the checkout there is a, b");
+        check("touch .a b", "left no out; in the checkout there is b, .a");
         check("true", "left no out; the checkout is empty");
     }
 

@@ -180,3 +180,48 @@ fn every_variable_that_is_read_is_documented() {
         }
     }
 }
+
+/// Every line that a message offers for pasting, as the sources write it.
+fn offered_lines(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+    for path in files(folder) {
+        if path.is_dir() {
+            offered_lines(&path, found);
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        // Every other part between quotes is a literal; a comment's quotes pair up too.
+        for part in text.split('"').filter(|part| part.starts_with("deployctl ")) {
+            let is_line = !part.contains(['\n', '\\'])
+                && !part.contains(" key v1")
+                && !part.starts_with("deployctl {");
+            if is_line && !part.contains("peer ticket") {
+                found.push((path.clone(), part.to_owned()));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_line_that_is_offered_for_pasting_can_be_read() {
+    let mut lines = vec![];
+    offered_lines(&root().join("src"), &mut lines);
+    assert!(lines.len() > 40, "{}", lines.len());
+    let mut unread = vec![];
+    for (path, line) in lines {
+        let words = line.split_whitespace().map(|word| match word {
+            "{scope}" | "{place}" | "{said}" => "-aweb",
+            "NAME" => "r1",
+            word if word.contains('{') => "r1",
+            word => word,
+        });
+        let read = deployctl::cli::command().try_get_matches_from(words);
+        if let Err(error) = read.map_err(|error| error.kind()) {
+            use clap::error::ErrorKind as K;
+            let help = [K::DisplayHelp, K::DisplayHelpOnMissingArgumentOrSubcommand];
+            if !help.contains(&error) {
+                unread.push(format!("{}: {line:?} is {error:?}", path.display()));
+            }
+        }
+    }
+    assert_eq!(unread, Vec::<String>::new());
+}

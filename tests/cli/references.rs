@@ -135,6 +135,41 @@ fn without_a_repository_only_names_and_full_ids_work() {
     std::fs::remove_dir(person.folder.path().join(".git")).unwrap();
     coordinator.gives(BUILDS, &build(JobState::Queued));
     let done = person.ends(&["build", "HEAD"], 2);
-    assert!(done.stderr.contains("is not in a git repository"), "{}", done.stderr);
+    assert!(done.stderr.contains("is not in a git checkout"), "{}", done.stderr);
     person.ends(&["build", &"a".repeat(40), "-d"], 0);
+}
+
+#[test]
+fn a_registered_app_is_changed_by_what_is_given_and_by_no_more() {
+    let coordinator = Coordinator::start();
+    let person = Person::of(&coordinator);
+    let before = app("https://example.org/web.git");
+    let mut after = before.clone();
+    after.spec.trunk = "master".into();
+    coordinator.gives("GET /v1/apps/web", &before).gives("PUT /v1/apps/web", &after);
+    let done = person.ends(&["apps", "set", "web", "--trunk", "master"], 0);
+    assert!(done.stderr.contains("changed web: trunk: main → master"), "{}", done.stderr);
+    let body = &coordinator.requests_of("PUT /v1/apps/web")[0].body;
+    assert_eq!(*body, serde_json::to_value(&after.spec).unwrap());
+    let nothing = person.ends(&["apps", "set", "web"], 2);
+    assert!(nothing.stderr.contains("nothing to change"), "{}", nothing.stderr);
+}
+
+#[test]
+fn registering_another_app_of_a_name_says_what_differs_and_how_to_change_it() {
+    let coordinator = Coordinator::start();
+    let person = Person::of(&coordinator);
+    coordinator.gives("GET /v1/apps/web", &app("https://example.org/web.git"));
+    coordinator.refuses("POST /v1/apps", 409, "conflict");
+    let add = ["apps", "add", "web", "--repo", "git://h/w.git", "--build", "make all"];
+    let half = person.ends(&add, 2);
+    assert!(half.stderr.contains("--build and --artifact go together"), "{}", half.stderr);
+    let done = person.ends(&[&add[..], &["--artifact", "out"]].concat(), 6);
+    let line = "deployctl apps set web --repo git://h/w.git --build 'make all' --artifact out";
+    assert!(done.stderr.contains(line), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("repo: https://example.org/web.git → git://h/w.git"),
+        "{}",
+        done.stderr
+    );
 }

@@ -13,6 +13,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::{complete, rollouts};
 use crate::model::id::{JobNo, ReleaseNo};
+use crate::model::job::BuildFailure;
 use crate::wire::v1::build::{Build, Builds};
 use crate::wire::v1::rollout::CancelRequest;
 
@@ -33,6 +34,18 @@ pub struct CancelArgs {
     message: String,
 }
 
+/// What became of the build: one that ended before stays as it was.
+fn said(build: &Build) -> String {
+    let canceled = build.failure.as_ref().is_some_and(|f| f.class == BuildFailure::Canceled);
+    match build.state {
+        state if state.is_final() && !canceled => {
+            format!("{} is over: {}; nothing to cancel", build.build, state.word())
+        }
+        state if state.is_final() => format!("{} is canceled", build.build),
+        _ => format!("{} is being stopped", build.build),
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -42,6 +55,7 @@ pub async fn run(ctx: &Context, args: CancelArgs) -> Result<ExitCode, Failure> {
     if let Some(build) = args.of.as_ref().and_then(|name| name.parse::<JobNo>().ok()) {
         let path = format!("/v1/builds/{build}/cancel");
         let build: Build = api.change(Method::POST, &path, &serde_json::json!({})).await?;
+        ctx.out.story(&said(&build));
         ctx.out.answer(&build, &builds::table(&Builds { builds: vec![build.clone()] }));
         return Ok(ExitCode::Ok);
     }

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use clap::Args;
-use reqwest::Method;
 
 use crate::cli::api::Api;
+use crate::cli::commands::apps;
+use crate::cli::confirm::quoted;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::recipes::{self, Draft};
@@ -13,7 +14,7 @@ use crate::cli::{origin, prompt};
 use crate::config::project::{PROJECT_FILE, ProjectFile};
 use crate::host::repo::Repo;
 use crate::model::selector::Selector;
-use crate::wire::v1::app::{App, AppSpec};
+use crate::wire::v1::app::AppSpec;
 
 /// Write deployctl.toml for this repository and register the app
 #[derive(Debug, Args)]
@@ -59,7 +60,7 @@ pub async fn run(ctx: &Context, args: InitArgs) -> Result<ExitCode, Failure> {
     let path = root.join(PROJECT_FILE);
     if path.exists() && !args.force {
         return Err(Failure::usage(format!("{} is there already", path.display()))
-            .hint("deployctl init --force replaces it"));
+            .hint("to replace it: deployctl init --force"));
     }
     let asks = prompt::can_ask(ctx);
     let draft = fill(ctx, &args, recipes::draft(&root), asks).await?;
@@ -72,7 +73,8 @@ pub async fn run(ctx: &Context, args: InitArgs) -> Result<ExitCode, Failure> {
     ctx.out.story(&format!("wrote {} ({} lines)", path.display(), text.lines().count()));
     let register = args.register || (asks && prompt::confirm("Register the app?", true).await?);
     let registered = if register {
-        Some(registered(ctx, &args, &file, repo.as_ref(), &root).await?)
+        let spec = spec(ctx, &args, &file, repo.as_ref(), &root)?;
+        Some(apps::register(ctx, &Api::new(ctx)?, &spec).await?)
     } else {
         None
     };
@@ -80,7 +82,9 @@ pub async fn run(ctx: &Context, args: InitArgs) -> Result<ExitCode, Failure> {
         ctx.out.json(&serde_json::json!({"path": path, "app": file.app, "registered": registered}));
     }
     if registered.is_none() {
-        ctx.out.hint(&format!("deployctl apps add {} --repo URL", draft.app));
+        let spec = spec(ctx, &args, &file, repo.as_ref(), &root)?;
+        let (url, trunk) = (quoted(&spec.repo), quoted(&spec.trunk));
+        ctx.out.hint(&format!("deployctl apps add {} --repo {url} --trunk {trunk}", spec.name));
     }
     let origin = repo.as_ref().and_then(|repo| repo.remote_url("origin"));
     let push = origin.map_or("", |_| " && git push");
@@ -129,21 +133,22 @@ async fn fill(
     for (value, flag) in [(&draft.build, "--build COMMAND"), (&draft.artifact, "--artifact PATH")] {
         if value.is_empty() {
             return Err(Failure::usage(format!("{flag} is missing"))
-                .because("nothing here says how this repository is built")
-                .hint("deployctl init --build make --artifact build/app"));
+                .because(unsaid(&draft))
+                .hint(format!("deployctl init --build {} --artifact build/app", guess(&draft))));
         }
     }
     Ok(draft)
 }
 
-async fn registered(
+/// What would be registered: where workers fetch, and the trunk there.
+fn spec(
     ctx: &Context,
     args: &InitArgs,
     file: &ProjectFile,
     repo: Option<&Repo>,
     root: &Path,
-) -> Result<App, Failure> {
-    let spec = AppSpec {
+) -> Result<AppSpec, Failure> {
+    Ok(AppSpec {
         name: file.app.clone().expect("a draft has a name"),
         repo: args.repo.clone().unwrap_or_else(|| origin::url(repo, root)),
         trunk: args.trunk.clone().unwrap_or_else(|| origin::trunk(repo)),
@@ -151,9 +156,18 @@ async fn registered(
         hosts: Selector::default(),
         envs: vec![ctx.env()?],
         waves: vec![],
-    };
-    let app: App = Api::new(ctx)?.change(Method::POST, "/v1/apps", &spec).await?;
-    let AppSpec { name, repo, trunk, .. } = &app.spec;
-    ctx.out.story(&format!("registered {name}: {repo}, trunk {trunk}"));
-    Ok(app)
+    })
+}
+
+/// Why a draft is not whole.
+fn unsaid(draft: &Draft) -> String {
+    match (draft.seen, draft.build.is_empty()) {
+        ("", _) => "no well-known file here says how this repository is built".into(),
+        (seen, true) => format!("{seen} does not say how this repository is built"),
+        (seen, false) => format!("{seen} does not say which file or folder is to be deployed"),
+    }
+}
+
+fn guess(draft: &Draft) -> String {
+    quoted(if draft.build.is_empty() { "make" } else { &draft.build })
 }

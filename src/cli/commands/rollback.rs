@@ -29,6 +29,9 @@ pub struct RollbackArgs {
     #[arg(long = "region", value_name = "REGION", value_delimiter = ',',
           add = ArgValueCompleter::new(complete::regions))]
     regions: Vec<RegionName>,
+    /// Go back to it though it was marked bad
+    #[arg(long, hide_short_help = true)]
+    allow_bad: bool,
     /// Why
     #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     message: String,
@@ -56,7 +59,7 @@ pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure>
         regions: args.regions,
         bake_s: None,
         when_ready_s: None,
-        allow_bad: false,
+        allow_bad: args.allow_bad,
         expect_generation: None,
         message: args.message,
         dry_run: false,

@@ -11,6 +11,8 @@ use crate::rules::rollout::{Facts, RegionFacts, Rollout};
 struct Count {
     admitted: u32,
     healthy: u32,
+    /// Run the release, and their health check has not settled.
+    probing: u32,
     failed: u32,
     unreachable: u32,
     /// Regions that have not said anything under this goal.
@@ -99,6 +101,7 @@ fn count(rollout: &Rollout, facts: &Facts) -> Count {
         }
         sum.admitted += tally.admitted;
         sum.healthy += tally.healthy;
+        sum.probing += tally.on_next.min(tally.admitted).saturating_sub(tally.healthy);
         sum.failed += tally.failed + tally.host_faults + tally.transport_faults;
         sum.unreachable += tally.admitted_unreachable;
     }
@@ -130,9 +133,18 @@ impl Count {
             .saturating_sub(self.failed)
             .saturating_sub(self.unreachable);
         let hosts = self.hosts_on(rollout);
+        let probing = self.probing.min(left);
         match (left, self.mute) {
             (0, 0) => hosts,
             (0, mute) => format!("{hosts}; waiting for {mute} {noun} to take the goal"),
+            (left, _) if probing == left => {
+                format!("{hosts}; {left} switched, and must stay healthy for a while")
+            }
+            (left, _) if probing > 0 => {
+                format!(
+                    "{hosts}; waiting for {left}, of which {probing} switched and must stay healthy for a while"
+                )
+            }
             (left, _) => format!("{hosts}; waiting for {left}"),
         }
     }
