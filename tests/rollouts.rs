@@ -240,6 +240,25 @@ async fn a_deploy_waits_for_its_build_only_when_asked_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn hosts_half_way_go_back_when_what_took_their_rollouts_place_never_begins() {
+    let (house, mut eu, mut us) = settled().await;
+    let slow = RolloutRequest { bake_s: Some(3600), ..deploy("b2") };
+    house.ask(&slow).await.unwrap();
+    house.until("r2", &mut [&mut eu, &mut us], |r| r.waiting_on.starts_with("bake ends in")).await;
+    assert_ne!(runs(&eu, &us), only(1));
+    house.build(5, "SUCCEEDED", "pending");
+    let patient = RolloutRequest { when_ready_s: Some(3600), ..deploy("b5") };
+    assert_eq!(house.ask(&patient).await.unwrap().release.state, Pending);
+    assert_eq!(house.show("r2").await.release.state, Superseded);
+    house.cancel("r3", false).await.unwrap();
+    house.until("r2", &mut [&mut eu, &mut us], |r| r.release.state == Superseded).await;
+    assert_eq!(runs(&eu, &us), only(1));
+    assert_eq!(house.show("r3").await.release.state, Canceled);
+    house.ask(&deploy("b3")).await.unwrap();
+    house.until_state("r4", &mut [&mut eu, &mut us], Succeeded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_in_the_middle_goes_on() {
     let (house, mut eu, mut us) = settled().await;
     house.ask(&deploy("b2")).await.unwrap();

@@ -37,7 +37,27 @@ pub(super) fn save(
     }
     releases::update(tx, row)?;
     row.stamp += 1;
+    let gone = over && row.rollout.version.is_none();
+    if gone && row.rollout.state != RolloutState::Superseded {
+        take_back(tx, shared, row)?;
+    }
     Ok(())
+}
+
+/// A rollout that ended before it began may have taken the place of one that was
+/// half way: nobody looks after those hosts any more, so they go back.
+fn take_back(tx: &mut Tx, shared: &Coordinator, gone: &ReleaseRow) -> Result<(), DbError> {
+    let (app, env) = (&gone.rollout.app, &gone.rollout.env);
+    let Some(release) = envs::find(tx, app, env)?.goal_release else { return Ok(()) };
+    let Some(mut left) = releases::find(tx, app, env, release)? else { return Ok(()) };
+    if left.rollout.state != RolloutState::Superseded || !left.rollout.can_revert() {
+        return Ok(());
+    }
+    let facts = facts::load(tx, shared, &left.rollout)?;
+    let why = format!("superseded by {}, which never began", gone.rollout.release);
+    let then = RolloutState::Superseded;
+    let actions = left.rollout.revert(shared.steady_now(), facts.fresh, then, &why);
+    save(tx, shared, &mut left, actions, (SELF, &facts))
 }
 
 fn follow(

@@ -15,6 +15,7 @@
 //! reverting  all exposed regions settled               reverted (canceled when a person asked)
 //! reverting  not settled in 15 min                     failed
 //! any open   supersede                                 superseded
+//! superseded its successor ended before it began       reverting, then superseded
 //! any open   cancel                                    canceled (keep), else reverting
 //! ```
 //!
