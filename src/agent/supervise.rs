@@ -23,7 +23,7 @@ use crate::host::service::{
 };
 use crate::host::{clock, fs};
 
-/// Exits within [`CRASH_WINDOW`] after which the app is not started again.
+/// Exits within `CRASH_WINDOW` after which the app is not started again.
 pub const CRASHES_MAX: usize = 5;
 /// See [`CRASHES_MAX`].
 const CRASH_WINDOW: Duration = Duration::from_secs(60);

@@ -2,7 +2,7 @@
 //!
 //! A completer gets only the word under the cursor, so the flags before it are read
 //! again from the process's own arguments. Whatever goes wrong, there are no names
-//! and no text. Never waits longer than [`DEADLINE`].
+//! and no text. Never waits longer than `DEADLINE`.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;

@@ -30,7 +30,7 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// It is over [`FILE_BYTES_MAX`].
+    /// It is over `FILE_BYTES_MAX`.
     #[error("{path} is over {FILE_BYTES_MAX} bytes")]
     TooLarge {
         /// The file.

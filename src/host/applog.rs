@@ -1,7 +1,7 @@
 //! An app's output on its host: bounded, rotated, its last lines readable.
 //!
 //! `<folder>/current` and `<folder>/previous`, 1 MiB each. A line that begins with
-//! [`MARK`] says that another start of the app begins; a tail never reaches beyond
+//! `MARK` says that another start of the app begins; a tail never reaches beyond
 //! it. Losing output is no fault: writing never fails.
 
 use std::fs::{self, File, OpenOptions};
