@@ -2,7 +2,8 @@
 //!
 //! Every file appears whole or not at all, and durable. A file that is missing
 //! at a later start is made anew (a lost token is replaced, its old verifier
-//! withdrawn); one that is there is kept.
+//! withdrawn), but no key: tokens and agents trust the old one only. One that is
+//! there is kept.
 
 use std::fs::Permissions;
 use std::net::SocketAddr;
@@ -24,6 +25,8 @@ use crate::store::db::{Db, DbError, Topic, tokens};
 use crate::wire::seal::public_key;
 use crate::wire::v1::token::{Role, TokenRequest};
 
+/// The database's file, under the data folder. It is made after the keys.
+pub(super) const DATABASE: &str = "coordinator.db";
 /// Who made the first tokens, in the token table.
 const MADE_BY: &str = "first start";
 
@@ -41,6 +44,12 @@ pub enum FirstStartError {
     /// A key file that holds something else.
     #[error("{0} does not hold 32 bytes in hexadecimal")]
     NotAKey(PathBuf),
+    /// A key that was there once.
+    #[error(
+        "{0} is missing, though this coordinator has run before; put it back from a backup: \
+         its tokens and agents trust no other key"
+    )]
+    LostKey(PathBuf),
     /// The token table.
     #[error(transparent)]
     Db(#[from] DbError),
@@ -49,14 +58,15 @@ pub enum FirstStartError {
 /// Reads the keys under `data`, making those that are missing.
 ///
 /// # Errors
-/// When a file can't be read or written, or holds no key.
+/// When a file can't be read or written, holds no key, or a key is lost.
 pub(super) fn keys(data: &Path) -> Result<Keys, FirstStartError> {
     for folder in ["", "keys", "tokens"] {
         make_folder(&data.join(folder))?;
     }
-    let token = key(&data.join("token.key"))?;
-    let goal = SigningKey::from_bytes(&key(&data.join("keys/goal.ed25519"))?);
-    let build = SigningKey::from_bytes(&key(&data.join("keys/build.ed25519"))?);
+    let has_run = data.join(DATABASE).exists();
+    let token = key(&data.join("token.key"), has_run)?;
+    let goal = SigningKey::from_bytes(&key(&data.join("keys/goal.ed25519"), has_run)?);
+    let build = SigningKey::from_bytes(&key(&data.join("keys/build.ed25519"), has_run)?);
     let keys = Keys {
         token,
         trusted_goal: vec![public_key(&goal)],
@@ -139,12 +149,15 @@ fn reachable(at: SocketAddr) -> SocketAddr {
     }
 }
 
-fn key(path: &Path) -> Result<Key, FirstStartError> {
+fn key(path: &Path, has_run: bool) -> Result<Key, FirstStartError> {
     match std::fs::read_to_string(path) {
         Ok(text) => from_hex(text.trim_end())
             .and_then(|bytes| bytes.try_into().ok())
             .ok_or_else(|| FirstStartError::NotAKey(path.to_owned())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            if has_run {
+                return Err(FirstStartError::LostKey(path.to_owned()));
+            }
             let key = random_key();
             write(path, &to_hex(&key), 0o600)?;
             Ok(key)
@@ -199,5 +212,22 @@ mod tests {
         assert_eq!(db.read(tokens::count).await.unwrap(), 4);
         std::fs::write(data.join("token.key"), "no").unwrap();
         assert!(matches!(keys(data), Err(FirstStartError::NotAKey(_))));
+    }
+
+    #[test]
+    fn a_key_that_is_lost_is_asked_for_and_never_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        keys(data).unwrap();
+        std::fs::write(data.join(DATABASE), "").unwrap();
+        keys(data).unwrap();
+        for lost in ["token.key", "keys/goal.ed25519", "keys/build.ed25519"] {
+            let text = std::fs::read_to_string(data.join(lost)).unwrap();
+            std::fs::remove_file(data.join(lost)).unwrap();
+            assert!(matches!(keys(data), Err(FirstStartError::LostKey(_))), "{lost}");
+            assert!(!data.join(lost).exists());
+            std::fs::write(data.join(lost), text).unwrap();
+        }
+        keys(data).unwrap();
     }
 }

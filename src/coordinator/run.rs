@@ -56,7 +56,7 @@ pub async fn run(
     let data = config.data.clone();
     let security = security(&config)?;
     let keys = first_start::keys(&data)?;
-    let db = Db::open(&data.join("coordinator.db"))?;
+    let db = Db::open(&data.join(first_start::DATABASE))?;
     first_start::first_tokens(&db, &keys, &config).await?;
     let blobs = Blobs::open(&config.blobs)?;
     let listen = |source| StartError::Listen { address: config.listen, source };
