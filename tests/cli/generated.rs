@@ -192,7 +192,7 @@ fn offered_lines(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
         // Every other part between quotes is a literal; a comment's quotes pair up too.
         for part in text.split('"').filter(|part| part.starts_with("deployctl ")) {
             let is_line = !part.contains(['\n', '\\'])
-                && !part.contains(" key v1")
+                && !part.contains(" v1:")
                 && !part.starts_with("deployctl {");
             if is_line && !part.contains("peer ticket") {
                 found.push((path.clone(), part.to_owned()));
