@@ -409,16 +409,16 @@ async fn peers_speak_only_to_ticket_holders_and_only_in_numbers() {
     region.store.made.lock().unwrap().insert(big.id(), big.clone());
     host.fetch(&big).await.unwrap();
     let (big_ticket, id) = (region.tracker.ticket(big.id()), big.id());
-    let mut open = vec![];
     let begun = Instant::now();
     loop {
-        let reply = ask(format!("{id}/pieces/{}", open.len() % 40), &big_ticket).await.unwrap();
-        if reply.status() == 429 {
-            assert!(reply.headers().contains_key("retry-after-ms"));
+        // Pieces that do not compress, all at once: some come while every slot is taken.
+        let asked = (0..32).map(|n| ask(format!("{id}/pieces/{}", n % 16), &big_ticket));
+        let replies = futures_util::future::join_all(asked).await;
+        if let Some(busy) = replies.iter().flatten().find(|reply| reply.status() == 429) {
+            assert!(busy.headers().contains_key("retry-after-ms"));
             break;
         }
-        open.push(reply);
-        assert!(begun.elapsed() < DEADLINE && open.len() < 1000, "slots have a bound");
+        assert!(begun.elapsed() < DEADLINE, "slots have a bound");
     }
 }
 
