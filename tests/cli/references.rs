@@ -173,3 +173,14 @@ fn registering_another_app_of_a_name_says_what_differs_and_how_to_change_it() {
         done.stderr
     );
 }
+
+#[test]
+fn init_guesses_no_start_for_an_artifact_that_it_did_not_guess() {
+    let person = Person::nowhere();
+    std::fs::write(person.work().join("Cargo.toml"), "[package]\nname = \"web\"\n").unwrap();
+    let written = || std::fs::read_to_string(person.work().join("deployctl.toml")).unwrap();
+    person.ends(&["init", "--no-input"], 0);
+    assert!(written().contains("start = \"exec ./web\""), "{}", written());
+    person.ends(&["init", "--no-input", "--force", "--build", "make", "--artifact", "site"], 0);
+    assert!(!written().contains("exec ./web"), "{}", written());
+}

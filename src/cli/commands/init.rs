@@ -103,6 +103,10 @@ async fn fill(
     if !draft.seen.is_empty() {
         ctx.out.story(&format!("found {}", draft.seen));
     }
+    if args.artifact.as_ref().is_some_and(|artifact| *artifact != draft.artifact) {
+        // The start that was guessed belongs to the artifact that was guessed.
+        draft.start.clear();
+    }
     let said = [
         (&args.build, &mut draft.build, "Build command"),
         (&args.artifact, &mut draft.artifact, "File or folder that it makes"),
