@@ -42,7 +42,12 @@ pub async fn run(ctx: &Context, args: CompletionArgs) -> Result<ExitCode, Failur
 pub fn script(shell: Shell) -> String {
     let (name, line) = match shell {
         Shell::Bash => ("bash", "source <(COMPLETE=bash deployctl)"),
-        Shell::Zsh => ("zsh", "source <(COMPLETE=zsh deployctl)"),
+        Shell::Zsh => (
+            "zsh",
+            "source <(COMPLETE=zsh deployctl)\n\
+             # From a file in fpath this runs at the first TAB, which is to be answered too.\n\
+             [ \"${funcstack[1]}\" != _deployctl ] || _clap_dynamic_completer_deployctl \"$@\"",
+        ),
         Shell::Fish => ("fish", "COMPLETE=fish deployctl | source"),
     };
     let first = if shell == Shell::Zsh { "#compdef deployctl\n" } else { "" };
