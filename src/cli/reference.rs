@@ -1,7 +1,8 @@
 //! What a person calls a release, and what the coordinator is asked for.
 //!
 //! Order: `r411` and `b12`, `@…` and `env:@…`, hexadecimal digits; these go to the
-//! coordinator as they are. Anything else is a revision of the local git repository.
+//! coordinator as they are (digits in full, where the local git repository knows the
+//! commit). Anything else is a revision of the local git repository.
 //! Owns the warnings about edits that are not committed and commits not pushed.
 
 use super::api::Api;
@@ -21,6 +22,9 @@ pub enum Target {
     Named(String),
     /// A commit of the local repository.
     Commit(Commit),
+    /// A commit that was given by its digits and is known here too: whether it was
+    /// pushed is not asked, for the coordinator may have built it long ago.
+    Digits(Commit),
 }
 
 impl Target {
@@ -29,7 +33,7 @@ impl Target {
     pub fn text(&self) -> String {
         match self {
             Self::Named(name) => name.clone(),
-            Self::Commit(commit) => commit.id.to_string(),
+            Self::Commit(commit) | Self::Digits(commit) => commit.id.to_string(),
         }
     }
 
@@ -37,7 +41,7 @@ impl Target {
     #[must_use]
     pub fn commit(&self) -> Option<Commit> {
         match self {
-            Self::Commit(commit) => Some(commit.clone()),
+            Self::Commit(commit) | Self::Digits(commit) => Some(commit.clone()),
             Self::Named(name) => {
                 let id = name.parse().ok()?;
                 Some(Commit { id, subject: String::new() })
@@ -94,7 +98,10 @@ pub fn resolve(ctx: &Context, text: &str) -> Result<Target, Failure> {
             refuse_ambiguity(ctx, text)?;
             Ok(Target::Named(text.to_owned()))
         }
-        Kind::Relative | Kind::Hex => Ok(Target::Named(text.to_owned())),
+        Kind::Hex => {
+            Ok(known_here(ctx, text).map_or_else(|| Target::Named(text.to_owned()), Target::Digits))
+        }
+        Kind::Relative => Ok(Target::Named(text.to_owned())),
         Kind::Revision => resolve_locally(ctx, text).map(Target::Commit),
     }
 }
@@ -106,7 +113,8 @@ pub fn resolve(ctx: &Context, text: &str) -> Result<Target, Failure> {
 pub fn resolve_commit(ctx: &Context, text: &str) -> Result<Commit, Failure> {
     match kind(text) {
         Kind::Hex if text.parse::<CommitId>().is_ok() => {
-            Ok(Commit { id: text.parse()?, subject: subject_if_known(ctx, text) })
+            let subject = known_here(ctx, text).map(|commit| commit.subject).unwrap_or_default();
+            Ok(Commit { id: text.parse()?, subject })
         }
         Kind::Numbered => {
             refuse_ambiguity(ctx, text)?;
@@ -122,9 +130,11 @@ pub fn resolve_commit(ctx: &Context, text: &str) -> Result<Commit, Failure> {
     }
 }
 
-fn subject_if_known(ctx: &Context, id: &str) -> String {
-    let known = ctx.repo().and_then(|repo| Ok(repo.resolve(id)?));
-    known.map(|commit| commit.subject).unwrap_or_default()
+/// The commit that the digits name in the local repository, where there is one: it
+/// has a subject and all its digits. Nothing is refused without it.
+fn known_here(ctx: &Context, digits: &str) -> Option<Commit> {
+    let commit = ctx.repo().ok()?.resolve(digits).ok()?;
+    commit.id.as_str().starts_with(digits).then_some(commit)
 }
 
 fn refuse_ambiguity(ctx: &Context, text: &str) -> Result<(), Failure> {

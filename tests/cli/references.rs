@@ -106,6 +106,17 @@ fn names_of_the_coordinator_go_there_as_they_are() {
 }
 
 #[test]
+fn short_digits_of_a_commit_that_is_here_are_made_whole() {
+    let (coordinator, person) = person_with_repository();
+    let head = git(&person.work(), &["rev-parse", "HEAD"]);
+    // One id in 400 begins like a build's number: `b` and seven decimal digits.
+    let is_number = |digits: &str| digits.parse::<deployctl::model::id::JobNo>().is_ok();
+    let digits = (8..40).map(|n| &head[..n]).find(|digits| !is_number(digits)).unwrap();
+    person.ends(&["deploy", digits, "-y", "-d"], 0);
+    assert_eq!(coordinator.requests_of(ROLLOUTS)[0].body["target"], json!(head));
+}
+
+#[test]
 fn a_branch_named_like_a_release_asks_for_its_full_name() {
     let (coordinator, person) = person_with_repository();
     with_remote(&person);
