@@ -7,26 +7,16 @@
 use std::path::Path;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::agent::link::Link;
 use crate::host::fs;
 use crate::net::client::CallError;
 use crate::wire::seal::PublicKey;
+pub use crate::wire::v1::region::Trust;
 
 /// Keys of one kind that one file may hold: the current one and those being rotated.
 const KEYS_MAX: usize = 64;
 /// How long the region may take to answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The trusted keys.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trust {
-    /// Sign goals: who gets what.
-    pub goal_keys: Vec<PublicKey>,
-    /// Sign manifests: what it is.
-    pub build_keys: Vec<PublicKey>,
-}
 
 /// Why there is nobody to believe.
 #[derive(Debug, thiserror::Error)]
