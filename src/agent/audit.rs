@@ -9,7 +9,7 @@ use std::path::Path;
 
 use crate::agent::assemble::Layout;
 use crate::agent::pieces::Paths;
-use crate::model::digest::{ArtifactId, Digest};
+use crate::model::digest::{ArtifactId, PieceDigest};
 use crate::model::id::AppName;
 use crate::model::manifest::{Entry, Manifest, Node};
 
@@ -45,7 +45,7 @@ fn damaged_piece(release: &Path, manifest: &Manifest) -> Option<usize> {
     let is_damaged = |piece: &usize| {
         let start = *piece as u64 * u64::from(manifest.piece_bytes);
         let raw = layout.read(release, start..start + manifest.raw_len(*piece));
-        raw.map_or(true, |raw| Digest::of(&raw) != manifest.pieces[*piece].raw)
+        raw.map_or(true, |raw| PieceDigest::of(&raw) != manifest.pieces[*piece].raw)
     };
     (0..manifest.pieces.len()).find(is_damaged)
 }

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedMutexGuard, watch};
 
 use crate::agent::assemble::{self, Layout, Tree};
 use crate::host::fs::{make_folder, write_durable};
-use crate::model::digest::{ArtifactId, Digest};
+use crate::model::digest::{ArtifactId, Digest, PieceDigest};
 use crate::model::id::AppName;
 use crate::model::manifest::{Codec, MANIFEST_BYTES_MAX, Manifest};
 use crate::model::pieces::PieceSet;
@@ -156,7 +156,7 @@ impl Pack {
     pub(super) fn verified(&self, piece: u32) -> Option<Vec<u8>> {
         let mut wire = vec![0; self.wire_len(piece) as usize];
         self.read_part(piece, 0, &mut wire).ok()?;
-        (Digest::of(&wire) == self.manifest.pieces[piece as usize].wire).then_some(wire)
+        (PieceDigest::of(&wire) == self.manifest.pieces[piece as usize].wire).then_some(wire)
     }
 
     /// Marks a piece; whether it was news.
@@ -257,7 +257,7 @@ impl Assembly {
             let piece = record & !UNSERVED;
             let wire = (record & UNSERVED == 0).then(|| self.pack.verified(piece)).flatten();
             let raw = self.tree.read(piece)?;
-            if Digest::of(&raw) == self.pack.manifest.pieces[piece as usize].raw {
+            if PieceDigest::of(&raw) == self.pack.manifest.pieces[piece as usize].raw {
                 self.pack.mark(piece, wire.is_some());
             } else if let Some(wire) = wire
                 && let Err(Refused::Disk(error)) = self.put_wire(piece, &wire)
@@ -272,7 +272,7 @@ impl Assembly {
     /// digest is checked before the decoder sees a byte.
     pub(super) fn put_wire(&self, piece: u32, wire: &[u8]) -> Result<bool, Refused> {
         let entry = self.pack.manifest.pieces.get(piece as usize).ok_or(Refused::Wire)?;
-        if wire.len() as u64 != u64::from(entry.wire_bytes) || Digest::of(wire) != entry.wire {
+        if wire.len() as u64 != u64::from(entry.wire_bytes) || PieceDigest::of(wire) != entry.wire {
             return Err(Refused::Wire);
         }
         if self.pack.have.borrow().served.contains(piece) {
@@ -283,7 +283,7 @@ impl Assembly {
             Codec::None => None,
             Codec::Zstd => {
                 let raw = zstd::bulk::decompress(wire, raw_len).map_err(|_| Refused::Raw(piece))?;
-                let right = raw.len() == raw_len && Digest::of(&raw) == entry.raw;
+                let right = raw.len() == raw_len && PieceDigest::of(&raw) == entry.raw;
                 Some(raw).filter(|_| right).ok_or(Refused::Raw(piece)).map(Some)?
             }
         };
@@ -295,7 +295,7 @@ impl Assembly {
     /// Verifies and writes raw bytes found on this host; whether they were right.
     pub(super) fn put_raw(&self, piece: u32, raw: &[u8]) -> io::Result<bool> {
         let entry = &self.pack.manifest.pieces[piece as usize];
-        if Digest::of(raw) != entry.raw {
+        if PieceDigest::of(raw) != entry.raw {
             return Ok(false);
         }
         self.tree.write(piece, raw)?;
@@ -329,7 +329,7 @@ impl Assembly {
     fn reuse_one(&self, release: &Path, manifest: &Manifest) -> io::Result<u64> {
         let (layout, mut copied) = (Layout::new(manifest), 0);
         let pieces = manifest.pieces.iter().enumerate();
-        let by_raw: std::collections::BTreeMap<Digest, usize> =
+        let by_raw: std::collections::BTreeMap<PieceDigest, usize> =
             pieces.map(|(at, piece)| (piece.raw, at)).collect();
         let all = PieceSet::full(self.pack.manifest.pieces.len() as u32);
         let missing = all.minus(&self.pack.have.borrow().done);
@@ -376,10 +376,10 @@ mod tests {
 
     /// One file of three plain pieces.
     fn artifact() -> (Vec<u8>, Arc<Manifest>) {
-        let blob: Vec<u8> = (0..(2usize << 20) + 5).map(|i| (i * 31 % 251) as u8).collect();
+        let blob: Vec<u8> = (0..(512usize << 10) + 5).map(|i| (i * 31 % 251) as u8).collect();
         let size = blob.len() as u64;
         let piece = |raw: &[u8]| {
-            let digest = Digest::of(raw);
+            let digest = PieceDigest::of(raw);
             Piece { raw: digest, wire: digest, wire_bytes: raw.len() as u32, codec: Codec::None }
         };
         let manifest = Manifest {
@@ -388,9 +388,8 @@ mod tests {
             shape: Shape::File,
             entries: vec![Entry { path: "a".into(), node: Node::File { size, exec: true } }],
             size,
-            blob: Digest::of(&blob),
             piece_bytes: piece_bytes(size),
-            pieces: blob.chunks(1 << 20).map(piece).collect(),
+            pieces: blob.chunks(256 << 10).map(piece).collect(),
             run: None,
             provenance: Provenance::sample(),
         };
@@ -407,7 +406,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (paths, (blob, manifest)) = (Paths::new(root.path()), artifact());
         let assembly = prepare(&paths, &manifest);
-        for (piece, wire) in blob.chunks(1 << 20).enumerate().take(2) {
+        for (piece, wire) in blob.chunks(256 << 10).enumerate().take(2) {
             assert!(assembly.put_wire(piece as u32, wire).unwrap());
         }
         // Killed when only one of the two was hashed again.
@@ -418,7 +417,7 @@ mod tests {
         OpenOptions::new().append(true).open(&journal).unwrap().write_all(&[7]).unwrap();
         let assembly = prepare(&paths, &manifest);
         assert_eq!(assembly.pack.have.borrow().done.count(), 2);
-        assert!(assembly.put_wire(2, &blob[2 << 20..]).unwrap());
+        assert!(assembly.put_wire(2, &blob[512 << 10..]).unwrap());
         drop(assembly);
         assert_eq!(prepare(&paths, &manifest).pack.have.borrow().done.count(), 3);
     }

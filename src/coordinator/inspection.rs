@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::model::digest::{ArtifactId, Digest};
+use crate::model::digest::{ArtifactId, Digest, PieceDigest};
 use crate::model::manifest::Manifest;
 use crate::model::rng::Rng;
 use crate::rules::replication::Finding;
@@ -95,7 +95,7 @@ async fn sample(store: &Blobs, ask: &Inspection, manifest: &Manifest) -> Result<
         let sound = match optional(read)? {
             Some(bytes) => {
                 let wire = manifest.pieces[index].wire;
-                let same = tokio::task::spawn_blocking(move || Digest::of(&bytes) == wire);
+                let same = tokio::task::spawn_blocking(move || PieceDigest::of(&bytes) == wire);
                 same.await.unwrap_or(false)
             }
             None => false,

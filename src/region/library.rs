@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::model::digest::{ArtifactId, Digest};
+use crate::model::digest::{ArtifactId, Digest, PieceDigest};
 use crate::model::manifest::{InvalidManifest, Manifest};
 use crate::store::blobs::{BlobError, Blobs, Key, Kind};
 
@@ -157,7 +157,7 @@ impl Library {
         let bytes = self.local.get_range(Key::new(Kind::Pack, artifact), range).await;
         let bytes = bytes.map_err(LibraryError::Store)?;
         let wire = piece.wire;
-        let same = tokio::task::spawn_blocking(move || Digest::of(&bytes) == wire).await;
+        let same = tokio::task::spawn_blocking(move || PieceDigest::of(&bytes) == wire).await;
         Ok(same.unwrap_or(true))
     }
 }

@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::model::digest::{ArtifactId, Digest};
+use crate::model::digest::{ArtifactId, PieceDigest};
 use crate::model::manifest::{Manifest, Piece};
 
 /// A pack being staged.
@@ -54,7 +54,7 @@ impl Staging {
             let Some(piece) = manifest.pieces.get(index).filter(|_| !held[index]) else { continue };
             buffer.resize(piece.wire_bytes as usize, 0);
             self.pack.read_exact_at(&mut buffer, offsets[index])?;
-            held[index] = Digest::of(&buffer) == piece.wire;
+            held[index] = PieceDigest::of(&buffer) == piece.wire;
         }
         Ok(held)
     }
@@ -64,7 +64,7 @@ impl Staging {
     /// # Errors
     /// Disk full or an I/O error.
     pub fn write(&self, index: usize, piece: &Piece, at: u64, bytes: &[u8]) -> io::Result<bool> {
-        if bytes.len() != piece.wire_bytes as usize || Digest::of(bytes) != piece.wire {
+        if bytes.len() != piece.wire_bytes as usize || PieceDigest::of(bytes) != piece.wire {
             return Ok(false);
         }
         self.pack.write_all_at(bytes, at)?;

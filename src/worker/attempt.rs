@@ -270,7 +270,6 @@ impl Attempt<'_> {
             shape: tree.shape,
             entries: tree.entries,
             size: tree.size,
-            blob: packed.blob,
             piece_bytes: packed.piece_bytes,
             pieces: packed.pieces,
             run: resolved.run,

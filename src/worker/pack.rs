@@ -1,7 +1,7 @@
 //! Files in, pieces out: reads, digests and compresses on all cores, writes one
 //! pack file, and keeps a bounded number of pieces in memory.
 //!
-//! A reader cuts the blob and digests it whole; as many packers as cores digest
+//! A reader cuts the blob; as many packers as cores digest
 //! and compress; this thread writes in order. Each piece lives in a buffer from
 //! a fixed set that comes back only when it is written, which bounds memory and
 //! makes whoever is ahead wait.
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use crate::model::digest::{Digest, Hasher};
+use crate::model::digest::PieceDigest;
 use crate::model::manifest::{Codec, Node, Piece, piece_bytes};
 use crate::worker::walk::Tree;
 
@@ -28,8 +28,6 @@ const BUFFERS_PER_CORE: usize = 2;
 /// What was packed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed {
-    /// Digest of the whole raw blob.
-    pub blob: Digest,
     /// Raw bytes of each piece but the last.
     pub piece_bytes: u32,
     /// In order.
@@ -101,9 +99,10 @@ pub fn pack(tree: &Tree, to: &Path, stop: &AtomicBool) -> Result<Packed, PackErr
         drop(to_writer);
         let written = write_in_order(&mut file, done, give_back);
         // A writer that failed dropped its ends, so the others end too.
-        let blob = reader.join().expect("the reader does not panic");
+        let read = reader.join().expect("the reader does not panic");
         let pieces = written.map_err(PackError::Write)?;
-        Ok(Packed { blob: blob?, piece_bytes, pieces })
+        read?;
+        Ok(Packed { piece_bytes, pieces })
     })
 }
 
@@ -117,8 +116,7 @@ struct Cutter<'a> {
 }
 
 impl Cutter<'_> {
-    fn cut(self) -> Result<Digest, PackError> {
-        let mut whole = Hasher::default();
+    fn cut(self) -> Result<(), PackError> {
         let mut files = Files::new(self.tree);
         for index in 0.. {
             if self.stop.load(Ordering::Relaxed) {
@@ -132,12 +130,11 @@ impl Cutter<'_> {
                 break;
             }
             bytes.truncate(read);
-            whole.update(&bytes);
             if self.to_packers.send(Raw { index, bytes }).is_err() {
                 return Err(PackError::Stopped);
             }
         }
-        Ok(whole.finish())
+        Ok(())
     }
 }
 
@@ -209,7 +206,7 @@ fn compress(waiting: &Mutex<Receiver<Raw>>, to_writer: SyncSender<Done>) {
 }
 
 fn compress_one(zstd: &mut zstd::bulk::Compressor<'_>, index: usize, raw: Vec<u8>) -> Done {
-    let digest = Digest::of(&raw);
+    let digest = PieceDigest::of(&raw);
     // A piece that does not fit in nine tenths of its size is stored plain.
     let mut wire = vec![0; raw.len() - raw.len().div_ceil(10)];
     let smaller = zstd.compress_to_buffer(&raw, &mut wire).ok().filter(|length| *length > 0);
@@ -217,7 +214,7 @@ fn compress_one(zstd: &mut zstd::bulk::Compressor<'_>, index: usize, raw: Vec<u8
         Some(length) => {
             wire.truncate(length);
             let wire_bytes = u32::try_from(length).expect("a piece is at most 8 MiB");
-            Piece { raw: digest, wire: Digest::of(&wire), wire_bytes, codec: Codec::Zstd }
+            Piece { raw: digest, wire: PieceDigest::of(&wire), wire_bytes, codec: Codec::Zstd }
         }
         None => {
             let wire_bytes = u32::try_from(raw.len()).expect("a piece is at most 8 MiB");
@@ -267,12 +264,12 @@ mod tests {
         for piece in &packed.pieces {
             let bytes = &wire[at..][..piece.wire_bytes as usize];
             at += bytes.len();
-            assert_eq!(Digest::of(bytes), piece.wire);
+            assert_eq!(PieceDigest::of(bytes), piece.wire);
             let raw = match piece.codec {
                 Codec::None => bytes.to_vec(),
                 Codec::Zstd => zstd::bulk::decompress(bytes, packed.piece_bytes as usize).unwrap(),
             };
-            assert_eq!(Digest::of(&raw), piece.raw);
+            assert_eq!(PieceDigest::of(&raw), piece.raw);
             blob.extend(raw);
         }
         assert_eq!(at, wire.len());
@@ -299,13 +296,12 @@ mod tests {
         let to = folder.path().join("pack");
         let packed = pack_now(&tree, &to).unwrap();
         let blob: Vec<u8> = parts.iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect();
-        assert_eq!(packed.blob, Digest::of(&blob));
-        assert_eq!(packed.piece_bytes, 1 << 20);
-        assert_eq!(packed.pieces.len(), blob.len().div_ceil(1 << 20));
+        assert_eq!(packed.piece_bytes, 256 << 10);
+        assert_eq!(packed.pieces.len(), blob.len().div_ceil(256 << 10));
         let wire = std::fs::read(&to).unwrap();
         assert!(unpack(&packed, &wire) == blob);
         assert_eq!(packed.pieces[0].codec, Codec::None);
-        assert_eq!(packed.pieces[5].codec, Codec::Zstd);
+        assert_eq!(packed.pieces[20].codec, Codec::Zstd);
         assert!(wire.len() < blob.len() - (3 << 20));
         assert_eq!(pack_now(&tree, &to).unwrap(), packed);
     }
@@ -318,7 +314,7 @@ mod tests {
         std::fs::create_dir(folder.path().join("empty")).unwrap();
         for path in ["file", "empty"] {
             let packed = pack_now(&walk(folder.path(), path).unwrap(), &to).unwrap();
-            assert!(packed.pieces.is_empty() && packed.blob == Digest::of(b""));
+            assert!(packed.pieces.is_empty());
             assert_eq!(std::fs::metadata(&to).unwrap().len(), 0);
         }
         std::fs::write(folder.path().join("file"), "x").unwrap();

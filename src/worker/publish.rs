@@ -9,7 +9,7 @@ use std::path::Path;
 
 use ed25519_dalek::SigningKey;
 
-use crate::model::digest::{ArtifactId, Digest};
+use crate::model::digest::{ArtifactId, Digest, PieceDigest};
 use crate::model::manifest::{InvalidManifest, MANIFEST_BYTES_MAX, Manifest};
 use crate::store::blobs::{BlobError, Blobs, Key, Kind};
 use crate::wire::seal;
@@ -83,7 +83,7 @@ impl Made<'_> {
         let offsets = self.manifest.wire_offsets();
         for index in sample(self.manifest.pieces.len()) {
             let wire = blobs.get_range(key(Kind::Pack), offsets[index]..offsets[index + 1]).await?;
-            same(Kind::Pack, Digest::of(&wire) == self.manifest.pieces[index].wire)?;
+            same(Kind::Pack, PieceDigest::of(&wire) == self.manifest.pieces[index].wire)?;
         }
         Ok(())
     }
@@ -127,7 +127,6 @@ mod tests {
                 shape: tree.shape,
                 entries: tree.entries,
                 size: tree.size,
-                blob: packed.blob,
                 piece_bytes: packed.piece_bytes,
                 pieces: packed.pieces,
                 run: None,

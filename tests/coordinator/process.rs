@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use deployctl::model::digest::{ArtifactId, Digest, from_hex};
+use deployctl::model::digest::{ArtifactId, Digest, PieceDigest, from_hex};
 use deployctl::model::id::JobNo;
 use deployctl::model::job::{BuildFailure, Outcome};
 use deployctl::model::manifest::{
@@ -169,7 +169,7 @@ pub(crate) fn commit_id(n: u8) -> String {
 }
 
 pub(crate) fn manifest(app: &str, commit: u8, content: &[u8]) -> Manifest {
-    let digest = Digest::of(content);
+    let digest = PieceDigest::of(content);
     let piece = Piece {
         raw: digest,
         wire: digest,
@@ -183,7 +183,6 @@ pub(crate) fn manifest(app: &str, commit: u8, content: &[u8]) -> Manifest {
         shape: Shape::File,
         entries: vec![Entry { path: "app".into(), node }],
         size: content.len() as u64,
-        blob: digest,
         piece_bytes: u32::try_from(PIECE_BYTES.0).unwrap(),
         pieces: vec![piece],
         run: None,

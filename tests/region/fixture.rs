@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::routing::post;
-use deployctl::model::digest::{ArtifactId, Digest, Hasher, to_hex};
+use deployctl::model::digest::{ArtifactId, PieceDigest, to_hex};
 use deployctl::model::goal::{Goal, GoalKind, GoalVersion, Target};
 use deployctl::model::id::{HostId, ReleaseNo};
 use deployctl::model::manifest::{
@@ -186,10 +186,8 @@ fn artifact(size: u64, seed: u64) -> (Manifest, Vec<u8>) {
     while (pack.len() as u64) < size {
         pack.extend_from_slice(&rng.next_u64().to_le_bytes());
     }
-    let mut blob = Hasher::default();
-    blob.update(&pack);
     let pieces = pack.chunks(piece_bytes(size) as usize).map(|bytes| {
-        let digest = Digest::of(bytes);
+        let digest = PieceDigest::of(bytes);
         Piece { raw: digest, wire: digest, wire_bytes: bytes.len() as u32, codec: Codec::None }
     });
     let manifest = Manifest {
@@ -198,7 +196,6 @@ fn artifact(size: u64, seed: u64) -> (Manifest, Vec<u8>) {
         shape: Shape::File,
         entries: vec![Entry { path: "api".into(), node: Node::File { size, exec: true } }],
         size,
-        blob: blob.finish(),
         piece_bytes: piece_bytes(size),
         pieces: pieces.collect(),
         run: None,

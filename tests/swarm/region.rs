@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use deployctl::model::digest::{ArtifactId, Digest};
+use deployctl::model::digest::{ArtifactId, Digest, PieceDigest};
 use deployctl::model::manifest::{
     Codec, Entry, Manifest, Node, Piece, Provenance, Shape, piece_bytes,
 };
@@ -86,7 +86,12 @@ pub(crate) fn make(app: &str, files: BTreeMap<String, Vec<u8>>, links: &[(&str, 
         let (wire, codec) =
             if packed.len() < raw.len() { (&packed[..], Codec::Zstd) } else { (raw, Codec::None) };
         let wire_bytes = wire.len() as u32;
-        pieces.push(Piece { raw: Digest::of(raw), wire: Digest::of(wire), wire_bytes, codec });
+        pieces.push(Piece {
+            raw: PieceDigest::of(raw),
+            wire: PieceDigest::of(wire),
+            wire_bytes,
+            codec,
+        });
         pack.extend_from_slice(wire);
     }
     let manifest = Manifest {
@@ -95,7 +100,6 @@ pub(crate) fn make(app: &str, files: BTreeMap<String, Vec<u8>>, links: &[(&str, 
         shape: Shape::Folder,
         entries,
         size: blob.len() as u64,
-        blob: Digest::of(&blob),
         piece_bytes,
         pieces,
         run: None,

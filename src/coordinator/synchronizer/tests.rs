@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::config::daemon::{Flags, load};
 use crate::coordinator::state::{Coordinator, Keys};
-use crate::model::digest::{Digest, Hasher};
+use crate::model::digest::PieceDigest;
 use crate::model::manifest::{Codec, Entry, Manifest, Node, Piece, Provenance, Shape, piece_bytes};
 use crate::rules::replication::Claim;
 use crate::store::blobs::Key;
@@ -157,10 +157,8 @@ fn artifact() -> (Manifest, Vec<u8>) {
     let pack: Vec<u8> = (0..(5u32 << 18)).flat_map(|n| (n ^ 77).to_le_bytes()).collect();
     let pack = pack[..(5 << 19)].to_vec();
     let size = pack.len() as u64;
-    let mut blob = Hasher::default();
-    blob.update(&pack);
     let piece = |bytes: &[u8]| {
-        let digest = Digest::of(bytes);
+        let digest = PieceDigest::of(bytes);
         Piece { raw: digest, wire: digest, wire_bytes: bytes.len() as u32, codec: Codec::None }
     };
     let manifest = Manifest {
@@ -169,7 +167,6 @@ fn artifact() -> (Manifest, Vec<u8>) {
         shape: Shape::File,
         entries: vec![Entry { path: "api".into(), node: Node::File { size, exec: true } }],
         size,
-        blob: blob.finish(),
         piece_bytes: piece_bytes(size),
         pieces: pack.chunks(piece_bytes(size) as usize).map(piece).collect(),
         run: None,
@@ -225,7 +222,7 @@ async fn loss_and_damage_are_found_ordered_healed_and_forgotten() {
         (&cut, "the pack has the wrong length"),
         (&|| flip(Kind::Manifest, 9), "the manifest is damaged"),
         (&|| flip(Kind::Signature, 9), "the signature is damaged"),
-        (&|| flip(Kind::Pack, (2 << 20) + 5), "piece 2 of 3 is damaged"),
+        (&|| flip(Kind::Pack, (512 << 10) + 5), "piece 2 of 10 is damaged"),
     ];
     for (damage, reason) in damages {
         damage();
