@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn bytes_land_where_the_manifest_says_in_any_order() {
         let root = tempfile::tempdir().unwrap();
-        let size = (1 << 20) + 10;
+        let size = (256 << 10) + 10;
         let entries = vec![file("a", 5), file("b/empty", 0), file("b/x", size), file("c", 7)];
         let staging = root.path().join("staging/x");
         let tree = Tree::prepare(&staging, manifest(entries), 0).unwrap();
