@@ -59,6 +59,8 @@ enum Command {
     #[command(visible_alias = "log")]
     History(c::history::HistoryArgs),
     Logs(c::logs::LogsArgs),
+    Pause(c::pause::PauseArgs),
+    Resume(c::pause::ResumeArgs),
     Cancel(c::cancel::CancelArgs),
     Retry(c::retry::RetryArgs),
     Apps(c::apps::AppsArgs),
@@ -81,7 +83,7 @@ enum Command {
 /// The commands as `--help` groups them.
 pub const GROUPS: &[(&str, &[&str])] = &[
     ("Daily", &["build", "deploy", "status", "watch", "promote", "rollback", "history", "logs"]),
-    ("Steer", &["cancel", "retry"]),
+    ("Steer", &["pause", "resume", "cancel", "retry"]),
     ("Look", &["apps", "builds", "hosts", "regions", "workers", "events"]),
     ("Set up", &["init", "tokens", "demo", "completion", "help", "version"]),
     ("Run", &["coordinator", "region", "worker", "agent"]),
@@ -98,6 +100,8 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, Failure> 
         Command::Rollback(args) => c::rollback::run(ctx, args).await,
         Command::History(args) => c::history::run(ctx, args).await,
         Command::Logs(args) => c::logs::run(ctx, args).await,
+        Command::Pause(args) => c::pause::pause(ctx, args).await,
+        Command::Resume(args) => c::pause::resume(ctx, args).await,
         Command::Cancel(args) => c::cancel::run(ctx, args).await,
         Command::Retry(args) => c::retry::run(ctx, args).await,
         Command::Apps(args) => c::apps::run(ctx, args).await,

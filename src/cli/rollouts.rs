@@ -1,5 +1,7 @@
 //! What the commands about rollouts share: which one, starting it, seeing it through.
 
+use std::time::Duration;
+
 use crate::model::fleet::Sources;
 use crate::model::id::{AppName, EnvName, ReleaseNo};
 use crate::model::rollout::{PlanName, Release, RolloutKind, RolloutState};
@@ -50,6 +52,27 @@ pub async fn pick(
         None => newest(api, &status.app, &status.env).await?,
     };
     Ok(RolloutId { app: status.app, env: status.env, release })
+}
+
+/// As [`pick`], with how it stands; one that is over is refused, and `next` is
+/// the command that may be meant.
+///
+/// # Errors
+/// Exit code 3 when there never was one, 6 when it is over.
+pub async fn pick_open(
+    ctx: &Context,
+    api: &Api,
+    named: Option<ReleaseNo>,
+    next: &str,
+) -> Result<(RolloutId, Rollout), Failure> {
+    let id = pick(ctx, api, named).await?;
+    let now = api.rollout(&id, 0, Duration::ZERO).await?;
+    if now.release.state.is_final() {
+        let state = now.release.state.word();
+        return Err(Failure::new(ExitCode::Conflict, format!("{} is over: {state}", id.release))
+            .hint(format!("deployctl {next} {}", Context::scope_flags(&id.app, &id.env))));
+    }
+    Ok((id, now))
 }
 
 async fn newest(api: &Api, app: &AppName, env: &EnvName) -> Result<ReleaseNo, Failure> {

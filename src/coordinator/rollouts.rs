@@ -17,7 +17,9 @@ use crate::rules::rollout::command::{Command, Refusal};
 use crate::store::db::releases::{self, ReleaseRow};
 use crate::store::db::{Topic, Tx, envs};
 use crate::wire::problem::{Code, Problem};
-use crate::wire::v1::rollout::{CancelRequest, PromoteRequest, Rollout, RolloutRequest};
+use crate::wire::v1::rollout::{
+    CancelRequest, PauseRequest, PromoteRequest, Rollout, RolloutRequest,
+};
 
 pub(super) fn routes() -> Vec<Route> {
     const ONE: &str = "/v1/apps/{app}/envs/{env}/rollouts/{release}";
@@ -47,7 +49,8 @@ pub(super) fn routes() -> Vec<Route> {
         steered(
             post("/v1/apps/{app}/envs/{env}/rollouts/{release}/pause", Class::Deploy, pause),
             "Hold it where it is",
-        ),
+        )
+        .takes("PauseRequest"),
         steered(
             post("/v1/apps/{app}/envs/{env}/rollouts/{release}/resume", Class::Deploy, resume),
             "Go on after a pause",
@@ -134,14 +137,7 @@ async fn cancel(
     key: Key,
     Json(request): Json<CancelRequest>,
 ) -> Result<Json<Rollout>, Problem> {
-    if request.message.len() > MESSAGE_BYTES_MAX {
-        return Err(Problem::new(Code::Usage, "the message is too long")
-            .because(format!("at most {MESSAGE_BYTES_MAX} bytes")));
-    }
-    let why = match request.message.as_str() {
-        "" => format!("canceled by {}", who.name),
-        message => format!("canceled by {}: {message}", who.name),
-    };
+    let why = said("canceled", &who, &request.message)?;
     steer(shared, (who, key), place, Command::Cancel { keep: request.keep, why }).await
 }
 
@@ -159,8 +155,9 @@ async fn pause(
     Extension(who): Extension<Identity>,
     Path(place): Path<Place>,
     key: Key,
+    Json(request): Json<PauseRequest>,
 ) -> Result<Json<Rollout>, Problem> {
-    let why = format!("paused by {}", who.name);
+    let why = said("paused", &who, &request.message)?;
     steer(shared, (who, key), place, Command::Pause { why }).await
 }
 
@@ -171,6 +168,18 @@ async fn resume(
     key: Key,
 ) -> Result<Json<Rollout>, Problem> {
     steer(shared, (who, key), place, Command::Resume).await
+}
+
+/// Who did what and why, as one sentence.
+fn said(done: &str, who: &Identity, message: &str) -> Result<String, Problem> {
+    if message.len() > MESSAGE_BYTES_MAX {
+        return Err(Problem::new(Code::Usage, "the message is too long")
+            .because(format!("at most {MESSAGE_BYTES_MAX} bytes")));
+    }
+    Ok(match message {
+        "" => format!("{done} by {}", who.name),
+        message => format!("{done} by {}: {message}", who.name),
+    })
 }
 
 async fn steer(

@@ -206,3 +206,36 @@ fn a_reader_that_goes_away_is_code_141_in_silence() {
     let done = crate::support::Done::from(command.stdout(writer).output().unwrap());
     assert_eq!((done.code, done.stderr.as_str()), (141, ""));
 }
+
+#[test]
+fn pause_says_why_and_may_be_said_twice_and_resume_sees_it_through() {
+    let coordinator = Coordinator::start();
+    let person = Person::of(&coordinator);
+    coordinator.gives(R2, &rollout(RolloutState::Running, 1));
+    let pause = "POST /v1/apps/web/envs/prod/rollouts/r2/pause";
+    coordinator.gives(pause, &rollout(RolloutState::Paused, 2));
+    let done = person.ends(&["pause", "r2", "-m", "errors in eu"], 0);
+    assert!(done.stderr.contains("deployctl resume r2 -a web -e prod"), "{}", done.stderr);
+    let sent = coordinator.requests_of(pause);
+    assert_eq!(sent[0].body["message"], "errors in eu");
+
+    coordinator.gives(R2, &rollout(RolloutState::Paused, 2));
+    let again = person.ends(&["pause", "r2"], 0);
+    assert!(again.stderr.contains("r2 is paused already"), "{}", again.stderr);
+    assert_eq!(coordinator.requests_of(pause).len(), 1);
+    coordinator.gives(
+        "POST /v1/apps/web/envs/prod/rollouts/r2/resume",
+        &rollout(RolloutState::Succeeded, 3),
+    );
+    coordinator.gives(R2, &rollout(RolloutState::Succeeded, 3));
+    let over = person.ends(&["pause", "r2"], 6);
+    assert!(over.stderr.contains("r2 is over: succeeded"), "{}", over.stderr);
+    coordinator.on(
+        R2,
+        [
+            Reply::Json(200, json!(rollout(RolloutState::Paused, 2))),
+            Reply::Json(200, json!(rollout(RolloutState::Succeeded, 3))),
+        ],
+    );
+    person.ends(&["resume", "r2"], 0);
+}

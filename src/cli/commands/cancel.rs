@@ -1,7 +1,5 @@
 //! `deployctl cancel`: stops a build or a rollout.
 
-use std::time::Duration;
-
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use reqwest::Method;
@@ -63,13 +61,7 @@ pub async fn run(ctx: &Context, args: CancelArgs) -> Result<ExitCode, Failure> {
         confirm::check_can_ask(ctx, &ctx.env()?)?;
     }
     let named: Option<ReleaseNo> = args.of.map(|name| name.parse()).transpose()?;
-    let id = rollouts::pick(ctx, &api, named).await?;
-    let now = api.rollout(&id, 0, Duration::ZERO).await?;
-    if now.release.state.is_final() {
-        let state = now.release.state.word();
-        return Err(Failure::new(ExitCode::Conflict, format!("{} is over: {state}", id.release))
-            .hint(format!("deployctl rollback -a {} -e {}", id.app, id.env)));
-    }
+    let (id, now) = rollouts::pick_open(ctx, &api, named, "rollback").await?;
     if !args.keep {
         ctx.out.story(&rollouts::headline(ctx, &now));
         confirm::ask(ctx, &id.env, "Stop it and go back?", Danger::Moderate).await?;

@@ -14,6 +14,7 @@ pub mod history;
 pub mod hosts;
 pub mod init;
 pub mod logs;
+pub mod pause;
 pub mod promote;
 pub mod regions;
 pub mod retry;

@@ -1,7 +1,5 @@
 //! `deployctl promote`: the next step now, or the same bits in the next env.
 
-use std::time::Duration;
-
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 
@@ -58,13 +56,7 @@ pub async fn run(ctx: &Context, args: PromoteArgs) -> Result<ExitCode, Failure> 
         let request = args.how.request(format!("{from}:@"));
         return rollouts::start(ctx, &api, (&app, &env), request, &args.wait).await;
     }
-    let id = rollouts::pick(ctx, &api, args.rollout).await?;
-    let now = api.rollout(&id, 0, Duration::ZERO).await?;
-    if now.release.state.is_final() {
-        let state = now.release.state.word();
-        return Err(Failure::new(ExitCode::Conflict, format!("{} is over: {state}", id.release))
-            .hint(format!("deployctl history -a {} -e {}", id.app, id.env)));
-    }
+    let (id, now) = rollouts::pick_open(ctx, &api, args.rollout, "history").await?;
     ctx.out.story(&rollouts::headline(ctx, &now));
     let question =
         if args.full { "Skip every step that is left?" } else { "Go on to the next step?" };

@@ -98,6 +98,15 @@ pub struct CancelRequest {
     pub message: String,
 }
 
+/// `POST …/pause`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PauseRequest {
+    /// Why.
+    #[serde(default)]
+    pub message: String,
+}
+
 /// `GET …/releases`: history, newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Releases {
