@@ -3,9 +3,10 @@
 use super::output::Tone;
 use super::table::{Cell, Table};
 use crate::host::clock;
-use crate::model::fleet::{AppStatus, Phase};
+use crate::model::fleet::AppStatus;
 use crate::model::goal::Target;
 use crate::wire::v1::fleet::HostRow;
+use crate::wire::words::{phase_tone, phase_word};
 
 /// An empty table of hosts.
 #[must_use]
@@ -55,27 +56,4 @@ pub fn cells(row: &HostRow, status: Option<&AppStatus>) -> Vec<Cell> {
         row.address.as_str().into(),
         row.info.agent_version.as_str().into(),
     ]
-}
-
-fn phase_word(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Idle => "idle",
-        Phase::Fetching => "fetching",
-        Phase::Staged => "staged",
-        Phase::Activating => "activating",
-        Phase::Probing => "probing",
-        Phase::Healthy => "healthy",
-        Phase::Failed => "failed",
-        Phase::Reverted => "reverted",
-    }
-}
-
-fn phase_tone(phase: Phase) -> Tone {
-    match phase {
-        Phase::Idle => Tone::Dim,
-        Phase::Fetching | Phase::Staged | Phase::Activating | Phase::Probing => Tone::Moving,
-        Phase::Healthy => Tone::Good,
-        Phase::Failed => Tone::Bad,
-        Phase::Reverted => Tone::Look,
-    }
 }

@@ -1,16 +1,19 @@
-//! What a rollout or a build says for itself: words, tones, exit codes.
+//! What a rollout or a build says for itself: lines, causes, exit codes.
 //!
 //! Pure: from wire structs to text and codes. The same mapping serves every command
 //! that waits, also when the thing ended before anybody looked.
 
 use super::failure::{ExitCode, Failure};
-use super::output::Tone;
 use super::table::count;
-use crate::model::fleet::{FailureGroup, Tally};
-use crate::model::job::{BuildFailure, JobState};
+use crate::model::fleet::FailureGroup;
+use crate::model::job::BuildFailure;
 use crate::model::rollout::RolloutState;
-use crate::wire::v1::build::{Build, ReplicationStatus};
-use crate::wire::v1::rollout::{Rollout, Stage};
+use crate::wire::v1::build::Build;
+use crate::wire::v1::rollout::Rollout;
+pub use crate::wire::words::{
+    build_tone, merged_failures, progress_of, replication_tone, rollout_tone, stage_word,
+    step_name, sum,
+};
 
 /// Causes that are spelled out of one failure.
 const GROUPS_SHOWN: usize = 4;
@@ -30,89 +33,6 @@ pub fn rollout_code(state: RolloutState) -> Option<ExitCode> {
         RolloutState::Canceled => ExitCode::Canceled,
         RolloutState::Expired => ExitCode::NotDeployable,
     })
-}
-
-/// The tone of a rollout's state.
-#[must_use]
-pub fn rollout_tone(state: RolloutState) -> Tone {
-    match state {
-        RolloutState::Pending | RolloutState::Running | RolloutState::Reverting => Tone::Moving,
-        RolloutState::Succeeded => Tone::Good,
-        RolloutState::Paused | RolloutState::Reverted => Tone::Look,
-        RolloutState::Failed => Tone::Bad,
-        RolloutState::Superseded | RolloutState::Canceled | RolloutState::Expired => Tone::Dim,
-    }
-}
-
-/// The tone of a build's state.
-#[must_use]
-pub fn build_tone(state: JobState) -> Tone {
-    match state {
-        JobState::Queued => Tone::Dim,
-        JobState::Running => Tone::Moving,
-        JobState::Succeeded => Tone::Good,
-        JobState::Failed => Tone::Bad,
-    }
-}
-
-/// The tone of a replication status.
-#[must_use]
-pub fn replication_tone(status: ReplicationStatus) -> Tone {
-    match status {
-        ReplicationStatus::Pending => Tone::Dim,
-        ReplicationStatus::Partial => Tone::Moving,
-        ReplicationStatus::Complete => Tone::Good,
-        ReplicationStatus::Lost => Tone::Bad,
-    }
-}
-
-/// All regions' counts as one.
-#[must_use]
-pub fn sum<'a>(tallies: impl IntoIterator<Item = &'a Tally>) -> Tally {
-    let mut all = Tally::default();
-    for tally in tallies {
-        all.hosts += tally.hosts;
-        all.admitted += tally.admitted;
-        all.unreachable += tally.unreachable;
-        all.admitted_unreachable += tally.admitted_unreachable;
-        all.staged += tally.staged;
-        all.healthy += tally.healthy;
-        all.settled += tally.settled;
-        all.failed += tally.failed;
-        all.host_faults += tally.host_faults;
-        all.transport_faults += tally.transport_faults;
-        all.on_next += tally.on_next;
-        all.sources += tally.sources;
-        all.failures.extend(tally.failures.iter().cloned());
-    }
-    all
-}
-
-/// What an open rollout does now: `converging`, `baking`, `reverting`.
-#[must_use]
-pub fn stage_word(rollout: &Rollout) -> &'static str {
-    match (rollout.release.state, rollout.stage) {
-        (RolloutState::Running, Stage::Converging) => "converging",
-        (RolloutState::Running, Stage::Baking) => "baking",
-        (state, _) => state.word(),
-    }
-}
-
-/// The name of the step under way; empty when there is none.
-#[must_use]
-pub fn step_name(rollout: &Rollout) -> &str {
-    let step = usize::try_from(rollout.step).ok().and_then(|i| rollout.steps.get(i));
-    match rollout.release.state {
-        RolloutState::Running | RolloutState::Paused => step.map_or("", |step| step.name.as_str()),
-        _ => "",
-    }
-}
-
-/// Hosts that are where they should be, and how many there are that can be reached.
-#[must_use]
-pub fn progress_of(rollout: &Rollout) -> (u64, u64) {
-    let all = sum(rollout.regions.values());
-    (u64::from(all.settled), u64::from(all.hosts.saturating_sub(all.unreachable)))
 }
 
 /// One line of where a rollout stands, and what makes the line new.
@@ -186,14 +106,6 @@ pub fn rollout_failure(rollout: &Rollout, code: ExitCode) -> Failure {
 /// Equal failures as one line each, most hosts first.
 #[must_use]
 pub fn failure_lines(groups: &[FailureGroup]) -> Vec<String> {
-    let mut merged: Vec<FailureGroup> = vec![];
-    for group in groups {
-        match merged.iter_mut().find(|m| m.class == group.class && m.reason == group.reason) {
-            Some(same) => same.hosts += group.hosts,
-            None => merged.push(group.clone()),
-        }
-    }
-    merged.sort_by_key(|group| std::cmp::Reverse(group.hosts));
     let line = |group: &FailureGroup| {
         let hosts = count(u64::from(group.hosts), "host");
         let mut text = format!("{hosts}: {} (first: {})", group.reason, group.first);
@@ -203,7 +115,7 @@ pub fn failure_lines(groups: &[FailureGroup]) -> Vec<String> {
         }
         text
     };
-    merged.iter().take(GROUPS_SHOWN).map(line).collect()
+    merged_failures(groups).iter().take(GROUPS_SHOWN).map(line).collect()
 }
 
 /// Why a build that ended is not a success.

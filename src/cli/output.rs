@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::failure::{ExitCode, Failure};
 use super::table::{Mode, Table};
+pub use crate::wire::words::Tone;
 
 /// How an answer is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -39,23 +40,6 @@ pub enum ColorChoice {
     Always,
     /// Never
     Never,
-}
-
-/// What a word says about its thing; decides glyph and colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tone {
-    /// Nothing in particular.
-    Plain,
-    /// Done and well.
-    Good,
-    /// Under way.
-    Moving,
-    /// Waits for a person, or is not known.
-    Look,
-    /// Went wrong: the only red one.
-    Bad,
-    /// Of less weight.
-    Dim,
 }
 
 /// What the terminal can do, and what the person asked for.
@@ -252,7 +236,7 @@ impl Output {
     #[must_use]
     pub fn mark_err(&self, tone: Tone, word: &str) -> String {
         let marked = format!("{} {word}", tone.glyph(self.unicode));
-        if self.color_stderr { tone.paint(&marked) } else { marked }
+        if self.color_stderr { paint(tone, &marked) } else { marked }
     }
 
     /// The arrow between two things.
@@ -263,39 +247,6 @@ impl Output {
 
     fn paint_err(&self, text: &str, code: &str) -> String {
         if self.color_stderr { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-    }
-}
-
-impl Tone {
-    /// One character that says the same without colour.
-    #[must_use]
-    pub fn glyph(self, unicode: bool) -> &'static str {
-        match (self, unicode) {
-            (Self::Good, true) => "✓",
-            (Self::Good, false) => "+",
-            (Self::Moving, true) => "▸",
-            (Self::Moving, false) => ">",
-            (Self::Look, true) => "‖",
-            (Self::Look, false) => "=",
-            (Self::Bad, true) => "✗",
-            (Self::Bad, false) => "x",
-            (Self::Plain | Self::Dim, true) => "·",
-            (Self::Plain | Self::Dim, false) => ".",
-        }
-    }
-
-    /// `text` in this tone's colour.
-    #[must_use]
-    fn paint(self, text: &str) -> String {
-        let code = match self {
-            Self::Plain => return text.to_owned(),
-            Self::Good => "32",
-            Self::Moving => "36",
-            Self::Look => "33",
-            Self::Bad => "31",
-            Self::Dim => "2",
-        };
-        format!("\x1b[{code}m{text}\x1b[0m")
     }
 }
 
@@ -348,4 +299,17 @@ fn write_out(text: &str) {
 fn write_err(text: &str) {
     // Nobody is left to tell when this fails.
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// `text` in the tone's colour.
+fn paint(tone: Tone, text: &str) -> String {
+    let code = match tone {
+        Tone::Plain => return text.to_owned(),
+        Tone::Good => "32",
+        Tone::Moving => "36",
+        Tone::Look => "33",
+        Tone::Bad => "31",
+        Tone::Dim => "2",
+    };
+    format!("\x1b[{code}m{text}\x1b[0m")
 }

@@ -3,12 +3,11 @@
 //! A cell knows both of its forms ("4m" and RFC 3339, ten digits and sixty-four), so
 //! a command fills a table once. Decides no format and prints nothing.
 
-use std::time::Duration;
-
 use comfy_table::{Attribute, Color, ColumnConstraint, ContentArrangement, Row, presets};
 
 use super::output::Tone;
 use crate::model::time::UnixMillis;
+pub use crate::wire::words::{age, bytes, count, took};
 
 /// Columns of prose: these are cut where the terminal is too narrow.
 const FLEXIBLE: [&str; 6] = ["SUBJECT", "MESSAGE", "REASON", "REPO", "BLOBS", "WAITING ON"];
@@ -188,45 +187,6 @@ impl Cell {
     }
 }
 
-/// A span as people say it: `4s`, `12m`, `3h`, `9d`.
-#[must_use]
-pub fn age(span: Duration) -> String {
-    match span.as_secs() {
-        s @ 0..60 => format!("{s}s"),
-        s @ 60..3600 => format!("{}m", s / 60),
-        s @ 3600..172_800 => format!("{}h", s / 3600),
-        s => format!("{}d", s / 86_400),
-    }
-}
-
-/// How long something took: as [`age`], with tenths below ten seconds.
-#[must_use]
-pub fn took(span: Duration) -> String {
-    if span < Duration::from_secs(10) { format!("{:.1}s", span.as_secs_f64()) } else { age(span) }
-}
-
-/// A number of bytes as people say it: `812 B`, `1.4 MiB`.
-#[must_use]
-pub fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if count < 1024 {
-        return format!("{count} B");
-    }
-    let mut value = count as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1023.95 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
-}
-
-/// A whole number with its noun: `1 host`, `2 hosts`.
-#[must_use]
-pub fn count(number: u64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,16 +213,5 @@ mod tests {
         assert_eq!(lines.len(), 3, "{text}");
         assert_eq!(lines[0].find("STATE"), lines[1].find("> running"), "{text}");
         assert!(lines.iter().all(|line| line.len() <= 40));
-    }
-
-    #[test]
-    fn quantities_read_well() {
-        for (count, text) in [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1 << 30, "1.0 GiB")]
-        {
-            assert_eq!(bytes(count), text);
-        }
-        for (s, text) in [(59, "59s"), (61, "1m"), (7200, "2h"), (172_800, "2d")] {
-            assert_eq!(age(Duration::from_secs(s)), text);
-        }
     }
 }
