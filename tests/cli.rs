@@ -27,3 +27,5 @@ mod support;
 mod terminal;
 #[path = "cli/waiting.rs"]
 mod waiting;
+#[path = "cli/why.rs"]
+mod why;

@@ -6,7 +6,8 @@
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use clap_complete::CompletionCandidate;
 
@@ -16,6 +17,8 @@ use crate::wire::v1::fleet::Completions;
 
 /// A shell that hangs on TAB is worse than one that offers nothing [orchestration 4.10].
 const DEADLINE: Duration = Duration::from_millis(80);
+/// When the first question was asked: all questions of one TAB share the deadline.
+static BEGAN: OnceLock<Instant> = OnceLock::new();
 
 /// Apps.
 #[must_use]
@@ -76,6 +79,17 @@ pub fn logged(word: &OsStr) -> Vec<CompletionCandidate> {
     kinds.into_iter().flat_map(|kind| ask(kind, word)).collect()
 }
 
+/// What `why` takes: hosts, releases and builds.
+#[must_use]
+pub fn explained(word: &OsStr) -> Vec<CompletionCandidate> {
+    let kinds: &[&str] = match word.to_string_lossy().chars().next() {
+        Some('b') => &["build", "host"],
+        Some('r') => &["release", "host"],
+        _ => &["host"],
+    };
+    kinds.iter().flat_map(|kind| ask(kind, word)).collect()
+}
+
 fn candidate(name: &str, help: &str) -> CompletionCandidate {
     let help = (!help.is_empty()).then(|| help.to_owned().into());
     CompletionCandidate::new(name).help(help)
@@ -103,13 +117,14 @@ fn ask_names(kind: &str, prefix: &str) -> Option<Vec<(String, String)>> {
     let endpoint = discover::endpoint(&said).ok()?;
     let client = endpoint.client().ok()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    let left = DEADLINE.saturating_sub(BEGAN.get_or_init(Instant::now).elapsed());
     let names = runtime.block_on(async {
         let mut query =
             vec![("kind", kind.to_owned()), ("prefix", prefix.to_owned()), ("env", env)];
         query.extend(app.map(|app| ("app", app)));
         let request = client.request(reqwest::Method::GET, "/v1/complete").query(&query);
-        let reply = client.send::<Completions>(request, DEADLINE);
-        tokio::time::timeout(DEADLINE, reply).await.ok()?.ok()
+        let reply = client.send::<Completions>(request, left);
+        tokio::time::timeout(left, reply).await.ok()?.ok()
     });
     // A resolver that hangs must not hold the shell.
     runtime.shutdown_background();

@@ -19,6 +19,7 @@ pub mod outcome;
 pub mod output;
 pub mod progress;
 pub mod prompt;
+pub mod reasons;
 pub mod recipes;
 pub mod reference;
 pub mod rollouts;
@@ -59,6 +60,7 @@ enum Command {
     #[command(visible_alias = "log")]
     History(c::history::HistoryArgs),
     Logs(c::logs::LogsArgs),
+    Why(c::why::WhyArgs),
     Pause(c::pause::PauseArgs),
     Resume(c::pause::ResumeArgs),
     Cancel(c::cancel::CancelArgs),
@@ -82,7 +84,10 @@ enum Command {
 
 /// The commands as `--help` groups them.
 pub const GROUPS: &[(&str, &[&str])] = &[
-    ("Daily", &["build", "deploy", "status", "watch", "promote", "rollback", "history", "logs"]),
+    (
+        "Daily",
+        &["build", "deploy", "status", "watch", "promote", "rollback", "history", "logs", "why"],
+    ),
     ("Steer", &["pause", "resume", "cancel", "retry"]),
     ("Look", &["apps", "builds", "hosts", "regions", "workers", "events"]),
     ("Set up", &["init", "tokens", "demo", "completion", "help", "version"]),
@@ -100,6 +105,7 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, Failure> 
         Command::Rollback(args) => c::rollback::run(ctx, args).await,
         Command::History(args) => c::history::run(ctx, args).await,
         Command::Logs(args) => c::logs::run(ctx, args).await,
+        Command::Why(args) => c::why::run(ctx, args).await,
         Command::Pause(args) => c::pause::pause(ctx, args).await,
         Command::Resume(args) => c::pause::resume(ctx, args).await,
         Command::Cancel(args) => c::cancel::run(ctx, args).await,

@@ -24,4 +24,5 @@ pub mod status;
 pub mod tokens;
 pub mod version;
 pub mod watch;
+pub mod why;
 pub mod workers;

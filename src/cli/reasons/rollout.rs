@@ -1,0 +1,108 @@
+//! Why a rollout is not further.
+
+use std::time::Duration;
+
+use super::{Reasons, scope};
+use crate::cli::outcome::{failure_lines, stage_word, step_name, sum};
+use crate::cli::table::age;
+use crate::model::rollout::{RolloutKind, RolloutState, Stage};
+use crate::model::time::UnixMillis;
+use crate::wire::v1::fleet::Region;
+use crate::wire::v1::rollout::Rollout;
+
+/// A region that said nothing for so long is worth a word: six of its reports.
+const SILENT: Duration = Duration::from_secs(30);
+
+/// Why `rollout` is where it is, as of `now`.
+#[must_use]
+pub fn of(rollout: &Rollout, regions: &[Region], now: UnixMillis) -> Reasons {
+    let release = &rollout.release;
+    let name = release.release;
+    let what = match release.kind {
+        RolloutKind::Deploy => format!("{name} of {} in {}", release.app, release.env),
+        RolloutKind::Rollback => {
+            format!("{name} of {} in {}, a rollback,", release.app, release.env)
+        }
+    };
+    let mut reasons = Reasons::new(format!("{what} is {}{}", stage_word(rollout), place(rollout)));
+    reasons.settled = release.state == RolloutState::Succeeded;
+    reasons = reasons.because(match release.state {
+        // What it waits for is the first thing to know; why it ended is all there is.
+        RolloutState::Pending | RolloutState::Running | RolloutState::Reverting => {
+            format!("it waits for {}", rollout.waiting_on)
+        }
+        RolloutState::Paused => format!("it waits for {}", rollout.waiting_on),
+        _ => release.reason.clone(),
+    });
+    for line in failure_lines(&sum(rollout.regions.values()).failures) {
+        reasons = reasons.because(line);
+    }
+    if !release.state.is_final() {
+        for line in silent(rollout, regions, now) {
+            reasons = reasons.because(line);
+        }
+    }
+    with_next(reasons, rollout, now)
+}
+
+/// Regions that it waits for and that are not heard of.
+fn silent(rollout: &Rollout, regions: &[Region], now: UnixMillis) -> Vec<String> {
+    let covered = |region: &&Region| {
+        let only = &rollout.release.regions;
+        region.hosts > 0 && (only.is_empty() || only.contains(&region.region))
+    };
+    let word = |region: &Region| match region.seen_at {
+        Some(seen) if now.since(seen) <= SILENT => None,
+        Some(seen) => {
+            Some(format!("{} has not reported for {}", region.region, age(now.since(seen))))
+        }
+        None => Some(format!("{} has never reported", region.region)),
+    };
+    regions.iter().filter(covered).filter_map(word).collect()
+}
+
+/// `, step 2 of 5 "eu 25%"`, while there is a step under way.
+fn place(rollout: &Rollout) -> String {
+    match step_name(rollout) {
+        "" => String::new(),
+        step => format!(", step {} of {} {step:?}", rollout.step + 1, rollout.steps.len()),
+    }
+}
+
+fn with_next(reasons: Reasons, rollout: &Rollout, now: UnixMillis) -> Reasons {
+    let release = &rollout.release;
+    let (name, scope) = (release.release, scope(&release.app, &release.env));
+    let left = rollout.due_at.map(|due| age(due.since(now)));
+    let left = left.as_deref().unwrap_or("a while");
+    let after = usize::try_from(rollout.step).ok().and_then(|i| rollout.steps.get(i + 1));
+    let then = match after {
+        Some(step) => format!("step {:?} begins", step.name),
+        None => "it has succeeded".to_owned(),
+    };
+    match (release.state, rollout.stage) {
+        (RolloutState::Pending, _) => reasons
+            .next(format!("it starts when every region holds its build; expires in {left}"))
+            .hint(format!("deployctl why {}", release.build))
+            .hint(format!("deployctl cancel {name} {scope}")),
+        (RolloutState::Running, Stage::Baking) => reasons
+            .next(format!("in {left} {then}, if hosts stay healthy"))
+            .hint(format!("deployctl promote {name} {scope}")),
+        (RolloutState::Running, _) if release.kind == RolloutKind::Deploy => reasons
+            .next(format!("{then} once the hosts converged; without progress it stops in {left}"))
+            .hint(format!("deployctl watch {name} {scope}"))
+            .hint(format!("deployctl hosts --behind {scope}")),
+        (RolloutState::Running | RolloutState::Reverting, _) => reasons
+            .next(format!("it ends when 99 % of the hosts are back, in {left} at the latest"))
+            .hint(format!("deployctl watch {name} {scope}"))
+            .hint(format!("deployctl hosts --behind {scope}")),
+        (RolloutState::Paused, _) => reasons
+            .next("nothing until a person decides")
+            .hint(format!("deployctl resume {name} {scope}"))
+            .hint(format!("deployctl cancel {name} {scope}"))
+            .hint(format!("deployctl hosts --failed {scope}")),
+        (RolloutState::Reverted | RolloutState::Failed, _) => reasons
+            .hint(format!("deployctl logs {name} {scope}"))
+            .hint(format!("deployctl hosts --failed {scope}")),
+        _ => reasons.hint(format!("deployctl history {scope}")),
+    }
+}
