@@ -11,7 +11,7 @@
 //! | floor | modules | hold |
 //! |--:|---|---|
 //! | 0 | [`model`] | the words as plain values |
-//! | 1 | [`rules`], [`wire`] | decisions without I/O; bytes that cross a process |
+//! | 1 | [`rules`], [`wire`], [`delta`] | decisions without I/O; bytes that cross a process; patches |
 //! | 2 | [`store`], [`net`], [`host`], [`config`] | what lasts; HTTP; the operating system; configuration |
 //! | 3 | [`coordinator`], [`region`], [`worker`], [`agent`] | the roles; none imports another |
 //! | 4 | [`cli`] | what people see |
@@ -20,6 +20,7 @@ pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod coordinator;
+pub mod delta;
 pub mod host;
 pub mod model;
 pub mod net;

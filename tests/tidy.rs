@@ -10,6 +10,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("model", 0),
     ("rules", 1),
     ("wire", 1),
+    ("delta", 1),
     ("store", 2),
     ("net", 2),
     ("host", 2),

@@ -1,0 +1,307 @@
+//! Making a patch: align window by window, then write groups of copies and
+//! blocks of what the copies do not give.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use super::align::{Aligner, merge};
+use super::blob::{Blob, Side};
+use super::coder::Encoder;
+use super::copies::{Copy, CopyModel};
+use super::differences::DifferenceWriter;
+use super::frame::{self, Block, Group, Header};
+use super::plan::{self, Window};
+use super::seeds::Seeds;
+
+/// New bytes that one thread aligns at a time.
+const SEGMENT: usize = 8 << 20;
+/// A group is closed once it has so many copies; one window adds at most as many again.
+const GROUP_COPIES: usize = 1 << 19;
+/// Bytes compared at once when a block is written.
+const CHUNK: u64 = 64 << 10;
+/// The zstd level of literals: they are few, and moved to every host.
+const LEVEL: i32 = 19;
+
+/// What making a patch may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// Bytes of memory. Below about 1 GiB windows get smaller and patches larger.
+    pub memory_bytes: u64,
+    /// Threads that align at the same time.
+    pub threads: usize,
+    /// When to give up.
+    pub deadline: Option<Instant>,
+    /// A patch larger than this does not pay: give up.
+    pub give_up_at_bytes: u64,
+}
+
+/// A patch that was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Made {
+    /// Bytes of the patch.
+    pub patch_bytes: u64,
+    /// New bytes taken from the old blob, differences among them.
+    pub copied_bytes: u64,
+    /// New bytes that stand in the patch, before compression.
+    pub literal_bytes: u64,
+}
+
+/// Why no patch was made.
+#[derive(Debug, thiserror::Error)]
+pub enum MakeError {
+    /// A blob could not be read.
+    #[error("a release cannot be read: {0}")]
+    Read(io::Error),
+    /// The patch could not be written.
+    #[error("the patch cannot be written: {0}")]
+    Write(io::Error),
+    /// It would be larger than the budget's `give_up_at_bytes`.
+    #[error("a patch would not be smaller than {0} bytes")]
+    DoesNotPay(u64),
+    /// The budget's deadline passed.
+    #[error("the time for making the patch is over")]
+    Deadline,
+    /// `stop` turned true.
+    #[error("making the patch was stopped")]
+    Stopped,
+}
+
+/// Writes the patch that turns `old` into `new` to `out`. The same blobs, spans
+/// and `memory_bytes` give the same patch, whatever the threads.
+pub fn make(
+    old: Side<'_>,
+    new: Side<'_>,
+    out: &mut dyn Write,
+    budget: &Budget,
+    stop: &AtomicBool,
+) -> Result<Made, MakeError> {
+    let made = Made { patch_bytes: 0, copied_bytes: 0, literal_bytes: 0 };
+    let mut maker = Maker { old, new, out, limits: Limits { budget, stop }, made };
+    let header = Header { old_size: old.blob.size(), new_size: new.blob.size() };
+    header.write(&mut maker).map_err(MakeError::Write)?;
+    let (mut copies, mut done, mut end) = (Vec::new(), 0, 0);
+    for window in plan::windows(old, new) {
+        maker.align(&window, &mut copies)?;
+        end = window.new.iter().map(|run| run.start + run.len).fold(end, u64::max);
+        if copies.len() >= GROUP_COPIES {
+            maker.group(&mut copies, done, end)?;
+            done = end;
+        }
+    }
+    maker.group(&mut copies, done, end)?;
+    maker.write_all(&[frame::END]).map_err(MakeError::Write)?;
+    maker.check()?;
+    Ok(maker.made)
+}
+
+/// What ends the work early.
+#[derive(Clone, Copy)]
+struct Limits<'a> {
+    budget: &'a Budget,
+    stop: &'a AtomicBool,
+}
+
+impl Limits<'_> {
+    fn check(self) -> Result<(), MakeError> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(MakeError::Stopped);
+        }
+        let late = self.budget.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if late { Err(MakeError::Deadline) } else { Ok(()) }
+    }
+}
+
+struct Maker<'a> {
+    old: Side<'a>,
+    new: Side<'a>,
+    out: &'a mut dyn Write,
+    limits: Limits<'a>,
+    made: Made,
+}
+
+impl Write for Maker<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.made.patch_bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl Maker<'_> {
+    fn check(&self) -> Result<(), MakeError> {
+        let most = self.limits.budget.give_up_at_bytes;
+        if self.made.patch_bytes > most {
+            return Err(MakeError::DoesNotPay(most));
+        }
+        self.limits.check()
+    }
+
+    /// Adds the copies of a window, in places of the blobs.
+    fn align(&self, window: &Window, copies: &mut Vec<Copy>) -> Result<(), MakeError> {
+        let old = plan::load(self.old, &window.old).map_err(MakeError::Read)?;
+        let new = plan::load(self.new, &window.new).map_err(MakeError::Read)?;
+        self.check()?;
+        let seeds = Seeds::of(&old);
+        let aligner = Aligner { old: &old, new: &new, seeds: &seeds };
+        let mut found = scan(&aligner, self.limits)?;
+        merge(&mut found);
+        plan::in_blobs(window, &found, copies);
+        Ok(())
+    }
+
+    /// Writes the new bytes from `start` to `end` and forgets their copies.
+    fn group(&mut self, copies: &mut Vec<Copy>, start: u64, end: u64) -> Result<(), MakeError> {
+        merge(copies);
+        let mut start = start;
+        while start < end {
+            // The bound of one group; what is over it goes into the next.
+            let last = copies.len().min(frame::COPIES_MAX as usize);
+            let stop = if last < copies.len() { copies[last].new } else { end };
+            let rest = copies.split_off(last);
+            self.write_group(copies, start, stop)?;
+            *copies = rest;
+            start = stop;
+        }
+        Ok(())
+    }
+
+    fn write_group(&mut self, copies: &[Copy], start: u64, end: u64) -> Result<(), MakeError> {
+        let coded = code_copies(copies, start);
+        let group = Group {
+            new_bytes: end - start,
+            copies: copies.len() as u32,
+            copy_bytes: coded.len() as u32,
+        };
+        group.write(self).map_err(MakeError::Write)?;
+        self.write_all(&coded).map_err(MakeError::Write)?;
+        let mut block = BlockWriter::new(start);
+        let mut at = start;
+        let mut copies = copies.iter().peekable();
+        while at < end {
+            let next = copies.peek().map_or(end, |copy| copy.new);
+            let (from, upto) = match copies.peek() {
+                Some(copy) if copy.new <= at => (Some(copy.old + at - copy.new), copy.new_end()),
+                _ => (None, next),
+            };
+            let len = (upto - at).min(CHUNK);
+            block.add(self.old.blob, self.new.blob, from, at, len).map_err(MakeError::Read)?;
+            at += len;
+            if from.is_some() && at == upto {
+                copies.next();
+            }
+            if block.is_full() {
+                self.write_block(std::mem::replace(&mut block, BlockWriter::new(at)), at)?;
+            }
+        }
+        if block.start < end {
+            self.write_block(block, end)?;
+        }
+        Ok(())
+    }
+
+    fn write_block(&mut self, block: BlockWriter, end: u64) -> Result<(), MakeError> {
+        self.check()?;
+        let packed = zstd::bulk::compress(&block.literals, LEVEL).map_err(MakeError::Write)?;
+        let coded = if packed.len() < block.literals.len() { &packed } else { &block.literals };
+        let differences = block.differences.finish();
+        let frame = Block {
+            new_bytes: end - block.start,
+            literals: block.literals.len() as u32,
+            literal_bytes: coded.len() as u32,
+            difference_bytes: differences.len() as u32,
+        };
+        frame.write(self).map_err(MakeError::Write)?;
+        self.write_all(coded).map_err(MakeError::Write)?;
+        self.write_all(&differences).map_err(MakeError::Write)?;
+        self.made.literal_bytes += u64::from(frame.literals);
+        self.made.copied_bytes += frame.new_bytes - u64::from(frame.literals);
+        self.check()
+    }
+}
+
+/// Aligns the segments of a window on all threads.
+fn scan(aligner: &Aligner<'_>, limits: Limits<'_>) -> Result<Vec<Copy>, MakeError> {
+    let segments = aligner.new.len().div_ceil(SEGMENT);
+    let (next, parts) = (AtomicUsize::new(0), Mutex::new(vec![Vec::new(); segments]));
+    let work = || -> Result<(), MakeError> {
+        loop {
+            let segment = next.fetch_add(1, Ordering::Relaxed);
+            if segment >= segments {
+                return Ok(());
+            }
+            limits.check()?;
+            let from = segment * SEGMENT;
+            let found = aligner.scan(from, (from + SEGMENT).min(aligner.new.len()));
+            parts.lock().unwrap_or_else(PoisonError::into_inner)[segment] = found;
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads = limits.budget.threads.clamp(1, segments.max(1));
+        let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        let joined = workers.into_iter().map(|worker| worker.join().unwrap_or(Ok(())));
+        joined.fold(own, Result::and)
+    })?;
+    let parts = parts.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(parts.into_iter().flatten().collect())
+}
+
+/// The copies of a group, which starts at `start`, as its bytes.
+fn code_copies(copies: &[Copy], start: u64) -> Vec<u8> {
+    let (mut model, mut coder) = (CopyModel::default(), Encoder::new());
+    let (mut new, mut old) = (0, 0);
+    for copy in copies {
+        let inside = Copy { new: copy.new - start, ..*copy };
+        model.code(&mut coder, inside, new, old);
+        (new, old) = (inside.new_end(), inside.old_end());
+    }
+    coder.finish()
+}
+
+/// What a block collects until it is written.
+struct BlockWriter {
+    start: u64,
+    literals: Vec<u8>,
+    differences: DifferenceWriter,
+    expected: Vec<u8>,
+}
+
+impl BlockWriter {
+    fn new(start: u64) -> Self {
+        let differences = DifferenceWriter::new();
+        Self { start, literals: Vec::new(), differences, expected: Vec::new() }
+    }
+
+    /// True when more might break a bound of the format.
+    fn is_full(&self) -> bool {
+        let margin = 4 * CHUNK as usize;
+        self.literals.len() + margin > frame::LITERALS_MAX as usize
+            || self.differences.len() + margin > frame::DIFFERENCES_MAX as usize
+    }
+
+    /// The `len` new bytes at `at`: copied `from` an old place, or literal.
+    fn add(
+        &mut self,
+        old: &dyn Blob,
+        new: &dyn Blob,
+        from: Option<u64>,
+        at: u64,
+        len: u64,
+    ) -> io::Result<()> {
+        let filled = self.literals.len();
+        self.literals.resize(filled + len as usize, 0);
+        new.read_at(at, &mut self.literals[filled..])?;
+        let Some(from) = from else { return Ok(()) };
+        self.expected.resize(len as usize, 0);
+        old.read_at(from, &mut self.expected)?;
+        self.differences.write(&self.expected, &self.literals[filled..]);
+        self.literals.truncate(filled);
+        Ok(())
+    }
+}
