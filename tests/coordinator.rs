@@ -4,6 +4,8 @@
 
 #[path = "coordinator/api.rs"]
 mod api;
+#[path = "coordinator/patches.rs"]
+mod patches;
 #[path = "coordinator/process.rs"]
 mod process;
 #[path = "coordinator/queue.rs"]

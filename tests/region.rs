@@ -163,7 +163,7 @@ async fn what_is_dropped_is_deleted_unless_a_goal_names_it() {
     region.start();
     coordinator.completed(named.id).await;
     coordinator.completed(free.id).await;
-    let gone = |artifact| Wanted { artifact, gone: true };
+    let gone = |artifact| Wanted { artifact, gone: true, patch: None };
     coordinator.tell(|told| told.artifacts = vec![gone(named.id), gone(free.id)]);
     let pack = path_in(&region.store(), "packs", free.id);
     eventually("deletion", || (!pack.exists()).then_some(())).await;

@@ -26,7 +26,7 @@ use crate::net::server::{Json, Path};
 use crate::rules::authorize::Class;
 use crate::rules::queue::{self, ATTEMPT_MAX, Fenced, Finished, Holder, Timing};
 use crate::store::db::events::NewEvent;
-use crate::store::db::{DbError, Topic, Tx, artifacts, job_log, jobs, replicas, workers};
+use crate::store::db::{DbError, Topic, Tx, artifacts, job_log, jobs, patches, replicas, workers};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::fleet::Workers;
 use crate::wire::v1::worker::{Beat, BeatReply, Claim, ClaimRequest, Finish, HandBack, Order};
@@ -227,6 +227,7 @@ fn claim_one(
     Ok(Claim {
         build: no,
         attempt: job.attempt,
+        bases: patches::bases(tx, app)?,
         app: row.asked.app,
         repo: row.asked.source.repo,
         trunk: row.asked.source.trunk,

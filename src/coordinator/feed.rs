@@ -15,7 +15,7 @@ use crate::model::id::RegionName;
 use crate::net::auth::{Identity, region_key};
 use crate::net::server::Json;
 use crate::rules::authorize::Class;
-use crate::store::db::{DbError, Topic, Tx, feed, goals, tokens};
+use crate::store::db::{DbError, Topic, Tx, feed, goals, patches, tokens};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::region::{Feed, FeedRequest, Trust, Verifiers, Wanted};
 
@@ -73,7 +73,7 @@ fn is_empty(feed: &Feed) -> bool {
 fn read(tx: &Tx, shared: &Coordinator, region: &RegionName, since: u64) -> Result<Feed, DbError> {
     let newest = feed::revision(tx)?;
     if since == 0 || since > newest {
-        let wanted = |artifact| Wanted { artifact, gone: false };
+        let wanted = |(artifact, patch)| Wanted { artifact, gone: false, patch };
         return Ok(Feed {
             revision: newest,
             full: true,
@@ -102,7 +102,8 @@ fn read(tx: &Tx, shared: &Coordinator, region: &RegionName, since: u64) -> Resul
             "artifact" => {
                 if let Ok(artifact) = change.key.parse() {
                     let gone = !feed::is_wanted(tx, &change.key)?;
-                    answer.artifacts.push(Wanted { artifact, gone });
+                    let patch = patches::between(tx, &artifact)?;
+                    answer.artifacts.push(Wanted { artifact, gone, patch });
                 }
             }
             _ if change.key == region.as_str() => {

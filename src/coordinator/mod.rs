@@ -20,6 +20,7 @@ mod monitor;
 mod once;
 mod openapi;
 mod outbox;
+mod patches;
 pub mod program;
 mod readiness;
 mod refs;

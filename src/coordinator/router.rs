@@ -17,7 +17,8 @@ use axum::routing::{MethodFilter, MethodRouter, get as on_get, on};
 
 use crate::coordinator::state::Shared;
 use crate::coordinator::{
-    apps, auth, builds, claims, events, feed, fleet, openapi, releases, rollouts, status, tokens,
+    apps, auth, builds, claims, events, feed, fleet, openapi, patches, releases, rollouts, status,
+    tokens,
 };
 use crate::rules::authorize::Class;
 use crate::wire::problem::{Code, Problem};
@@ -46,6 +47,7 @@ pub(super) fn table() -> Vec<Route> {
         feed::routes(),
         fleet::routes(),
         openapi::routes(),
+        patches::routes(),
         releases::routes(),
         rollouts::routes(),
         status::routes(),

@@ -25,7 +25,7 @@ use crate::rules::replication::{Finding, artifact_status, copy_status};
 use crate::store::blobs::{BlobError, Blobs, Kind};
 use crate::store::db::events::NewEvent;
 use crate::store::db::replicas::{self, Candidate, Found};
-use crate::store::db::{DbError, Topic, Tx, artifacts};
+use crate::store::db::{DbError, Topic, Tx, artifacts, patches};
 use crate::wire::seal::PublicKey;
 
 /// How soon a claim is noticed that came to another coordinator.
@@ -281,6 +281,10 @@ fn settle(
         return Ok(());
     }
     artifacts::set_replication(tx, artifact, status)?;
+    if patches::between(tx, &artifact)?.is_some() {
+        // No build and no rollout waits for a patch: where it is not, it is not offered.
+        return Ok(());
+    }
     tx.touch(Topic::Rollouts);
     let (kind, message) = match (row.replication, status) {
         (_, ReplicationStatus::Complete) => {

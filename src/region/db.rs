@@ -8,6 +8,7 @@
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,17 +17,22 @@ use crate::model::digest::ArtifactId;
 use crate::model::id::{AppName, EnvName, HostId};
 use crate::wire::seal::Sealed;
 use crate::wire::v1::fleet::HostRow;
+use crate::wire::v1::patch::Between;
 use crate::wire::v1::region::{Trust, Verifiers};
 
 /// Format of the file; an unknown one is refused rather than guessed at.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 const SCHEMA: &str = "
     CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
     CREATE TABLE goals(env TEXT NOT NULL, app TEXT NOT NULL, revision INTEGER NOT NULL,
         payload TEXT NOT NULL, signature TEXT NOT NULL, PRIMARY KEY(env, app)) STRICT;
     CREATE TABLE artifacts(seq INTEGER PRIMARY KEY, artifact TEXT NOT NULL UNIQUE,
-        gone INTEGER NOT NULL) STRICT;
+        gone INTEGER NOT NULL, patch_from TEXT, patch_to TEXT) STRICT;
     CREATE TABLE hosts(host TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;";
+/// What format 2 added to format 1.
+const PATCHES: &str = "
+    ALTER TABLE artifacts ADD COLUMN patch_from TEXT;
+    ALTER TABLE artifacts ADD COLUMN patch_to TEXT;";
 
 /// Why the region's database did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +91,8 @@ pub struct SavedArtifact {
     pub artifact: ArtifactId,
     /// Whether it is to be deleted.
     pub gone: bool,
+    /// Between which artifacts it leads, if it is a patch.
+    pub patch: Option<Between>,
 }
 
 /// What changed in the mirror, to be made durable at once.
@@ -168,9 +176,9 @@ impl RegionDb {
         db.busy_timeout(std::time::Duration::from_secs(5))?;
         let format: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
         match format {
-            0 => {
+            0 | 1 => {
                 let tx = db.transaction()?;
-                tx.execute_batch(SCHEMA)?;
+                tx.execute_batch(if format == 0 { SCHEMA } else { PATCHES })?;
                 tx.pragma_update(None, "user_version", FORMAT)?;
                 tx.commit()?;
             }
@@ -225,12 +233,15 @@ impl RegionDb {
                 goal.sealed.signature
             ])?;
         }
-        for SavedArtifact { seq, artifact, gone } in &change.artifacts {
+        for SavedArtifact { seq, artifact, gone, patch } in &change.artifacts {
+            let [from, to] = [patch.map(|p| p.from), patch.map(|p| p.to)];
+            let [from, to] = [from, to].map(|end| end.map(|artifact| artifact.to_string()));
             tx.prepare_cached(
-                "INSERT INTO artifacts(seq, artifact, gone) VALUES(?1,?2,?3)
-                 ON CONFLICT(artifact) DO UPDATE SET gone=?3",
+                "INSERT INTO artifacts(seq, artifact, gone, patch_from, patch_to)
+                 VALUES(?1,?2,?3,?4,?5)
+                 ON CONFLICT(artifact) DO UPDATE SET gone=?3, patch_from=?4, patch_to=?5",
             )?
-            .execute(params![*seq as i64, artifact.to_string(), gone])?;
+            .execute(params![*seq as i64, artifact.to_string(), gone, from, to])?;
         }
         if let Some(verifiers) = &change.verifiers {
             write_meta(&tx, "verifiers", verifiers)?;
@@ -308,12 +319,18 @@ fn read_goals(db: &Connection) -> Result<Vec<SavedGoal>, DbError> {
 }
 
 fn read_artifacts(db: &Connection) -> Result<Vec<SavedArtifact>, DbError> {
-    let mut rows = db.prepare("SELECT seq, artifact, gone FROM artifacts ORDER BY seq")?;
+    let sql = "SELECT seq, artifact, gone, patch_from, patch_to FROM artifacts ORDER BY seq";
+    let mut rows = db.prepare(sql)?;
     let rows = rows.query_map([], |row| {
+        let is_patch = row.get_ref(3)? != ValueRef::Null;
+        let between = |row: &rusqlite::Row<'_>| -> rusqlite::Result<Between> {
+            Ok(Between { from: parsed(row, 3)?, to: parsed(row, 4)? })
+        };
         Ok(SavedArtifact {
             seq: row.get::<_, i64>(0)? as u64,
             artifact: parsed(row, 1)?,
             gone: row.get(2)?,
+            patch: is_patch.then(|| between(row)).transpose()?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -344,13 +361,15 @@ mod tests {
             revision: 4,
             sealed: Sealed { payload: "{}".into(), signature: "00".into() },
         };
-        let wanted = SavedArtifact { seq: 1, artifact: Digest::of(b"a"), gone: false };
+        let between = Between { from: Digest::of(b"x"), to: Digest::of(b"y") };
+        let wanted =
+            SavedArtifact { seq: 1, artifact: Digest::of(b"a"), gone: false, patch: Some(between) };
         let change = Change {
             revision: 9,
             goals: vec![goal],
             artifacts: vec![
                 wanted,
-                SavedArtifact { seq: 2, artifact: Digest::of(b"b"), gone: true },
+                SavedArtifact { seq: 2, artifact: Digest::of(b"b"), gone: true, patch: None },
             ],
             verifiers: None,
             trust: Some(Trust::default()),
@@ -365,7 +384,25 @@ mod tests {
         let saved = RegionDb::open(&path).unwrap().load().unwrap().mirror;
         assert_eq!((saved.revision, saved.goals[0].revision), (9, 4));
         assert_eq!(saved.artifacts.len(), 1, "a wanted artifact is not forgotten");
+        assert_eq!(saved.artifacts[0].patch, Some(between));
         assert_eq!(saved.trust, Some(Trust::default()));
+    }
+
+    #[test]
+    fn a_file_of_the_first_format_is_taken_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("region.db");
+        let old = SCHEMA.replace(", patch_from TEXT, patch_to TEXT", "");
+        let raw = Connection::open(&path).unwrap();
+        raw.execute_batch(&old).unwrap();
+        let name = Digest::of(b"a").to_string();
+        raw.execute("INSERT INTO artifacts(seq, artifact, gone) VALUES(1, ?1, 0)", [name]).unwrap();
+        raw.pragma_update(None, "user_version", 1).unwrap();
+        drop(raw);
+        for _ in 0..2 {
+            let saved = RegionDb::open(&path).unwrap().load().unwrap().mirror;
+            assert_eq!((saved.artifacts.len(), saved.artifacts[0].patch), (1, None));
+        }
     }
 
     #[test]

@@ -18,7 +18,8 @@ use crate::model::selector::Labels;
 use crate::net::auth::{Identity, Key, Keyring};
 use crate::region::db::{Change, DbError, RegionDb, SavedArtifact, SavedGoal};
 use crate::wire::seal::{self, Sealed};
-use crate::wire::v1::region::{Feed, Trust, Verifiers};
+use crate::wire::v1::patch::Between;
+use crate::wire::v1::region::{Feed, Trust, Verifiers, Wanted};
 
 /// Largest goal document, bytes: what is usual is under 2 KiB; `tolerate` and
 /// `admit` grow with regions.
@@ -52,6 +53,8 @@ struct State {
     goals: BTreeMap<(EnvName, AppName), Mirrored>,
     env_revisions: HashMap<EnvName, u64>,
     artifacts: BTreeMap<ArtifactId, SavedArtifact>,
+    /// By what they lead to: what they start from, and the patch.
+    patches: BTreeMap<ArtifactId, BTreeSet<(ArtifactId, ArtifactId)>>,
     keyring: Option<Arc<Keyring>>,
     trust: Option<Arc<Trust>>,
 }
@@ -125,7 +128,8 @@ impl Mirror {
                 },
                 |known| known.seq,
             );
-            Some(SavedArtifact { seq, artifact: wanted.artifact, gone: wanted.gone })
+            let Wanted { artifact, gone, patch } = wanted;
+            Some(SavedArtifact { seq, artifact, gone, patch })
         });
         Change {
             revision: feed.revision,
@@ -179,13 +183,16 @@ impl Mirror {
         self.read().goals.values().map(|mirrored| mirrored.goal.clone()).collect()
     }
 
-    /// Artifacts that must be held, the goals' first, each group in the order of arrival.
+    /// Artifacts that must be held, the goals' first, patches last (nothing waits for
+    /// them), each group in the order of arrival.
     #[must_use]
     pub fn wanted(&self) -> Vec<ArtifactId> {
         let state = self.read();
         let named = state.named();
         let mut wanted: Vec<_> = state.artifacts.values().filter(|saved| !saved.gone).collect();
-        wanted.sort_by_key(|saved| (!named.contains(&saved.artifact), saved.seq));
+        wanted.sort_by_key(|saved| {
+            (!named.contains(&saved.artifact), saved.patch.is_some(), saved.seq)
+        });
         wanted.into_iter().map(|saved| saved.artifact).collect()
     }
 
@@ -204,6 +211,21 @@ impl Mirror {
         self.read().artifacts.get(artifact).is_some_and(|saved| !saved.gone)
     }
 
+    /// Whether `artifact` is a patch.
+    #[must_use]
+    pub fn is_patch(&self, artifact: &ArtifactId) -> bool {
+        self.read().artifacts.get(artifact).is_some_and(|saved| saved.patch.is_some())
+    }
+
+    /// Patches that lead to `to`, held here or not: what each starts from, and itself.
+    #[must_use]
+    pub fn patches(&self, to: &ArtifactId) -> Vec<(ArtifactId, ArtifactId)> {
+        let state = self.read();
+        let all = state.patches.get(to).into_iter().flatten();
+        let wanted = |patch| state.artifacts.get(patch).is_some_and(|saved| !saved.gone);
+        all.filter(|(_, patch)| wanted(patch)).copied().collect()
+    }
+
     /// Forgets a dropped artifact once its objects are deleted.
     ///
     /// # Errors
@@ -212,7 +234,12 @@ impl Mirror {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if state.artifacts.get(artifact).is_some_and(|saved| saved.gone) {
             self.db.forget_artifact(artifact)?;
-            state.artifacts.remove(artifact);
+            let patch = state.artifacts.remove(artifact).and_then(|saved| saved.patch);
+            if let Some(Between { from, to }) = patch
+                && let Some(others) = state.patches.get_mut(&to)
+            {
+                others.remove(&(from, *artifact));
+            }
         }
         Ok(())
     }
@@ -248,6 +275,9 @@ impl State {
             self.goals.insert((env, app), Mirrored { goal: Arc::new(goal), sealed, revision });
         }
         for saved in change.artifacts {
+            if let Some(Between { from, to }) = saved.patch {
+                self.patches.entry(to).or_default().insert((from, saved.artifact));
+            }
             self.artifacts.insert(saved.artifact, saved);
         }
         self.revision = change.revision;

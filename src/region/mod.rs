@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod intake;
 pub mod library;
 pub mod mirror;
+mod patches;
 pub mod program;
 pub mod pull;
 pub mod replicate;

@@ -166,14 +166,16 @@ impl Replicator {
         let now = Instant::now();
         let mut next = None;
         let mut book = self.book();
-        for artifact in self.source.mirror.wanted() {
+        let mirror = &self.source.mirror;
+        for artifact in mirror.wanted() {
             let Some(replica) = book.replicas.get_mut(&artifact) else { continue };
             if replica.complete || replica.pulling {
                 continue;
             }
             match replica.retry_at.filter(|at| *at > now) {
                 Some(at) => next = Some(next.map_or(at, |next: Instant| next.min(at))),
-                None if pulls.len() < PULLS => {
+                // Patches leave one way free: a build that comes next does not wait for them.
+                None if pulls.len() + usize::from(mirror.is_patch(&artifact)) < PULLS => {
                     replica.pulling = true;
                     let this = self.clone();
                     pulls.spawn(async move {

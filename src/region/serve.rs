@@ -25,6 +25,7 @@ use crate::region::fleet::Fleet;
 use crate::region::intake;
 use crate::region::library::{Library, LibraryError};
 use crate::region::mirror::Mirror;
+use crate::region::patches;
 use crate::region::replicate::Replicator;
 use crate::region::tracker::{self, Tracker};
 use crate::store::blobs::RANGE_BYTES_MAX;
@@ -51,7 +52,7 @@ pub struct Listener {
     pub tracker: Arc<Tracker>,
 }
 
-type Shared = State<Arc<Listener>>;
+pub(super) type Shared = State<Arc<Listener>>;
 
 /// The listener's routes.
 pub fn router(listener: Arc<Listener>) -> Router {
@@ -62,6 +63,7 @@ pub fn router(listener: Arc<Listener>) -> Router {
         .route("/v1/agent/trust", get(trust))
         .route("/v1/agent/artifacts/{id}/manifest", get(manifest))
         .route("/v1/agent/artifacts/{id}/pack", get(pack))
+        .route("/v1/agent/artifacts/{id}/patches", get(patches::list))
         .with_state(listener.clone())
         .merge(tracker)
         .layer(axum::middleware::from_fn_with_state(listener, authenticate))
@@ -163,7 +165,7 @@ async fn trust(State(listener): Shared) -> Result<Json<Trust>, Problem> {
 
 impl Listener {
     /// A refusal; a damaged store is healed meanwhile.
-    fn refuse(&self, artifact: ArtifactId, error: LibraryError) -> Problem {
+    pub(super) fn refuse(&self, artifact: ArtifactId, error: LibraryError) -> Problem {
         match error {
             LibraryError::Absent(_) => Problem::new(Code::NotFound, error.to_string()),
             LibraryError::Damaged => {

@@ -12,12 +12,15 @@ use deployctl::wire::v1::build::Build;
 use crate::process::{Coordinator, PATIENCE};
 
 /// Looks often, so that a test need not wait a minute.
-const CONFIG: &str = "beat_ms = 1000\n[synchronizer]\nevery_ms = 100";
+pub(crate) const CONFIG: &str = "beat_ms = 1000\n[synchronizer]\nevery_ms = 100";
 
-struct Region(Child);
+pub(crate) struct Region {
+    child: Child,
+    pub(crate) url: String,
+}
 
 impl Region {
-    fn start(coordinator: &Coordinator) -> Self {
+    pub(crate) fn start(coordinator: &Coordinator) -> Self {
         let data = coordinator.data();
         let url = |path: &std::path::Path| format!("file://{}", path.display());
         let mut child = Command::new(env!("CARGO_BIN_EXE_deployctl-region"))
@@ -36,14 +39,15 @@ impl Region {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert!(line.starts_with("ready http://"), "{line}");
-        Self(child)
+        let url = line.trim().strip_prefix("ready ").unwrap().to_owned();
+        Self { child, url }
     }
 }
 
 impl Drop for Region {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

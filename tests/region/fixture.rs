@@ -113,7 +113,7 @@ impl Coordinator {
     }
 
     pub(crate) fn want(&self, artifact: ArtifactId) {
-        self.tell(|told| told.artifacts.push(Wanted { artifact, gone: false }));
+        self.tell(|told| told.artifacts.push(Wanted { artifact, gone: false, patch: None }));
     }
 
     /// Signs and tells a goal that admits everybody.

@@ -97,7 +97,7 @@ impl FakeRegion {
         if let Some(trust) = feed.trust {
             self.trusted = trust.goal_keys;
         }
-        for Wanted { artifact, gone } in feed.artifacts {
+        for Wanted { artifact, gone, .. } in feed.artifacts {
             if gone {
                 self.wanted.remove(&artifact)
             } else {

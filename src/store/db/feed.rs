@@ -2,6 +2,8 @@
 //! of the schema, goals by `goals::put`.
 
 use super::{DbError, Topic, Tx, values};
+use crate::model::digest::ArtifactId;
+use crate::wire::v1::patch::Between;
 
 /// Most changes of one answer; more are told in the next.
 const CHANGES_MAX: u32 = 5000;
@@ -49,12 +51,17 @@ pub fn changed(tx: &mut Tx, kind: &'static str, key: &str) -> Result<u64, DbErro
     revision(tx)
 }
 
-/// Every artifact that regions must hold.
+/// Every artifact that regions must hold, and between which it leads if it is a patch.
 ///
 /// # Errors
 /// When the database fails.
-pub fn artifacts(tx: &Tx) -> Result<Vec<crate::model::digest::ArtifactId>, DbError> {
-    tx.rows("SELECT artifact FROM artifacts ORDER BY created_at", &[], |row| row.parse(0))
+pub fn artifacts(tx: &Tx) -> Result<Vec<(ArtifactId, Option<Between>)>, DbError> {
+    let sql = "SELECT artifact, from_artifact, to_artifact
+               FROM artifacts LEFT JOIN patches ON patch = artifact ORDER BY created_at";
+    tx.rows(sql, &[], |row| {
+        let ends = row.opt_parse(1)?.zip(row.opt_parse(2)?);
+        Ok((row.parse(0)?, ends.map(|(from, to)| Between { from, to })))
+    })
 }
 
 /// Whether an artifact is wanted still.

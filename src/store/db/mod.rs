@@ -17,6 +17,7 @@ pub mod hosts;
 pub mod job_log;
 pub mod jobs;
 mod open;
+pub mod patches;
 pub mod regions;
 pub mod releases;
 pub mod replicas;

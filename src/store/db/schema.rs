@@ -11,6 +11,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "core", include_str!("schema/0001_core.sql")),
     (2, "rollouts", include_str!("schema/0002_rollouts.sql")),
     (3, "replication", include_str!("schema/0003_replication.sql")),
+    (4, "patches", include_str!("schema/0004_patches.sql")),
 ];
 
 /// Brings the file to the newest schema; each migration in one transaction.

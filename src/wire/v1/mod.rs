@@ -5,6 +5,7 @@ pub mod app;
 pub mod build;
 pub mod event;
 pub mod fleet;
+pub mod patch;
 pub mod region;
 pub mod rollout;
 pub mod swarm;

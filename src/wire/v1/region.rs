@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::fleet::HostRow;
+use super::patch::Between;
 use super::token::Verifier;
 use crate::model::digest::ArtifactId;
 use crate::model::fleet::Tally;
@@ -59,6 +60,9 @@ pub struct Wanted {
     /// Whether it is to be dropped instead.
     #[serde(default)]
     pub gone: bool,
+    /// Between which artifacts it leads, if it is a patch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patch: Option<Between>,
 }
 
 /// The region's share of the token table.

@@ -1,10 +1,12 @@
 //! A worker's calls: `POST /v1/worker/claim`, `POST /v1/worker/jobs/{b}/beat`,
 //! `…/log`, `…/finish`, `…/release`. Every one but the claim carries the attempt,
 //! the fencing token; a stale attempt gets 409 `fenced` and must kill its build.
+//! What comes after the build is in [`super::patch`].
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::commit::CommitId;
+use crate::model::digest::ArtifactId;
 use crate::model::id::{AppName, JobNo, WorkerId};
 use crate::model::job::Outcome;
 use crate::model::recipe::Recipe;
@@ -49,6 +51,10 @@ pub struct Claim {
     /// How long after the last good beat the lease lapses, milliseconds. The worker
     /// kills its own build before.
     pub lease_ms: u64,
+    /// Artifacts of the app's last deployed releases, newest first, at most 8: what the
+    /// hosts of its next deploy have. All of them are in the main store.
+    #[serde(default)]
+    pub bases: Vec<ArtifactId>,
 }
 
 /// `POST …/beat`.
