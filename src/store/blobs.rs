@@ -3,9 +3,11 @@
 //! Same key, same bytes: overwriting is harmless, so nothing rests on
 //! conditional writes (three of five S3 servers ignore or race them
 //! [backends 3.1]). A write is durable and visible, whole, when it returns;
-//! never half. Cancelling a write leaves no object, at worst a staged file.
+//! never half. Cancelling a write leaves no object, at worst an unfinished one that
+//! is swept.
 
 use std::fmt;
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,16 +16,17 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
-use tokio::io::AsyncReadExt;
+use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::model::digest::{ArtifactId, Digest};
 use crate::model::manifest::MANIFEST_BYTES_MAX;
 
-/// Bytes of one part of a streamed write: 10 GiB stays under S3's 10,000 parts.
-const PART_BYTES: usize = 16 << 20;
-/// Parts in flight of one streamed write; bounds its memory to 64 MiB.
-const PARTS_IN_FLIGHT: usize = 3;
+mod upload;
+
+pub use upload::Upload;
+
+/// Bytes of a file that are copied at once.
+const COPY_BYTES: usize = 1 << 20;
 /// Longest range of one read, bytes: four of the largest pieces.
 pub const RANGE_BYTES_MAX: u64 = 32 << 20;
 
@@ -159,20 +162,20 @@ impl Blobs {
     }
 
     async fn copy_file(&self, key: Key, from: &Path) -> Result<(), BlobError> {
-        let io = |source| BlobError::Io { path: from.display().to_string(), source };
-        let mut file = tokio::fs::File::open(from).await.map_err(io)?;
-        let upload = self.store.put_multipart(&Self::path(key)).await.map_err(Self::error(key))?;
-        let mut writer = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            let read = file.read(&mut buffer).await.map_err(io)?;
-            if read == 0 {
-                break;
+        let (mut upload, from) = (self.upload().await?, from.to_owned());
+        let copy = move || {
+            let io = |source| BlobError::Io { path: from.display().to_string(), source };
+            let mut file = std::fs::File::open(&from).map_err(io)?;
+            let mut buffer = vec![0; COPY_BYTES];
+            loop {
+                match file.read(&mut buffer).map_err(io)? {
+                    0 => return Ok(upload),
+                    read => upload.write(&buffer[..read])?,
+                }
             }
-            writer.wait_for_capacity(PARTS_IN_FLIGHT).await.map_err(Self::error(key))?;
-            writer.write(&buffer[..read]);
-        }
-        writer.finish().await.map(drop).map_err(Self::error(key))
+        };
+        let copied = tokio::task::spawn_blocking(copy).await;
+        copied.expect("a copy does not panic and is not cancelled")?.finish(key).await
     }
 
     /// The length of an object, bytes; `None` when there is none.

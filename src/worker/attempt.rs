@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -11,6 +11,7 @@ use crate::host::git::without_credentials;
 use crate::model::job::Outcome;
 use crate::model::manifest::{MANIFEST_VERSION, Manifest, Provenance};
 use crate::net::client::CallError;
+use crate::store::blobs::{BlobError, Blobs, Upload};
 use crate::wire::v1::worker::Claim;
 use crate::worker::api::{self, is_fenced};
 use crate::worker::build::{self, Build, Built, Scratch};
@@ -172,16 +173,17 @@ impl Attempt<'_> {
     async fn artifact(&self, log: &mut LogWriter) -> Result<Outcome, Halt> {
         let (source, resolved) = self.checkout(log).await?;
         self.build(&source, &resolved, log).await?;
-        let (tree, packed) = self.pack(&resolved, log).await?;
+        let begun = Instant::now();
+        let (tree, packed, pack) = self.pack(&resolved, log).await?;
         let manifest = self.manifest(source, resolved, tree, packed);
-        let pack = self.scratch.pack();
-        let publishing = publish::publish(&self.worker.blobs, &self.worker.key, &manifest, &pack);
+        let publishing = publish::publish(&self.worker.blobs, &self.worker.key, &manifest, pack);
         let artifact = self.unless_dropped(publishing).await?.map_err(|e| match e {
             PublishError::Manifest(e) => Failure::build(e),
             e => Failure::infra(format!("publishing: {e}")),
         })?;
         log.line(&format!("published {artifact}"));
-        tracing::info!(build = %self.claim.build, %artifact, size = manifest.size, "published");
+        let publish_ms = begun.elapsed().as_millis() as u64;
+        tracing::info!(build = %self.claim.build, %artifact, size = manifest.size, publish_ms, "published");
         Ok(Outcome::Succeeded { artifact })
     }
 
@@ -238,29 +240,37 @@ impl Attempt<'_> {
         }
     }
 
-    async fn pack(&self, resolved: &Resolved, log: &mut LogWriter) -> Result<(Tree, Packed), Halt> {
+    /// Packs what was built; its pack is in the store then, but for its name.
+    async fn pack(
+        &self,
+        resolved: &Resolved,
+        log: &mut LogWriter,
+    ) -> Result<(Tree, Packed, Upload), Halt> {
         log.line(&format!("packing {}", resolved.build.artifact));
-        let (src, to) = (self.scratch.src(), self.scratch.pack());
+        let src = self.scratch.src();
+        let begun = self.unless_dropped(begin(&self.worker.blobs)).await?;
+        let mut upload = begun.map_err(|e| Failure::infra(format!("publishing: {e}")))?;
         let artifact = resolved.build.artifact.clone();
         let stop = StopOnDrop(Arc::new(AtomicBool::new(false)));
         let stopped = stop.0.clone();
         let packing = tokio::task::spawn_blocking(move || {
             let tree = walk::walk(&src, &artifact).map_err(Failure::build)?;
-            let packed = pack::pack(&tree, &to, &stopped).map_err(|e| match e {
+            let mut sink = |bytes: &[u8]| upload.write(bytes);
+            let packed = pack::pack(&tree, &stopped, &mut sink).map_err(|e| match e {
                 PackError::Changed { .. } | PackError::Read { .. } => Failure::build(e),
                 PackError::Write(_) | PackError::Stopped => Failure::infra(e),
             })?;
-            Ok::<_, Failure>((tree, packed))
+            Ok::<_, Failure>((tree, packed, upload))
         });
         let gone = |_| Failure::infra("the packer ended without a word");
-        let (tree, packed) = self.unless_dropped(packing).await?.map_err(gone)??;
+        let (tree, packed, upload) = self.unless_dropped(packing).await?.map_err(gone)??;
         let wire: u64 = packed.pieces.iter().map(|piece| u64::from(piece.wire_bytes)).sum();
         let (paths, pieces) = (tree.entries.len(), packed.pieces.len());
         let size = tree.size;
         log.line(&format!(
             "packed {paths} paths, {size} bytes, as {wire} bytes in {pieces} pieces"
         ));
-        Ok((tree, packed))
+        Ok((tree, packed, upload))
     }
 
     fn manifest(&self, source: Source, resolved: Resolved, tree: Tree, packed: Packed) -> Manifest {
@@ -281,6 +291,16 @@ impl Attempt<'_> {
             },
         }
     }
+}
+
+/// Begins a pack in the store, where what killed workers left unfinished is swept first.
+async fn begin(blobs: &Blobs) -> Result<Upload, BlobError> {
+    match blobs.sweep().await {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "unfinished uploads of killed workers removed"),
+        Err(error) => tracing::warn!(%error, "unfinished uploads not swept"),
+    }
+    blobs.upload().await
 }
 
 /// Tells a thread to stop when the future that waits for it is dropped.

@@ -80,12 +80,6 @@ impl Scratch {
     pub fn log(&self) -> PathBuf {
         self.root.join("log")
     }
-
-    /// The pack until it is published.
-    #[must_use]
-    pub fn pack(&self) -> PathBuf {
-        self.root.join("pack")
-    }
 }
 
 /// The part of a worker's environment that its builds get.

@@ -1,8 +1,8 @@
 //! The worker: claims a job, builds it in a sandbox, packs and publishes what it made.
 //!
 //! One file per step of an attempt, in this order: `claim`, `lease` (beside all
-//! others), `checkout`, `recipe`, `build` (with `log`), `walk` and `pack`,
-//! `publish`; `attempt` strings them together and `run` starts it all.
+//! others), `checkout`, `recipe`, `build` (with `log`), `walk`, `pack`
+//! (with `squeeze`), `publish`; `attempt` strings them together and `run` starts it all.
 
 pub mod api;
 pub mod attempt;
@@ -17,4 +17,5 @@ pub mod program;
 pub mod publish;
 pub mod recipe;
 pub mod run;
+pub mod squeeze;
 pub mod walk;

@@ -1,29 +1,28 @@
-//! Files in, pieces out: reads, digests and compresses on all cores, writes one
-//! pack file, and keeps a bounded number of pieces in memory.
+//! Files in, pieces out: reads, digests and compresses on all cores, and hands the
+//! pieces on in order while later ones are made.
 //!
-//! A reader cuts the blob; as many packers as cores digest
-//! and compress; this thread writes in order. Each piece lives in a buffer from
-//! a fixed set that comes back only when it is written, which bounds memory and
-//! makes whoever is ahead wait.
+//! Every packer takes the next piece, reads it out of its files, digests and
+//! compresses it while it is in that core's cache, and waits for its turn to hand
+//! it on. One raw and one compressed piece a packer is all the memory there is.
 
-use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::model::digest::PieceDigest;
-use crate::model::manifest::{Codec, Node, Piece, piece_bytes};
+use crate::model::manifest::{Codec, Piece, piece_bytes};
+use crate::store::blobs::BlobError;
+use crate::worker::squeeze::Squeezer;
 use crate::worker::walk::Tree;
 
-/// zstd level: loses < 5 % against a whole-file frame at pieces of 1 MiB and up.
-const LEVEL: i32 = 3;
-/// Buffers for each core: one that is compressed, one that waits.
-const BUFFERS_PER_CORE: usize = 2;
+/// Packers for each core: one that works, one that reads or waits for its turn.
+const PACKERS_PER_CORE: usize = 2;
+/// Most packers: at most 20 MiB each (two pieces of 8 MiB, zstd's tables), 240 MiB in all.
+const PACKERS_MAX: usize = 12;
 
 /// What was packed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,194 +52,193 @@ pub enum PackError {
     },
     /// The pack can't be written.
     #[error("the pack can't be written: {0}")]
-    Write(#[source] io::Error),
+    Write(#[source] BlobError),
     /// It was told to stop.
     #[error("packing was stopped")]
     Stopped,
 }
 
-struct Raw {
-    index: usize,
-    bytes: Vec<u8>,
-}
+/// Takes a pack's bytes in order.
+pub type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), BlobError> + Send + 'a;
 
-struct Done {
-    index: usize,
-    piece: Piece,
-    raw: Vec<u8>,
-    /// Compressed bytes; `None`: the raw bytes are stored.
-    wire: Option<Vec<u8>>,
-}
-
-/// Packs `tree` into the file `to`; not yet durable on return. Ends soon after
-/// `stop` turns true. Memory: 2 raw and at most 2 compressed pieces a core.
+/// Packs `tree` into `sink`. Blocks. Ends soon after `stop` turns true. Memory: two
+/// pieces a packer, whatever the tree's size.
 ///
 /// # Errors
 /// See [`PackError`].
-pub fn pack(tree: &Tree, to: &Path, stop: &AtomicBool) -> Result<Packed, PackError> {
+pub fn pack(tree: &Tree, stop: &AtomicBool, sink: &mut Sink<'_>) -> Result<Packed, PackError> {
     let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let buffers = cores * BUFFERS_PER_CORE + 1;
     let piece_bytes = piece_bytes(tree.size);
-    let mut file = File::create(to).map_err(PackError::Write)?;
-    let (give_back, free) = sync_channel::<Vec<u8>>(buffers);
-    let (to_packers, waiting) = sync_channel::<Raw>(buffers);
-    let (to_writer, done) = sync_channel::<Done>(buffers);
-    let waiting = Mutex::new(waiting);
-    for _ in 0..buffers {
-        give_back.send(Vec::new()).expect("the channel has room for every buffer");
-    }
+    let blob = Blob::of(tree, u64::from(piece_bytes));
+    let packers = (cores * PACKERS_PER_CORE).min(PACKERS_MAX).min(blob.pieces);
+    let line = Line {
+        blob,
+        stop,
+        taken: AtomicUsize::new(0),
+        turn: Mutex::new(Turn { sink, made: Vec::new(), failed: None }),
+        moved: Condvar::new(),
+    };
     thread::scope(|scope| {
-        let cutter = Cutter { tree, piece_bytes: piece_bytes as usize, stop, free, to_packers };
-        let reader = scope.spawn(|| cutter.cut());
-        for _ in 0..cores {
-            let to_writer = to_writer.clone();
-            scope.spawn(|| compress(&waiting, to_writer));
+        for _ in 0..packers {
+            scope.spawn(|| line.work());
         }
-        drop(to_writer);
-        let written = write_in_order(&mut file, done, give_back);
-        // A writer that failed dropped its ends, so the others end too.
-        let read = reader.join().expect("the reader does not panic");
-        let pieces = written.map_err(PackError::Write)?;
-        read?;
-        Ok(Packed { piece_bytes, pieces })
-    })
+    });
+    let Turn { made, failed, .. } = line.turn.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(Packed { piece_bytes, pieces: made }),
+    }
 }
 
-/// Cuts the blob into pieces, in order.
-struct Cutter<'a> {
-    tree: &'a Tree,
-    piece_bytes: usize,
+/// What the packers share.
+struct Line<'a, 'b> {
+    blob: Blob<'a>,
     stop: &'a AtomicBool,
-    free: Receiver<Vec<u8>>,
-    to_packers: SyncSender<Raw>,
+    /// Pieces that a packer took.
+    taken: AtomicUsize,
+    turn: Mutex<Turn<'a, 'b>>,
+    moved: Condvar,
 }
 
-impl Cutter<'_> {
-    fn cut(self) -> Result<(), PackError> {
-        let mut files = Files::new(self.tree);
-        for index in 0.. {
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(PackError::Stopped);
+struct Turn<'a, 'b> {
+    sink: &'a mut Sink<'b>,
+    made: Vec<Piece>,
+    /// Whoever finds an error here ends.
+    failed: Option<PackError>,
+}
+
+impl<'a, 'b> Line<'a, 'b> {
+    fn turn(&self) -> MutexGuard<'_, Turn<'a, 'b>> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Packs pieces until there are no more, or anybody failed.
+    fn work(&self) {
+        let mut squeezer = Squeezer::new();
+        let mut raw = Vec::new();
+        loop {
+            let index = self.taken.fetch_add(1, Ordering::Relaxed);
+            if index >= self.blob.pieces {
+                return;
             }
-            // The writer failed, and tells why.
-            let Ok(mut bytes) = self.free.recv() else { return Err(PackError::Stopped) };
-            bytes.resize(self.piece_bytes, 0);
-            let read = files.fill(&mut bytes)?;
-            if read == 0 {
-                break;
-            }
-            bytes.truncate(read);
-            if self.to_packers.send(Raw { index, bytes }).is_err() {
-                return Err(PackError::Stopped);
+            if let Err(error) = self.piece(index, &mut raw, &mut squeezer) {
+                self.turn().failed.get_or_insert(error);
+                return self.moved.notify_all();
             }
         }
+    }
+
+    fn piece(
+        &self,
+        index: usize,
+        raw: &mut Vec<u8>,
+        squeezer: &mut Squeezer,
+    ) -> Result<(), PackError> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(PackError::Stopped);
+        }
+        self.blob.read(index, raw)?;
+        let digest = PieceDigest::of(raw);
+        let (codec, wire) = match squeezer.squeeze(raw) {
+            Some(wire) => (Codec::Zstd, wire),
+            None => (Codec::None, raw.as_slice()),
+        };
+        let wire_digest = if codec == Codec::None { digest } else { PieceDigest::of(wire) };
+        let wire_bytes = u32::try_from(wire.len()).expect("a piece is at most 8 MiB");
+        let piece = Piece { raw: digest, wire: wire_digest, wire_bytes, codec };
+        self.hand_on(index, piece, wire)
+    }
+
+    /// Hands a piece on when all before it are.
+    fn hand_on(&self, index: usize, piece: Piece, wire: &[u8]) -> Result<(), PackError> {
+        let mine = |turn: &mut Turn<'_, '_>| turn.made.len() != index && turn.failed.is_none();
+        let turn = self.moved.wait_while(self.turn(), mine);
+        let mut turn = turn.unwrap_or_else(PoisonError::into_inner);
+        if turn.failed.is_some() {
+            return Err(PackError::Stopped);
+        }
+        (turn.sink)(wire).map_err(PackError::Write)?;
+        turn.made.push(piece);
+        drop(turn);
+        self.moved.notify_all();
         Ok(())
     }
 }
 
-/// The files of a tree, laid end to end.
-struct Files<'a> {
+/// The files of a tree, laid end to end and cut into pieces.
+struct Blob<'a> {
     tree: &'a Tree,
-    next: usize,
-    open: Option<(File, &'a str, u64)>,
+    /// Where each file with bytes begins, and which entry it is.
+    files: Vec<(u64, usize)>,
+    piece_bytes: u64,
+    pieces: usize,
 }
 
-impl<'a> Files<'a> {
-    fn new(tree: &'a Tree) -> Self {
-        Self { tree, next: 0, open: None }
+impl<'a> Blob<'a> {
+    fn of(tree: &'a Tree, piece_bytes: u64) -> Self {
+        let mut at = 0;
+        let mut files = Vec::new();
+        for (index, entry) in tree.entries.iter().enumerate().filter(|(_, entry)| entry.size() > 0)
+        {
+            files.push((at, index));
+            at += entry.size();
+        }
+        let pieces = usize::try_from(at.div_ceil(piece_bytes)).expect("a bounded artifact has few");
+        Self { tree, files, piece_bytes, pieces }
     }
 
-    /// Fills `buffer` as far as there are bytes.
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, PackError> {
+    /// Reads a whole piece.
+    fn read(&self, index: usize, piece: &mut Vec<u8>) -> Result<(), PackError> {
+        let start = index as u64 * self.piece_bytes;
+        let end = self.tree.size.min(start + self.piece_bytes);
+        let bytes = (end - start) as usize;
+        // One byte more shows a last file that grew.
+        piece.resize(bytes + 1, 0);
         let mut filled = 0;
-        while filled < buffer.len() {
-            let Some((file, path, left)) = &mut self.open else {
-                if self.open_next()? {
-                    continue;
-                }
+        let first = self.files.partition_point(|(at, _)| *at <= start) - 1;
+        for &(at, entry) in &self.files[first..] {
+            if filled == bytes {
                 break;
-            };
-            let wanted = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len() - filled);
-            let fail = |source| PackError::Read { path: (*path).to_owned(), source };
-            // One byte more than there should be tells that the file grew.
-            let probe = &mut [0];
-            let target = if wanted == 0 { &mut probe[..] } else { &mut buffer[filled..][..wanted] };
-            let read = file.read(target).map_err(fail)?;
-            if (read == 0) != (*left == 0) {
-                return Err(PackError::Changed { path: (*path).to_owned() });
             }
-            if read == 0 {
-                self.open = None;
-                continue;
-            }
-            *left -= read as u64;
-            filled += read;
+            let entry = &self.tree.entries[entry];
+            let from = start + filled as u64 - at;
+            let to = entry.size().min(end - at);
+            let wanted = (to - from) as usize;
+            self.part(&entry.path, from..to, entry.size(), &mut piece[filled..=filled + wanted])?;
+            filled += wanted;
         }
-        Ok(filled)
+        piece.truncate(bytes);
+        Ok(())
     }
 
-    fn open_next(&mut self) -> Result<bool, PackError> {
-        while let Some(entry) = self.tree.entries.get(self.next) {
-            self.next += 1;
-            let Node::File { size, .. } = entry.node else { continue };
-            let path = self.tree.root.join(&entry.path);
-            let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-            let file = OpenOptions::new().read(true).custom_flags(nofollow).open(&path);
-            let fail = |source| PackError::Read { path: entry.path.clone(), source };
-            self.open = Some((file.map_err(fail)?, &entry.path, size));
-            return Ok(true);
-        }
-        Ok(false)
+    /// Reads `range` of a file that must have `size` bytes. `into` has room for one more.
+    fn part(
+        &self,
+        name: &str,
+        range: Range<u64>,
+        size: u64,
+        into: &mut [u8],
+    ) -> Result<(), PackError> {
+        let fail = |source| PackError::Read { path: name.to_owned(), source };
+        let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+        let file =
+            OpenOptions::new().read(true).custom_flags(nofollow).open(self.tree.root.join(name));
+        let file = file.map_err(fail)?;
+        let wanted = into.len() - 1;
+        let room = wanted + usize::from(range.end == size);
+        let read = read_at_most(&file, &mut into[..room], range.start).map_err(fail)?;
+        if read == wanted { Ok(()) } else { Err(PackError::Changed { path: name.to_owned() }) }
     }
 }
 
-fn compress(waiting: &Mutex<Receiver<Raw>>, to_writer: SyncSender<Done>) {
-    let mut zstd = zstd::bulk::Compressor::new(LEVEL).expect("the level is a constant");
+/// Fills `into` as far as the file goes. A read that is short is its end.
+fn read_at_most(file: &File, into: &mut [u8], at: u64) -> io::Result<usize> {
     loop {
-        let next = waiting.lock().expect("no packer panics with the lock held").recv();
-        let Ok(Raw { index, bytes }) = next else { return };
-        if to_writer.send(compress_one(&mut zstd, index, bytes)).is_err() {
-            return;
+        match file.read_at(into, at) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
         }
     }
-}
-
-fn compress_one(zstd: &mut zstd::bulk::Compressor<'_>, index: usize, raw: Vec<u8>) -> Done {
-    let digest = PieceDigest::of(&raw);
-    // A piece that does not fit in nine tenths of its size is stored plain.
-    let mut wire = vec![0; raw.len() - raw.len().div_ceil(10)];
-    let smaller = zstd.compress_to_buffer(&raw, &mut wire).ok().filter(|length| *length > 0);
-    let piece = match smaller {
-        Some(length) => {
-            wire.truncate(length);
-            let wire_bytes = u32::try_from(length).expect("a piece is at most 8 MiB");
-            Piece { raw: digest, wire: PieceDigest::of(&wire), wire_bytes, codec: Codec::Zstd }
-        }
-        None => {
-            let wire_bytes = u32::try_from(raw.len()).expect("a piece is at most 8 MiB");
-            Piece { raw: digest, wire: digest, wire_bytes, codec: Codec::None }
-        }
-    };
-    Done { index, piece, raw, wire: smaller.map(|_| wire) }
-}
-
-fn write_in_order(
-    file: &mut File,
-    done: Receiver<Done>,
-    give_back: SyncSender<Vec<u8>>,
-) -> io::Result<Vec<Piece>> {
-    let mut pieces = Vec::new();
-    let mut early: BTreeMap<usize, Done> = BTreeMap::new();
-    for piece in done {
-        early.insert(piece.index, piece);
-        while let Some(next) = early.remove(&pieces.len()) {
-            file.write_all(next.wire.as_deref().unwrap_or(&next.raw))?;
-            pieces.push(next.piece);
-            // The reader is done already.
-            let _ = give_back.send(next.raw);
-        }
-    }
-    Ok(pieces)
 }
 
 #[cfg(test)]
@@ -253,8 +251,14 @@ mod tests {
         std::iter::repeat_with(|| rng.next_u64().to_le_bytes()).flatten().take(bytes).collect()
     }
 
-    fn pack_now(tree: &Tree, to: &Path) -> Result<Packed, PackError> {
-        pack(tree, to, &AtomicBool::new(false))
+    fn pack_now(tree: &Tree) -> Result<(Packed, Vec<u8>), PackError> {
+        let mut wire = Vec::new();
+        let mut sink = |bytes: &[u8]| {
+            wire.extend_from_slice(bytes);
+            Ok(())
+        };
+        let packed = pack(tree, &AtomicBool::new(false), &mut sink)?;
+        Ok((packed, wire))
     }
 
     /// Undoes a pack by the manifest's rules alone.
@@ -293,50 +297,46 @@ mod tests {
             std::fs::write(out.join(name), bytes).unwrap();
         }
         let tree = walk(folder.path(), "out").unwrap();
-        let to = folder.path().join("pack");
-        let packed = pack_now(&tree, &to).unwrap();
+        let (packed, wire) = pack_now(&tree).unwrap();
         let blob: Vec<u8> = parts.iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect();
         assert_eq!(packed.piece_bytes, 256 << 10);
         assert_eq!(packed.pieces.len(), blob.len().div_ceil(256 << 10));
-        let wire = std::fs::read(&to).unwrap();
         assert!(unpack(&packed, &wire) == blob);
         assert_eq!(packed.pieces[0].codec, Codec::None);
         assert_eq!(packed.pieces[20].codec, Codec::Zstd);
         assert!(wire.len() < blob.len() - (3 << 20));
-        assert_eq!(pack_now(&tree, &to).unwrap(), packed);
+        assert!(pack_now(&tree).unwrap() == (packed, wire));
     }
 
     #[test]
     fn nothing_packs_to_nothing_and_one_byte_to_itself() {
         let folder = tempfile::tempdir().unwrap();
-        let to = folder.path().join("pack");
         std::fs::write(folder.path().join("file"), "").unwrap();
         std::fs::create_dir(folder.path().join("empty")).unwrap();
         for path in ["file", "empty"] {
-            let packed = pack_now(&walk(folder.path(), path).unwrap(), &to).unwrap();
-            assert!(packed.pieces.is_empty());
-            assert_eq!(std::fs::metadata(&to).unwrap().len(), 0);
+            let (packed, wire) = pack_now(&walk(folder.path(), path).unwrap()).unwrap();
+            assert!(packed.pieces.is_empty() && wire.is_empty());
         }
         std::fs::write(folder.path().join("file"), "x").unwrap();
-        let packed = pack_now(&walk(folder.path(), "file").unwrap(), &to).unwrap();
+        let (packed, _) = pack_now(&walk(folder.path(), "file").unwrap()).unwrap();
         assert_eq!((packed.pieces[0].codec, packed.pieces[0].wire_bytes), (Codec::None, 1));
     }
 
     #[test]
     fn a_file_that_changed_or_went_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        let (file, to) = (folder.path().join("file"), folder.path().join("pack"));
+        let file = folder.path().join("file");
         std::fs::write(&file, noise(100, 3)).unwrap();
         let tree = walk(folder.path(), "file").unwrap();
         for bytes in [99, 101, 0, 3 << 20] {
             std::fs::write(&file, noise(bytes, 3)).unwrap();
-            let error = pack_now(&tree, &to).unwrap_err();
+            let error = pack_now(&tree).unwrap_err();
             assert!(matches!(error, PackError::Changed { .. }), "{bytes}: {error}");
         }
         std::fs::remove_file(&file).unwrap();
-        assert!(matches!(pack_now(&tree, &to).unwrap_err(), PackError::Read { .. }));
+        assert!(matches!(pack_now(&tree).unwrap_err(), PackError::Read { .. }));
         std::os::unix::fs::symlink("/etc/passwd", &file).unwrap();
-        assert!(matches!(pack_now(&tree, &to).unwrap_err(), PackError::Read { .. }));
+        assert!(matches!(pack_now(&tree).unwrap_err(), PackError::Read { .. }));
     }
 
     #[test]
@@ -344,9 +344,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("file"), noise(40 << 20, 4)).unwrap();
         let tree = walk(folder.path(), "file").unwrap();
-        let full = pack_now(&tree, Path::new("/dev/full")).unwrap_err();
-        assert!(matches!(full, PackError::Write(_)), "{full}");
-        let stopped = pack(&tree, &folder.path().join("pack"), &AtomicBool::new(true));
+        let mut room = 10 << 20;
+        let full = pack(&tree, &AtomicBool::new(false), &mut |bytes| {
+            room -= bytes.len().min(room);
+            let full =
+                || BlobError::Io { path: "pack".into(), source: io::ErrorKind::StorageFull.into() };
+            if room > 0 { Ok(()) } else { Err(full()) }
+        });
+        assert!(matches!(full.unwrap_err(), PackError::Write(_)));
+        let mut untouched = |_: &[u8]| -> Result<(), BlobError> { panic!("nothing is handed on") };
+        let stopped = pack(&tree, &AtomicBool::new(true), &mut untouched);
         assert!(matches!(stopped.unwrap_err(), PackError::Stopped));
     }
 }

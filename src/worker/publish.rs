@@ -2,16 +2,15 @@
 //! is told that it is there.
 //!
 //! Order: pack, signature, manifest; a manifest that exists means that the rest
-//! is there. An artifact that is in the store already is not sent again, but it
-//! is read back all the same, and sent again when that finds it damaged.
-
-use std::path::Path;
+//! is there. The pack was sent while it was made and only takes its key here. When
+//! the artifact is in the store already, and reads back well, what was sent is
+//! dropped.
 
 use ed25519_dalek::SigningKey;
 
 use crate::model::digest::{ArtifactId, Digest, PieceDigest};
 use crate::model::manifest::{InvalidManifest, MANIFEST_BYTES_MAX, Manifest};
-use crate::store::blobs::{BlobError, Blobs, Key, Kind};
+use crate::store::blobs::{BlobError, Blobs, Key, Kind, Upload};
 use crate::wire::seal;
 
 /// Most pieces that are read back: all of an artifact of 64 MiB, a spread of a
@@ -32,7 +31,7 @@ pub enum PublishError {
     Damaged(Key),
 }
 
-/// Publishes the pack file at `pack`, which may be moved. Durable and verified on return.
+/// Publishes the artifact whose pack's bytes are in `pack`. Durable and verified on return.
 ///
 /// # Errors
 /// See [`PublishError`].
@@ -40,7 +39,7 @@ pub async fn publish(
     blobs: &Blobs,
     key: &SigningKey,
     manifest: &Manifest,
-    pack: &Path,
+    pack: Upload,
 ) -> Result<ArtifactId, PublishError> {
     manifest.check()?;
     let bytes = manifest.encode();
@@ -54,7 +53,7 @@ pub async fn publish(
         tracing::info!(artifact = %artifact, "in the store already");
         return Ok(artifact);
     }
-    blobs.put_file(Key::new(Kind::Pack, artifact), pack).await?;
+    pack.finish(Key::new(Kind::Pack, artifact)).await?;
     blobs.put(Key::new(Kind::Signature, artifact), made.signature.clone()).await?;
     blobs.put(Key::new(Kind::Manifest, artifact), made.bytes.clone()).await?;
     made.read_back(blobs).await?;
@@ -118,9 +117,10 @@ mod tests {
 
         async fn publish(&self, bytes: &[u8]) -> Result<(Manifest, ArtifactId), PublishError> {
             std::fs::write(self.folder.path().join("file"), bytes).unwrap();
-            let to = self.folder.path().join("pack");
             let tree = walk::walk(self.folder.path(), "file").unwrap();
-            let packed = pack::pack(&tree, &to, &AtomicBool::new(false)).unwrap();
+            let mut upload = self.blobs.upload().await?;
+            let mut sink = |bytes: &[u8]| upload.write(bytes);
+            let packed = pack::pack(&tree, &AtomicBool::new(false), &mut sink).unwrap();
             let manifest = Manifest {
                 v: MANIFEST_VERSION,
                 app: "api".parse().unwrap(),
@@ -132,7 +132,7 @@ mod tests {
                 run: None,
                 provenance: Provenance::sample(),
             };
-            let id = publish(&self.blobs, &self.key, &manifest, &to).await?;
+            let id = publish(&self.blobs, &self.key, &manifest, upload).await?;
             Ok((manifest, id))
         }
 
