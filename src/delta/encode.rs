@@ -11,8 +11,13 @@ use super::blob::{Blob, Side};
 use super::coder::Encoder;
 use super::copies::{Copy, CopyModel};
 use super::differences::DifferenceWriter;
+use super::elf::Elf;
+use super::executables::{self, Executables, Spot};
 use super::frame::{self, Block, Group, Header};
+use super::image::Space;
+use super::mask::mask;
 use super::plan::{self, Window};
+use super::predict::{Moves, Predictor};
 use super::seeds::Seeds;
 
 /// New bytes that one thread aligns at a time.
@@ -78,7 +83,10 @@ pub fn make(
     stop: &AtomicBool,
 ) -> Result<Made, MakeError> {
     let made = Made { patch_bytes: 0, copied_bytes: 0, literal_bytes: 0 };
-    let mut maker = Maker { old, new, out, limits: Limits { budget, stop }, made };
+    let elves = [executables::on(old), executables::on(new)];
+    let spaces = executables::paired(&elves[0], &elves[1]);
+    let limits = Limits { budget, stop };
+    let mut maker = Maker { old, new, elves, spaces, out, limits, made };
     let header = Header { old_size: old.blob.size(), new_size: new.blob.size() };
     header.write(&mut maker).map_err(MakeError::Write)?;
     let (mut copies, mut done, mut end) = (Vec::new(), 0, 0);
@@ -116,6 +124,9 @@ impl Limits<'_> {
 struct Maker<'a> {
     old: Side<'a>,
     new: Side<'a>,
+    /// The executables of both sides.
+    elves: [Vec<(&'a str, Elf)>; 2],
+    spaces: Vec<Space>,
     out: &'a mut dyn Write,
     limits: Limits<'a>,
     made: Made,
@@ -144,8 +155,10 @@ impl Maker<'_> {
 
     /// Adds the copies of a window, in places of the blobs.
     fn align(&self, window: &Window, copies: &mut Vec<Copy>) -> Result<(), MakeError> {
-        let old = plan::load(self.old, &window.old).map_err(MakeError::Read)?;
-        let new = plan::load(self.new, &window.new).map_err(MakeError::Read)?;
+        let mut old = plan::load(self.old, &window.old).map_err(MakeError::Read)?;
+        let mut new = plan::load(self.new, &window.new).map_err(MakeError::Read)?;
+        mask(&mut old, &window.old, &self.elves[0]);
+        mask(&mut new, &window.new, &self.elves[1]);
         self.check()?;
         let seeds = Seeds::of(&old);
         let aligner = Aligner { old: &old, new: &new, seeds: &seeds };
@@ -172,7 +185,15 @@ impl Maker<'_> {
     }
 
     fn write_group(&mut self, copies: &[Copy], start: u64, end: u64) -> Result<(), MakeError> {
-        let coded = code_copies(copies, start);
+        let spaces = self.spaces_of(start, end);
+        let coded = code_copies(&spaces, copies, start);
+        let mut moved = Moved {
+            old: self.old.blob,
+            new: self.new.blob,
+            predictor: Predictor::new(Moves::of(copies, &spaces)),
+            executables: Executables::of(spaces),
+            spots: Vec::new(),
+        };
         let group = Group {
             new_bytes: end - start,
             copies: copies.len() as u32,
@@ -190,7 +211,7 @@ impl Maker<'_> {
                 _ => (None, next),
             };
             let len = (upto - at).min(CHUNK);
-            block.add(self.old.blob, self.new.blob, from, at, len).map_err(MakeError::Read)?;
+            block.add(&mut moved, from, at, len).map_err(MakeError::Read)?;
             at += len;
             if from.is_some() && at == upto {
                 copies.next();
@@ -205,20 +226,30 @@ impl Maker<'_> {
         Ok(())
     }
 
+    /// The executables that have new bytes from `start` to `end`.
+    fn spaces_of(&self, start: u64, end: u64) -> Vec<Space> {
+        let touched =
+            |space: &&Space| space.new.segments.iter().any(|s| s.at < end && s.at + s.len > start);
+        self.spaces.iter().filter(touched).cloned().collect()
+    }
+
     fn write_block(&mut self, block: BlockWriter, end: u64) -> Result<(), MakeError> {
         self.check()?;
         let packed = zstd::bulk::compress(&block.literals, LEVEL).map_err(MakeError::Write)?;
         let coded = if packed.len() < block.literals.len() { &packed } else { &block.literals };
         let differences = block.differences.finish();
+        let fields = block.fields.finish();
         let frame = Block {
             new_bytes: end - block.start,
             literals: block.literals.len() as u32,
             literal_bytes: coded.len() as u32,
             difference_bytes: differences.len() as u32,
+            field_bytes: fields.len() as u32,
         };
         frame.write(self).map_err(MakeError::Write)?;
         self.write_all(coded).map_err(MakeError::Write)?;
         self.write_all(&differences).map_err(MakeError::Write)?;
+        self.write_all(&fields).map_err(MakeError::Write)?;
         self.made.literal_bytes += u64::from(frame.literals);
         self.made.copied_bytes += frame.new_bytes - u64::from(frame.literals);
         self.check()
@@ -253,15 +284,24 @@ fn scan(aligner: &Aligner<'_>, limits: Limits<'_>) -> Result<Vec<Copy>, MakeErro
 }
 
 /// The copies of a group, which starts at `start`, as its bytes.
-fn code_copies(copies: &[Copy], start: u64) -> Vec<u8> {
+fn code_copies(spaces: &[Space], copies: &[Copy], start: u64) -> Vec<u8> {
     let (mut model, mut coder) = (CopyModel::default(), Encoder::new());
-    let (mut new, mut old) = (0, 0);
+    executables::code(&mut coder, spaces);
+    let (mut new, mut old) = (start, 0);
     for copy in copies {
-        let inside = Copy { new: copy.new - start, ..*copy };
-        model.code(&mut coder, inside, new, old);
-        (new, old) = (inside.new_end(), inside.old_end());
+        model.code(&mut coder, *copy, new, old);
+        (new, old) = (copy.new_end(), copy.old_end());
     }
     coder.finish()
+}
+
+/// Both blobs, and what is known of where bytes of the group moved.
+struct Moved<'a> {
+    old: &'a dyn Blob,
+    new: &'a dyn Blob,
+    predictor: Predictor,
+    executables: Executables,
+    spots: Vec<Spot>,
 }
 
 /// What a block collects until it is written.
@@ -269,13 +309,14 @@ struct BlockWriter {
     start: u64,
     literals: Vec<u8>,
     differences: DifferenceWriter,
+    fields: Encoder,
     expected: Vec<u8>,
 }
 
 impl BlockWriter {
     fn new(start: u64) -> Self {
-        let differences = DifferenceWriter::new();
-        Self { start, literals: Vec::new(), differences, expected: Vec::new() }
+        let (differences, fields) = (DifferenceWriter::new(), Encoder::new());
+        Self { start, literals: Vec::new(), differences, fields, expected: Vec::new() }
     }
 
     /// True when more might break a bound of the format.
@@ -283,25 +324,41 @@ impl BlockWriter {
         let margin = 4 * CHUNK as usize;
         self.literals.len() + margin > frame::LITERALS_MAX as usize
             || self.differences.len() + margin > frame::DIFFERENCES_MAX as usize
+            || self.fields.len() + margin > frame::DIFFERENCES_MAX as usize
     }
 
     /// The `len` new bytes at `at`: copied `from` an old place, or literal.
     fn add(
         &mut self,
-        old: &dyn Blob,
-        new: &dyn Blob,
+        moved: &mut Moved<'_>,
         from: Option<u64>,
         at: u64,
         len: u64,
     ) -> io::Result<()> {
         let filled = self.literals.len();
         self.literals.resize(filled + len as usize, 0);
-        new.read_at(at, &mut self.literals[filled..])?;
+        moved.new.read_at(at, &mut self.literals[filled..])?;
         let Some(from) = from else { return Ok(()) };
         self.expected.resize(len as usize, 0);
-        old.read_at(from, &mut self.expected)?;
-        self.differences.write(&self.expected, &self.literals[filled..]);
+        moved.old.read_at(from, &mut self.expected)?;
+        self.copied(moved, from, at, filled);
         self.literals.truncate(filled);
         Ok(())
+    }
+
+    /// The same bytes as `apply::Maker::copied`, in the same order.
+    fn copied(&mut self, moved: &mut Moved<'_>, from: u64, at: u64, filled: usize) {
+        let (expected, actual) = (&mut self.expected, &self.literals[filled..]);
+        moved.executables.spots(from, at, expected, &mut moved.spots);
+        let mut done = 0;
+        for spot in &moved.spots {
+            let field = spot.field;
+            self.differences.write(&expected[done..field.at], &actual[done..field.at]);
+            let here = moved.executables.here(*spot, from, at);
+            let (bytes, right) = (&mut expected[field.at..], &actual[field.at..]);
+            moved.predictor.field(&mut self.fields, &here, bytes, Some(right));
+            done = field.at + field.form.width();
+        }
+        self.differences.write(&expected[done..], &actual[done..]);
     }
 }

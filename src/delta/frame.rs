@@ -10,7 +10,7 @@ pub(super) const COPIES_MAX: u32 = 1 << 20;
 pub(super) const COPY_BYTES_MAX: u32 = 10 << 20;
 /// Literal bytes of one block at most, raw and coded.
 pub(super) const LITERALS_MAX: u32 = 8 << 20;
-/// Coded differences of one block at most.
+/// Coded differences, and coded fields, of one block at most.
 pub(super) const DIFFERENCES_MAX: u32 = 8 << 20;
 
 /// One after the header and after each group.
@@ -42,6 +42,7 @@ pub(super) struct Block {
     /// After it; the same number when they are stored plain.
     pub(super) literal_bytes: u32,
     pub(super) difference_bytes: u32,
+    pub(super) field_bytes: u32,
 }
 
 impl Header {
@@ -85,7 +86,8 @@ impl Block {
         out.write_all(&self.new_bytes.to_le_bytes())?;
         out.write_all(&self.literals.to_le_bytes())?;
         out.write_all(&self.literal_bytes.to_le_bytes())?;
-        out.write_all(&self.difference_bytes.to_le_bytes())
+        out.write_all(&self.difference_bytes.to_le_bytes())?;
+        out.write_all(&self.field_bytes.to_le_bytes())
     }
 
     /// `None`: over a bound. `left` is what no block of the group has made yet.
@@ -95,11 +97,13 @@ impl Block {
             literals: u32(from)?,
             literal_bytes: u32(from)?,
             difference_bytes: u32(from)?,
+            field_bytes: u32(from)?,
         };
         let fits = (1..=left).contains(&block.new_bytes)
             && block.literals <= LITERALS_MAX
             && block.literal_bytes <= block.literals
-            && block.difference_bytes <= DIFFERENCES_MAX;
+            && block.difference_bytes <= DIFFERENCES_MAX
+            && block.field_bytes <= DIFFERENCES_MAX;
         Ok(fits.then_some(block))
     }
 }

@@ -16,9 +16,15 @@ mod blob;
 mod coder;
 mod copies;
 mod differences;
+mod elf;
 mod encode;
+mod executables;
+mod fields;
 mod frame;
+mod image;
+mod mask;
 mod plan;
+mod predict;
 mod seeds;
 
 pub use apply::{ApplyError, apply};

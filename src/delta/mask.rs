@@ -1,0 +1,93 @@
+//! Makes the two sides of a window alike before they are compared: an address
+//! in an executable is replaced by a mark of what it points to, which relinking
+//! does not change. Only for finding copies; the patch is made from real bytes.
+
+use super::elf::Elf;
+use super::fields::{self, Field};
+use super::plan::Run;
+
+/// Bytes of a target that its mark is made of.
+const MARKED: usize = 48;
+
+/// A field in the loaded bytes of a window.
+struct Masked {
+    at: u32,
+    width: u8,
+    /// Where its target is in the loaded bytes, and then the mark.
+    mark: u32,
+}
+
+/// Replaces the addresses in `bytes`, the loaded `runs` of a side.
+pub(super) fn mask(bytes: &mut [u8], runs: &[Run], elves: &[(&str, Elf)]) {
+    let loaded = loaded(runs);
+    let mut found: Vec<Masked> = Vec::new();
+    for (start, run) in &loaded {
+        for (_, elf) in elves {
+            collect(bytes, *start, *run, elf, &loaded, &mut found);
+        }
+    }
+    for field in &found {
+        bytes[field.at as usize..][..usize::from(field.width)].fill(0);
+    }
+    for field in &mut found {
+        field.mark = mark(bytes, field.mark as usize);
+    }
+    for field in &found {
+        bytes[field.at as usize..][..2].copy_from_slice(&(field.mark as u16).to_le_bytes());
+    }
+}
+
+/// Each run with its start in the loaded bytes, by its place in the blob.
+fn loaded(runs: &[Run]) -> Vec<(u64, Run)> {
+    let mut start = 0;
+    let mut loaded = Vec::new();
+    for run in runs {
+        loaded.push((start, *run));
+        start += run.len;
+    }
+    loaded.sort_by_key(|(_, run)| run.start);
+    loaded
+}
+
+fn collect(
+    bytes: &[u8],
+    start: u64,
+    run: Run,
+    elf: &Elf,
+    loaded: &[(u64, Run)],
+    found: &mut Vec<Masked>,
+) {
+    for section in &elf.sections {
+        let from = section.at.max(run.start);
+        let to = (section.at + section.len).min(run.start + run.len);
+        let (Some(here), true) = (elf.image.address(from), from < to) else { continue };
+        let skip = (start + from - run.start) as usize;
+        let part = &bytes[skip..][..(to - from) as usize];
+        fields::find(section.kind, part, here, section.base, &elf.image, &mut |field: Field| {
+            let at = here.wrapping_add(field.at as u64);
+            let target = field.form.target(&part[field.at..], at, section.base);
+            let place = elf.image.place(target).and_then(|at| place(loaded, at));
+            let (width, mark) = (field.form.width() as u8, place.unwrap_or(u32::MAX));
+            found.push(Masked { at: (skip + field.at) as u32, width, mark });
+        });
+    }
+}
+
+/// Where a byte of the blob is in the loaded bytes.
+fn place(loaded: &[(u64, Run)], at: u64) -> Option<u32> {
+    let index = loaded.partition_point(|(_, run)| run.start <= at).checked_sub(1)?;
+    let (start, run) = loaded[index];
+    (at - run.start < run.len).then(|| (start + at - run.start) as u32)
+}
+
+/// A mark of the bytes at `at`; 0 where there are none.
+fn mark(bytes: &[u8], at: usize) -> u32 {
+    let end = (at + MARKED).min(bytes.len());
+    let target = bytes.get(at..end).unwrap_or_default();
+    let mut hash = 0u64;
+    for part in target.chunks_exact(8) {
+        let part = u64::from_le_bytes(part.try_into().unwrap_or_default());
+        hash = (hash.rotate_left(23) ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+    (hash >> 48) as u32
+}
