@@ -3,7 +3,7 @@
 //! does not change. Only for finding copies; the patch is made from real bytes.
 
 use super::elf::Elf;
-use super::fields::{self, Field};
+use super::fields::{self, Field, Form};
 use super::plan::Run;
 
 /// Bytes of a target that its mark is made of.
@@ -12,7 +12,7 @@ const MARKED: usize = 48;
 /// A field in the loaded bytes of a window.
 struct Masked {
     at: u32,
-    width: u8,
+    form: Form,
     /// Where its target is in the loaded bytes, and then the mark.
     mark: u32,
 }
@@ -27,13 +27,20 @@ pub(super) fn mask(bytes: &mut [u8], runs: &[Run], elves: &[(&str, Elf)]) {
         }
     }
     for field in &found {
-        bytes[field.at as usize..][..usize::from(field.width)].fill(0);
+        bytes[field.at as usize..][..field.form.width()].fill(0);
     }
     for field in &mut found {
         field.mark = mark(bytes, field.mark as usize);
     }
     for field in &found {
-        bytes[field.at as usize..][..2].copy_from_slice(&(field.mark as u16).to_le_bytes());
+        let mark = (u64::from(field.mark) << 32 | u64::from(field.mark)).to_le_bytes();
+        // In code a mark that changed is a small part of what is around it; in a
+        // table it is all there is to tell one row from another.
+        let width = match field.form {
+            Form::Relative | Form::RelativeData | Form::Branch => 2,
+            _ => field.form.width(),
+        };
+        bytes[field.at as usize..][..width].copy_from_slice(&mark[..width]);
     }
 }
 
@@ -67,8 +74,8 @@ fn collect(
             let at = here.wrapping_add(field.at as u64);
             let target = field.form.target(&part[field.at..], at, section.base);
             let place = elf.image.place(target).and_then(|at| place(loaded, at));
-            let (width, mark) = (field.form.width() as u8, place.unwrap_or(u32::MAX));
-            found.push(Masked { at: (skip + field.at) as u32, width, mark });
+            let mark = place.unwrap_or(u32::MAX);
+            found.push(Masked { at: (skip + field.at) as u32, form: field.form, mark });
         });
     }
 }
@@ -89,5 +96,5 @@ fn mark(bytes: &[u8], at: usize) -> u32 {
         let part = u64::from_le_bytes(part.try_into().unwrap_or_default());
         hash = (hash.rotate_left(23) ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
-    (hash >> 48) as u32
+    (hash >> 32) as u32
 }
