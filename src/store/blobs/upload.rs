@@ -54,7 +54,7 @@ impl Blobs {
     /// When the store fails.
     pub async fn upload(&self) -> Result<Upload, BlobError> {
         let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|e| self.io(e.into()))?;
+        getrandom::fill(&mut random).map_err(|e| self.io(std::io::Error::other(e.to_string())))?;
         let name = format!("{UNFINISHED}/{}", crate::model::digest::to_hex(&random));
         let way = match self.place(&name) {
             Some(path) => {
