@@ -7,10 +7,14 @@
 
 #[path = "cli/completing.rs"]
 mod completing;
+#[path = "cli/doctor.rs"]
+mod doctor;
 #[path = "cli/documents.rs"]
 mod documents;
 #[path = "cli/finding.rs"]
 mod finding;
+#[path = "cli/freezing.rs"]
+mod freezing;
 #[path = "cli/generated.rs"]
 mod generated;
 #[path = "cli/outcomes.rs"]

@@ -134,6 +134,7 @@ impl HowArgs {
             bake_s: self.bake,
             when_ready_s: None,
             allow_bad: false,
+            break_glass: false,
             expect_generation: None,
             message: self.message.clone(),
             dry_run: false,

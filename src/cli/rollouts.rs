@@ -129,9 +129,9 @@ pub async fn start(
         for step in &planned.steps {
             ctx.out.story(&format!("  {:<24} bake {}s", step.name, step.bake_s));
         }
-        let danger = match request.plan {
-            PlanName::AllAtOnce => Danger::Severe(app.as_str()),
-            PlanName::Standard => Danger::Moderate,
+        let danger = match (request.plan, request.break_glass) {
+            (PlanName::AllAtOnce, _) | (_, true) => Danger::Severe(app.as_str()),
+            (PlanName::Standard, false) => Danger::Moderate,
         };
         confirm::ask(ctx, env, "Deploy?", danger).await?;
     }

@@ -23,6 +23,7 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     ("XDG_CONFIG_HOME", "where deployctl/config.toml lies; default ~/.config"),
     ("XDG_DATA_HOME", "where a coordinator of this machine keeps its data; default ~/.local/share"),
     ("HOME", "for the two defaults above"),
+    ("SHELL", "whose completion `deployctl doctor` looks for"),
     ("COMPLETE", "a shell's name: act as its completion"),
 ];
 

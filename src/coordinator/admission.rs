@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::coordinator::freezes::refusal as freeze_refusal;
 use crate::coordinator::once::{self, KEY_KEPT, Key};
 use crate::coordinator::readiness::{self, Readiness};
 use crate::coordinator::refs::{self, Named, resolve};
@@ -16,8 +17,9 @@ use crate::rules::rollout::command::Command;
 use crate::rules::rollout::{Admission, Rollout as Rules};
 use crate::store::db::deployables::{self, Deployable};
 use crate::store::db::envs::{self, EnvRow};
+use crate::store::db::events::NewEvent;
 use crate::store::db::releases::{self, ReleaseRow};
-use crate::store::db::{DbError, Tx};
+use crate::store::db::{DbError, Tx, freezes};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::app::AppSpec;
 use crate::wire::v1::rollout::{Rollout, RolloutRequest};
@@ -140,6 +142,7 @@ fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
     } else if let Some(row) = at_goal(tx, desk, &bits)? {
         return Ok(Admitted::Joined(Box::new(row)));
     }
+    check_not_frozen(tx, desk, &bits.build)?;
     if let Some(artifact) = &bits.build.artifact
         && !request.allow_bad
         && releases::is_bad(tx, &desk.asked.app, &desk.asked.env, artifact)?
@@ -228,6 +231,21 @@ fn check_may_supersede(desk: &Desk<'_>, open: &ReleaseRow) -> Result<(), Problem
         .because(format!("{release} in {} has not settled yet", rules.env))
         .hint(format!("deployctl watch {release} -a {app} -e {}", rules.env))
         .hint(format!("deployctl cancel {release} --keep -a {app} -e {}", rules.env)))
+}
+
+/// A freeze stops a deploy unless somebody breaks the glass, and then everybody is told.
+fn check_not_frozen(tx: &mut Tx, desk: &Desk<'_>, build: &Deployable) -> Result<(), Problem> {
+    let (app, env, now) = (&desk.app.name, &desk.asked.env, desk.shared.steady_now());
+    let Some(freeze) = freezes::stopping(tx, (app, env), now)? else { return Ok(()) };
+    let request = &desk.asked.request;
+    if !request.break_glass {
+        let short = build.commit.short();
+        let again = format!("deployctl deploy {short} -a {app} -e {env} --break-glass -m WHY");
+        return Err(freeze_refusal((app, env), &freeze, Some(again)));
+    }
+    let actor = &desk.asked.actor;
+    let message = format!("{actor} passed {}: {}", freeze.sentence(), request.message);
+    Ok(tx.event(&NewEvent::new(now, "freeze.broken", actor, message).app(app).env(env))?)
 }
 
 fn bad(desk: &Desk<'_>, build: &Deployable) -> Problem {
@@ -355,6 +373,7 @@ fn place(
         bake_s: request.bake_s,
         stable: desk.env.stable.clone(),
         tolerate,
+        through_freeze: request.break_glass,
         start_by: now + wait,
     };
     let mut row = row(now, asked, &bits, Rules::admitted(now, admission));
@@ -390,6 +409,9 @@ fn check_bounds(asked: &Asked) -> Result<(), Problem> {
         |why: String| Problem::new(Code::Usage, "the request is out of bounds").because(why);
     if request.message.len() > MESSAGE_BYTES_MAX {
         return Err(usage(format!("message: at most {MESSAGE_BYTES_MAX} bytes")));
+    }
+    if request.break_glass && request.message.is_empty() {
+        return Err(usage("message: whoever breaks the glass says why".into()));
     }
     for (field, seconds) in [("bake_s", request.bake_s), ("when_ready_s", request.when_ready_s)] {
         if seconds.is_some_and(|seconds| seconds > SECONDS_MAX) {

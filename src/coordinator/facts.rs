@@ -8,7 +8,7 @@ use crate::model::goal::{GoalVersion, bucket};
 use crate::model::id::RegionName;
 use crate::rules::rollout::plan::{Fleet, waves};
 use crate::rules::rollout::{Facts, RegionFacts, Rollout};
-use crate::store::db::{DbError, Tx, envs, hosts, regions, tallies};
+use crate::store::db::{DbError, Tx, envs, freezes, hosts, regions, tallies};
 use crate::wire::v1::app::AppSpec;
 
 /// A region that said nothing for so long is silent: six of its reports.
@@ -27,7 +27,9 @@ pub(super) fn load(tx: &Tx, shared: &Coordinator, rollout: &Rollout) -> Result<F
     let seen: BTreeMap<RegionName, _> =
         regions::list(tx)?.into_iter().map(|row| (row.region, row.seen_at)).collect();
     let now = shared.steady_now();
-    let mut facts = Facts { regions: BTreeMap::new(), fresh: envs::fresh(tx)? };
+    let frozen = freezes::stopping(tx, (&rollout.app, &rollout.env), now)?;
+    let frozen = frozen.map(|freeze| freeze.sentence());
+    let mut facts = Facts { regions: BTreeMap::new(), fresh: envs::fresh(tx)?, frozen };
     let names: BTreeSet<RegionName> =
         shared.config.regions.keys().chain(seen.keys()).chain(known.keys()).cloned().collect();
     for name in names {

@@ -14,6 +14,7 @@ mod facts;
 mod feed;
 mod first_start;
 mod fleet;
+mod freezes;
 mod inspection;
 mod logs;
 mod monitor;

@@ -1,20 +1,28 @@
 //! `/v1/openapi.json`: the API's own description, made from the route table.
 
+use axum::Extension;
 use serde_json::{Map, Value, json};
 
 use crate::coordinator::router::{Route, get, table};
+use crate::host::clock;
+use crate::net::auth::Identity;
 use crate::net::server::Json;
 use crate::rules::authorize::{Class, roles};
+use crate::wire::v1::version::Version;
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
         get("/v1/openapi.json", Class::Read, show).says("Describe this API, as OpenAPI 3.1"),
-        get("/v1/version", Class::Read, version).says("Tell the coordinator's version"),
+        get("/v1/version", Class::Read, version)
+            .says("Tell the coordinator's version and clock, and who asks")
+            .gives("Version"),
     ]
 }
 
-async fn version() -> Json<Value> {
-    Json(json!({ "version": env!("CARGO_PKG_VERSION"), "api": "v1" }))
+async fn version(Extension(who): Extension<Identity>) -> Json<Version> {
+    let Identity { name, role, .. } = who;
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Json(Version { version, api: "v1".into(), now: clock::now(), name, role })
 }
 
 async fn show() -> Json<Value> {

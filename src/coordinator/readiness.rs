@@ -5,8 +5,10 @@ use crate::model::digest::ArtifactId;
 use crate::model::id::{AppName, EnvName};
 use crate::model::job::JobState;
 use crate::model::replication::ReplicationStatus;
-use crate::store::db::deployables::Deployable;
-use crate::store::db::{DbError, Tx, replicas};
+use crate::model::rollout::RolloutState;
+use crate::store::db::deployables::{self, Deployable};
+use crate::store::db::releases::ReleaseRow;
+use crate::store::db::{DbError, Tx, freezes, replicas};
 use crate::wire::problem::{Code, Problem};
 
 /// Where a build stands on its way to being deployable.
@@ -36,6 +38,27 @@ pub(super) fn of(tx: &Tx, shared: &Coordinator, build: &Deployable) -> Result<Re
             Readiness::Waiting(replication(tx, shared, build, &artifact)?)
         }
     })
+}
+
+/// What a pending rollout lacks, a freeze included; `None` when it is not pending.
+pub(super) fn of_pending(
+    tx: &Tx,
+    shared: &Coordinator,
+    row: &ReleaseRow,
+) -> Result<Option<Readiness>, DbError> {
+    let rules = &row.rollout;
+    if rules.state != RolloutState::Pending {
+        return Ok(None);
+    }
+    let Some(build) = deployables::find(tx, &rules.app, row.build)? else { return Ok(None) };
+    let readiness = of(tx, shared, &build)?;
+    let frozen = freezes::stopping(tx, (&rules.app, &rules.env), shared.steady_now())?;
+    Ok(Some(match (readiness, frozen) {
+        (Readiness::Ready(_), Some(freeze)) if !rules.through_freeze => {
+            Readiness::Waiting(format!("frozen, {}", freeze.sentence()))
+        }
+        (readiness, _) => readiness,
+    }))
 }
 
 /// "replicated to 1 of 2 regions; eu is at 61%".

@@ -5,17 +5,19 @@ use axum::extract::State;
 use serde::Deserialize;
 
 use crate::coordinator::admission::{Asked, MESSAGE_BYTES_MAX, Stop, admit};
+use crate::coordinator::freezes::refusal as freeze_refusal;
 use crate::coordinator::once::{Key, made_before};
 use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::{Coordinator, Shared, wait_of};
 use crate::coordinator::{apps, facts, outbox, refs, steer, view};
 use crate::model::id::{AppName, EnvName, ReleaseNo};
+use crate::model::time::UnixMillis;
 use crate::net::auth::Identity;
 use crate::net::server::{Json, Params, Path};
-use crate::rules::authorize::Class;
+use crate::rules::authorize::{Class, may};
 use crate::rules::rollout::command::{Command, Refusal};
 use crate::store::db::releases::{self, ReleaseRow};
-use crate::store::db::{Topic, Tx, envs};
+use crate::store::db::{Topic, Tx, envs, freezes};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::rollout::{
     CancelRequest, PauseRequest, PromoteRequest, Rollout, RolloutRequest,
@@ -65,6 +67,10 @@ async fn create(
     key: Key,
     Json(request): Json<RolloutRequest>,
 ) -> Result<Json<Rollout>, Problem> {
+    if request.break_glass && !may(who.role, Class::Manage) {
+        return Err(Problem::new(Code::Forbidden, "only an admin breaks the glass")
+            .because(format!("the token of {} has the role {}", who.name, who.role.word())));
+    }
     let asked = Asked { app, env, actor: who.name, key, request };
     let within = shared.clone();
     let admitted = shared.db.write(move |tx| admit(tx, &within, &asked)).await;
@@ -197,6 +203,7 @@ async fn steer(
             return Ok(view::rollout(tx, &within, &row)?);
         }
         check_current(tx, &row, &command)?;
+        check_not_frozen(tx, &row, &command, now)?;
         let facts = facts::load(tx, &within, &row.rollout)?;
         let actions = row.rollout.command(now, command, &facts);
         let actions = actions.map_err(|refusal| refused(&row, refusal))?;
@@ -224,6 +231,25 @@ fn check_current(tx: &Tx, row: &ReleaseRow, command: &Command) -> Result<(), Pro
     Err(Problem::new(Code::Conflict, format!("{} can't try again", rules.release))
         .because(format!("something newer was deployed to {}", rules.env))
         .hint(format!("deployctl deploy {} -a {} -e {}", rules.release, rules.app, rules.env)))
+}
+
+/// What admits more hosts is stopped by a freeze, whoever asks.
+fn check_not_frozen(
+    tx: &Tx,
+    row: &ReleaseRow,
+    command: &Command,
+    now: UnixMillis,
+) -> Result<(), Problem> {
+    let rules = &row.rollout;
+    let forward = matches!(command, Command::Promote { .. } | Command::Resume);
+    if !forward || rules.through_freeze || row.is_rollback() || rules.went_back {
+        return Ok(());
+    }
+    let place = (&rules.app, &rules.env);
+    match freezes::stopping(tx, place, now)? {
+        Some(freeze) => Err(freeze_refusal(place, &freeze, None)),
+        None => Ok(()),
+    }
 }
 
 fn refused(row: &ReleaseRow, refusal: Refusal) -> Problem {

@@ -17,8 +17,8 @@ use axum::routing::{MethodFilter, MethodRouter, get as on_get, on};
 
 use crate::coordinator::state::Shared;
 use crate::coordinator::{
-    apps, auth, builds, claims, events, feed, fleet, openapi, patches, releases, rollouts, status,
-    tokens,
+    apps, auth, builds, claims, events, feed, fleet, freezes, openapi, patches, releases, rollouts,
+    status, tokens,
 };
 use crate::rules::authorize::Class;
 use crate::wire::problem::{Code, Problem};
@@ -46,6 +46,7 @@ pub(super) fn table() -> Vec<Route> {
         events::routes(),
         feed::routes(),
         fleet::routes(),
+        freezes::routes(),
         openapi::routes(),
         patches::routes(),
         releases::routes(),

@@ -6,10 +6,9 @@ use std::time::Duration;
 use crate::coordinator::readiness::{self, Readiness};
 use crate::coordinator::state::{Coordinator, Shared};
 use crate::coordinator::{facts, outbox, steer};
-use crate::model::rollout::RolloutState;
 use crate::rules::rollout::Rollout;
 use crate::store::db::releases::{self, ReleaseRow};
-use crate::store::db::{DbError, Topic, Tx, deployables};
+use crate::store::db::{DbError, Topic, Tx};
 
 /// How often the clock alone is looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -69,19 +68,10 @@ fn is_due(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result<bool, DbErr
     if !actions.is_empty() || rollout != row.rollout {
         return Ok(true);
     }
-    Ok(match awaited(tx, shared, row)? {
+    Ok(match readiness::of_pending(tx, shared, row)? {
         Some(Readiness::Ready(_) | Readiness::Never(_)) => true,
         Some(Readiness::Waiting(_)) | None => false,
     })
-}
-
-/// What a pending rollout's build lacks.
-fn awaited(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result<Option<Readiness>, DbError> {
-    if row.rollout.state != RolloutState::Pending {
-        return Ok(None);
-    }
-    let build = deployables::find(tx, &row.rollout.app, row.build)?;
-    build.map(|build| readiness::of(tx, shared, &build)).transpose()
 }
 
 /// Looks again, in a transaction that can write.
@@ -89,7 +79,7 @@ fn act(tx: &mut Tx, shared: &Coordinator, seen: &Rollout) -> Result<(), DbError>
     let Some(mut row) = releases::find(tx, &seen.app, &seen.env, seen.release)? else {
         return Ok(());
     };
-    match awaited(tx, shared, &row)? {
+    match readiness::of_pending(tx, shared, &row)? {
         Some(Readiness::Ready(artifact)) => {
             steer::begin(tx, shared, &mut row, artifact, steer::SELF)?;
         }

@@ -11,7 +11,7 @@ use crate::model::rollout::{RolloutKind, RolloutState};
 use crate::rules::rollout::words;
 use crate::rules::rollout::{Facts, Rollout as Rules};
 use crate::store::db::releases::ReleaseRow;
-use crate::store::db::{DbError, Tx, deployables, envs};
+use crate::store::db::{DbError, Tx, envs};
 use crate::wire::v1::rollout::Rollout;
 
 /// Shows `row`.
@@ -61,10 +61,8 @@ fn waiting_on(
     facts: &Facts,
 ) -> Result<String, DbError> {
     let rules = &row.rollout;
-    if rules.state == RolloutState::Pending
-        && let Some(build) = deployables::find(tx, &rules.app, row.build)?
-    {
-        return Ok(match readiness::of(tx, shared, &build)? {
+    if let Some(readiness) = readiness::of_pending(tx, shared, row)? {
+        return Ok(match readiness {
             Readiness::Ready(_) => "it starts".into(),
             Readiness::Waiting(why) | Readiness::Never(why) => why,
         });

@@ -146,6 +146,8 @@ numbers! {
     JobNo, "build number", "b";
     /// A release and the rollout that tries it; counts per app and env.
     ReleaseNo, "release number", "r";
+    /// A freeze; counts per coordinator.
+    FreezeNo, "freeze number", "f";
 }
 
 #[cfg(test)]

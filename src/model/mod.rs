@@ -7,6 +7,7 @@
 pub mod commit;
 pub mod digest;
 pub mod fleet;
+pub mod freeze;
 pub mod goal;
 pub mod id;
 pub mod job;

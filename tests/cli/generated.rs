@@ -211,6 +211,7 @@ fn every_line_that_is_offered_for_pasting_can_be_read() {
         let words = line.split_whitespace().map(|word| match word {
             "{scope}" | "{place}" | "{said}" => "-aweb",
             "NAME" => "r1",
+            "{freeze}" => "f1",
             word if word.contains('{') => "r1",
             word => word,
         });

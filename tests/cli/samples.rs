@@ -101,6 +101,7 @@ pub(crate) fn status(current: Option<RolloutState>, open: Option<RolloutState>) 
             rollout: open,
             version: None,
             regions,
+            frozen: None,
         }],
     }
 }

@@ -138,6 +138,18 @@ impl House {
         refused(self.admin.post(&path, &PromoteRequest { full }, PATIENCE).await)
     }
 
+    pub(crate) async fn act(&self, release: &str, verb: &str) -> Result<Rollout, Problem> {
+        let path = format!("/v1/apps/api/envs/prod/rollouts/{release}/{verb}");
+        refused(self.admin.post(&path, &json!({}), PATIENCE).await)
+    }
+
+    /// A client of its own, of the role.
+    pub(crate) async fn holder(&self, name: &str, role: &str) -> Client {
+        let body = json!({ "name": name, "role": role });
+        let made: Value = self.admin.post("/v1/tokens", &body, PATIENCE).await.unwrap();
+        Client::new(&self.url, Some(made["token"].as_str().unwrap().to_owned()))
+    }
+
     pub(crate) async fn retry(&self, release: &str) -> Result<Rollout, Problem> {
         let path = format!("/v1/apps/api/envs/prod/rollouts/{release}/retry");
         refused(self.admin.post(&path, &json!({}), PATIENCE).await)
@@ -191,6 +203,7 @@ pub(crate) fn deploy(target: &str) -> RolloutRequest {
         bake_s: Some(0),
         when_ready_s: None,
         allow_bad: false,
+        break_glass: false,
         expect_generation: None,
         message: String::new(),
         dry_run: false,
@@ -209,7 +222,7 @@ pub(crate) fn commit(n: u64) -> String {
     Digest::of(format!("commit {n}").as_bytes()).to_string()[..40].to_owned()
 }
 
-fn refused<T>(answer: Result<T, CallError>) -> Result<T, Problem> {
+pub(crate) fn refused<T>(answer: Result<T, CallError>) -> Result<T, Problem> {
     answer.map_err(|error| match error {
         CallError::Refused(problem) => *problem,
         other => panic!("no answer: {other}"),

@@ -46,6 +46,9 @@ pub struct DeployArgs {
     /// Deploy a release though it was marked bad
     #[arg(long, hide_short_help = true)]
     allow_bad: bool,
+    /// Pass a freeze: by an admin, with a reason, and everybody is told
+    #[arg(long, hide_short_help = true, requires = "message")]
+    break_glass: bool,
     /// Refuse unless the goal's generation is still this
     #[arg(long, value_name = "GENERATION", hide_short_help = true)]
     expect_gen: Option<u64>,
@@ -71,6 +74,7 @@ pub async fn run(ctx: &Context, args: DeployArgs) -> Result<ExitCode, Failure> {
     let mut request = args.how.request(target.text());
     request.when_ready_s = args.when_ready;
     request.allow_bad = args.allow_bad;
+    request.break_glass = args.break_glass;
     request.expect_generation = args.expect_gen;
     if args.build && !args.dry_run {
         build_first(ctx, &api, &app, &target, &args).await?;

@@ -60,6 +60,7 @@ pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure>
         bake_s: None,
         when_ready_s: None,
         allow_bad: args.allow_bad,
+        break_glass: false,
         expect_generation: None,
         message: args.message,
         dry_run: false,

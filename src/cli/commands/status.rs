@@ -108,6 +108,9 @@ fn hosts(all: &Tally, moving: bool) -> Cell {
 
 fn tell_more(ctx: &Context, reply: &Status, regions_too: bool) {
     for row in &reply.apps {
+        if let Some(freeze) = &row.frozen {
+            ctx.out.story(&format!("\n{} {} is frozen: {}", row.app, row.env, freeze.sentence()));
+        }
         if let Some(open) = row.rollout.as_ref().filter(|open| !open.waiting_on.is_empty()) {
             let name = open.release.release;
             ctx.out.story(&format!("\n{} {} {name} waits: {}", row.app, row.env, open.waiting_on));

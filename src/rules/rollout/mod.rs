@@ -10,6 +10,7 @@
 //! running    a release fault over its budget           reverting, a new generation; no base: failed
 //! running    one early host of one fails               running, one more host is asked
 //! running    host faults, unreachable, stalled, no data  paused
+//! running    a freeze stands where the next step would begin  paused
 //! running    (rollback) all settled                    succeeded; not in 15 min: failed
 //! paused     resume, promote, retry                    running
 //! reverting  all exposed regions settled               reverted (canceled when a person asked)
@@ -119,6 +120,9 @@ pub struct Rollout {
     pub excused: BTreeMap<RegionName, u32>,
     /// Where one more host can be asked when the only early host fails.
     pub spare: Option<(RegionName, u32)>,
+    /// Whether it passes freezes: somebody broke the glass.
+    #[serde(default)]
+    pub through_freeze: bool,
     /// Whether a person asked to skip every bake.
     pub hurried: bool,
     /// Whether its documents lead back to what ran before.
@@ -156,6 +160,8 @@ pub struct Admission {
     pub stable: Stable,
     /// Artifacts that hosts may go on running until they are admitted.
     pub tolerate: Vec<ArtifactId>,
+    /// Whether it passes freezes.
+    pub through_freeze: bool,
     /// When it expires unless it began.
     pub start_by: UnixMillis,
 }
@@ -180,6 +186,8 @@ pub struct Facts {
     pub regions: BTreeMap<RegionName, RegionFacts>,
     /// The version of a generation made now.
     pub fresh: GoalVersion,
+    /// The freeze that stops the app and env now, as one sentence.
+    pub frozen: Option<String>,
 }
 
 /// What the caller does, in order, in one transaction with the rollout's row.
@@ -257,6 +265,7 @@ impl Rollout {
             doubts: 0,
             excused: BTreeMap::new(),
             spare: None,
+            through_freeze: admission.through_freeze,
             hurried: false,
             went_back: false,
             after_revert: RolloutState::Reverted,
@@ -422,6 +431,9 @@ impl Rollout {
     pub(crate) fn next_step(&mut self, now: UnixMillis, facts: &Facts) -> Vec<Action> {
         if self.step as usize + 1 >= self.steps.len() {
             return self.succeed(facts);
+        }
+        if let Some(freeze) = facts.frozen.as_ref().filter(|_| !self.through_freeze) {
+            return self.pause(format!("frozen, {freeze}"));
         }
         self.step += 1;
         self.spare = None;

@@ -12,6 +12,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "rollouts", include_str!("schema/0002_rollouts.sql")),
     (3, "replication", include_str!("schema/0003_replication.sql")),
     (4, "patches", include_str!("schema/0004_patches.sql")),
+    (5, "freezes", include_str!("schema/0005_freezes.sql")),
 ];
 
 /// Brings the file to the newest schema; each migration in one transaction.

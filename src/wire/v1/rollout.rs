@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::fleet::Tally;
+use crate::model::freeze::Freeze;
 use crate::model::goal::{GoalVersion, Target};
 use crate::model::id::{AppName, EnvName, RegionName};
 use crate::model::rollout::{PlanName, Release, RolloutKind};
@@ -38,6 +39,9 @@ pub struct RolloutRequest {
     /// Deploy a release that was marked bad.
     #[serde(default)]
     pub allow_bad: bool,
+    /// Pass a freeze; needs the role admin and a message.
+    #[serde(default)]
+    pub break_glass: bool,
     /// Refuse unless the env's goal generation is still this.
     #[serde(default)]
     pub expect_generation: Option<u64>,
@@ -129,4 +133,7 @@ pub struct EnvStatus {
     pub version: Option<GoalVersion>,
     /// Counts per region.
     pub regions: BTreeMap<RegionName, Tally>,
+    /// The freeze that stops deploys now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<Freeze>,
 }

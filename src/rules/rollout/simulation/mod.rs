@@ -20,6 +20,7 @@ use crate::rules::rollout::{Action, Admission, Rollout};
 
 fn deploy(base: Option<Target>, bake_s: u32) -> Admission {
     Admission {
+        through_freeze: false,
         app: "api".parse().unwrap(),
         env: "prod".parse().unwrap(),
         release: ReleaseNo(2),
