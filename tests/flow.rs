@@ -4,6 +4,8 @@
 
 #[path = "flow/fleet.rs"]
 mod fleet;
+#[path = "flow/full.rs"]
+mod full;
 #[path = "flow/happy.rs"]
 mod happy;
 #[path = "flow/killed.rs"]

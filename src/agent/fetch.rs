@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use reqwest::Method;
+use reqwest::{Method, header};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedMutexGuard, Semaphore, watch};
 
@@ -28,7 +28,8 @@ use crate::model::digest::{ArtifactId, Digest};
 use crate::model::fleet::{FailureClass, Sources};
 use crate::model::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::net::client::{CallError, Client};
-use crate::wire::problem::Code;
+use crate::net::coding::{self, ZSTD};
+use crate::wire::problem::{Code, Problem};
 use crate::wire::seal;
 use crate::wire::v1::fleet::HostInfo;
 use crate::wire::v1::swarm::SIGNATURE_HEADER;
@@ -328,24 +329,28 @@ impl Fetcher {
         want: &Want,
     ) -> Result<(Vec<u8>, String), CallError> {
         let path = format!("/v1/agent/artifacts/{}/manifest", want.artifact);
-        let request = client.request(Method::GET, &path).timeout(MANIFEST_TIMEOUT);
+        let request = client
+            .request(Method::GET, &path)
+            .header(header::ACCEPT_ENCODING, ZSTD)
+            .timeout(MANIFEST_TIMEOUT);
         let mut reply = request.send().await.map_err(|e| client.unreachable(e))?;
         let status = reply.status();
         let signature = reply.headers().get(SIGNATURE_HEADER).and_then(|v| v.to_str().ok());
         let signature = signature.unwrap_or_default().to_owned();
+        let packed = reply.headers().get(header::CONTENT_ENCODING).is_some_and(|v| v == ZSTD);
         let mut bytes = Vec::new();
         while let Some(chunk) = reply.chunk().await.map_err(|e| client.unreachable(e))? {
             if bytes.len() + chunk.len() > MANIFEST_BYTES_MAX {
-                let problem = crate::wire::problem::Problem::new(
-                    Code::TooLarge,
-                    "the region's manifest is over its limit",
-                );
-                return Err(CallError::Refused(Box::new(problem)));
+                return Err(unfit("the region's manifest is over its limit"));
             }
             bytes.extend_from_slice(&chunk);
         }
         if !status.is_success() {
             return Err(client.refusal(status.as_u16(), &bytes));
+        }
+        if packed {
+            bytes = coding::unpack(&bytes, MANIFEST_BYTES_MAX)
+                .map_err(|_| unfit("the region's manifest does not unpack within its limit"))?;
         }
         Ok((bytes, signature))
     }
@@ -356,6 +361,11 @@ impl Source for Fetcher {
         let fetcher = self.clone();
         Box::pin(async move { Self::fetch(&fetcher, want, &progress).await })
     }
+}
+
+/// The refusal of a reply that must not be read.
+fn unfit(title: &str) -> CallError {
+    CallError::Refused(Box::new(Problem::new(Code::TooLarge, title)))
 }
 
 /// Runs disk work on the blocking pool; its errors are the host's.

@@ -3,5 +3,6 @@
 pub mod auth;
 pub mod backoff;
 pub mod client;
+pub mod coding;
 pub mod server;
 pub mod tls;

@@ -13,9 +13,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::model::digest::{ArtifactId, Digest, PieceDigest};
 use crate::model::manifest::{InvalidManifest, Manifest};
+use crate::net::coding;
 use crate::store::blobs::{BlobError, Blobs, Key, Kind};
 
-/// Manifests kept, and their canonical bytes together: two of the largest always fit.
+/// Manifests kept, and their bytes together, plain and packed: one of the largest always fits.
 const KEPT: (usize, usize) = (256, 128 << 20);
 /// Bytes read from the store at once while streaming: what one slow reader holds.
 const READ_BYTES: u64 = 1 << 20;
@@ -44,6 +45,8 @@ pub enum LibraryError {
 pub struct Held {
     /// Its canonical bytes.
     pub bytes: Bytes,
+    /// The same under [`crate::net::coding`].
+    pub packed: Bytes,
     /// Its signature, hex.
     pub signature: String,
     /// As a value.
@@ -83,9 +86,10 @@ impl Library {
     fn keep(&self, artifact: ArtifactId, held: Held) {
         let mut kept = self.kept();
         kept.push((artifact, held));
-        let mut bytes: usize = kept.iter().map(|(_, held)| held.bytes.len()).sum();
+        let size = |held: &Held| held.bytes.len() + held.packed.len();
+        let mut bytes: usize = kept.iter().map(|(_, held)| size(held)).sum();
         while kept.len() > KEPT.0 || bytes > KEPT.1 {
-            bytes -= kept.remove(0).1.bytes.len();
+            bytes -= size(&kept.remove(0).1);
         }
     }
 
@@ -112,7 +116,8 @@ impl Library {
         let decode = move || -> Result<Held, InvalidManifest> {
             let manifest = Arc::new(Manifest::decode(&bytes)?);
             let signature = String::from_utf8_lossy(&signature).trim_end().to_owned();
-            Ok(Held { bytes, signature, manifest })
+            let packed = coding::pack(&bytes).unwrap_or_default().into();
+            Ok(Held { bytes, packed, signature, manifest })
         };
         let held = tokio::task::spawn_blocking(move || {
             decode().ok().filter(|held| Digest::of(&held.bytes) == artifact)

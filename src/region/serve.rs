@@ -20,6 +20,7 @@ use axum::{Extension, Router};
 
 use crate::model::digest::ArtifactId;
 use crate::net::auth::Identity;
+use crate::net::coding;
 use crate::net::server::{Json, Path};
 use crate::region::fleet::Fleet;
 use crate::region::intake;
@@ -184,12 +185,19 @@ impl Listener {
 async fn manifest(
     State(listener): Shared,
     Path(artifact): Path<ArtifactId>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let held = listener.library.manifest(artifact).await;
     let held = held.map_err(|error| listener.refuse(artifact, error))?;
     let signature = HeaderValue::from_str(&held.signature)
         .map_err(|_| listener.refuse(artifact, LibraryError::Damaged))?;
-    let mut reply = held.bytes.into_response();
+    let accepted = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
+    let packed = accepted.is_some_and(coding::accepts) && !held.packed.is_empty();
+    let mut reply = if packed { held.packed } else { held.bytes }.into_response();
+    if packed {
+        let coding = HeaderValue::from_static(coding::ZSTD);
+        reply.headers_mut().insert(header::CONTENT_ENCODING, coding);
+    }
     let kind = HeaderValue::from_static("application/json");
     reply.headers_mut().insert(header::CONTENT_TYPE, kind);
     reply.headers_mut().insert(SIGNATURE_HEADER, signature);

@@ -140,6 +140,24 @@ impl Fleet {
     }
 
     pub(crate) fn start_agent(&mut self, region: &str, host: &str) {
+        let mut command = Command::new(binary("agent"));
+        command.args(self.agent_args(region, host));
+        self.launch(host, &mut command);
+    }
+
+    /// An agent whose root is a disk of its own, of `mib` MiB.
+    pub(crate) fn start_agent_on_small_disk(&mut self, region: &str, host: &str, mib: u32) {
+        let root = self.root(host);
+        fs::create_dir_all(&root).unwrap();
+        let mut command = Command::new("unshare");
+        let mount = "mount -t tmpfs -o size=\"$0\" tmpfs \"$1\" && shift && exec \"$@\"";
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", mount]);
+        command.arg(format!("{mib}m")).arg(root).arg(binary("agent"));
+        command.args(self.agent_args(region, host));
+        self.launch(host, &mut command);
+    }
+
+    fn agent_args(&mut self, region: &str, host: &str) -> Vec<String> {
         let root = self.root(host).display().to_string();
         let url = format!("http://127.0.0.1:{}", self.port(&format!("region-{region}")));
         let token = self.token(&format!("agent-{region}"));
@@ -158,20 +176,19 @@ impl Fleet {
             "--var",
             &port,
         ];
-        self.start(host, "agent", &args);
+        args.map(str::to_owned).into()
     }
 
     fn start(&mut self, name: &str, role: &str, args: &[&str]) {
+        self.launch(name, Command::new(binary(role)).args(args));
+    }
+
+    fn launch(&mut self, name: &str, command: &mut Command) {
         fs::create_dir_all(self.path("logs")).unwrap();
         let log = self.path(&format!("logs/{name}.log"));
         let log = File::options().append(true).create(true).open(log).unwrap();
-        let mut child = Command::new(binary(role))
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let mut child = command.spawn().unwrap();
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         stdout.read_line(&mut line).unwrap();

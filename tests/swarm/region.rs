@@ -217,15 +217,20 @@ impl Region {
         Self { url, store, tracker, _stop: stop }
     }
 
-    /// A member that has everything and beats, behind a wall that lets nobody in.
-    pub(crate) async fn walled_holder(&self, made: &Made) -> tokio::task::JoinHandle<()> {
+    /// A member that says it has everything and serves it on `peer_port`, and beats.
+    pub(crate) async fn holder(
+        &self,
+        made: &Made,
+        name: &str,
+        peer_port: u16,
+    ) -> tokio::task::JoinHandle<()> {
         let client = Client::new(&self.url, None);
         let path = |verb: &str| format!("/v1/agent/swarm/{}/{verb}", made.id());
         let have = PieceSet::full(made.manifest.pieces.len() as u32);
-        let host: deployctl::model::id::HostId = "walled".parse().unwrap();
+        let host: deployctl::model::id::HostId = name.parse().unwrap();
         let join = JoinRequest {
             host: host.clone(),
-            peer_port: 1,
+            peer_port,
             rack: String::new(),
             zone: String::new(),
             epoch: None,

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the BitTorrent adapters.
 lib=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 torrent=${SW_META:-}/payload.torrent
