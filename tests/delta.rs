@@ -1,6 +1,9 @@
 //! Patches: what comes back is the new blob, whatever the blobs; a bad patch
 //! is an error or other bytes, never a panic and never unbounded memory.
 
+#[path = "delta/executable.rs"]
+mod executable;
+
 use std::io;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -16,11 +19,18 @@ fn side<'a>(blob: &'a Vec<u8>, files: &'a [FileSpan]) -> Side<'a> {
 }
 
 fn patch_within(old: &Vec<u8>, new: &Vec<u8>, budget: &Budget) -> Result<Vec<u8>, MakeError> {
+    let whole = |blob: &Vec<u8>| {
+        [FileSpan { path: "bin/app".to_owned(), start: 0, size: blob.len() as u64 }]
+    };
+    patch_of(side(old, &whole(old)), side(new, &whole(new)), budget)
+}
+
+fn patch_of(old: Side<'_>, new: Side<'_>, budget: &Budget) -> Result<Vec<u8>, MakeError> {
     let mut patch = Vec::new();
     let go_on = AtomicBool::new(false);
-    let made: Made = make(side(old, &[]), side(new, &[]), &mut patch, budget, &go_on)?;
+    let made: Made = make(old, new, &mut patch, budget, &go_on)?;
     assert_eq!(made.patch_bytes, patch.len() as u64);
-    assert_eq!(made.copied_bytes + made.literal_bytes, new.len() as u64);
+    assert_eq!(made.copied_bytes + made.literal_bytes, new.blob.size());
     Ok(patch)
 }
 
@@ -58,6 +68,11 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
         (state >> 32) as u8
     };
     (0..len).map(|_| next()).collect()
+}
+
+fn add_file(to: &mut (Vec<u8>, Vec<FileSpan>), path: String, bytes: &[u8]) {
+    to.1.push(FileSpan { path, start: to.0.len() as u64, size: bytes.len() as u64 });
+    to.0.extend_from_slice(bytes);
 }
 
 /// One edit of a blob; positions and lengths are taken modulo what there is.
@@ -135,6 +150,34 @@ proptest! {
     }
 
     #[test]
+    fn a_changed_patch_of_an_executable_never_panics(changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+        let old = executable::linked(&[40; 60], 1);
+        let new = executable::linked(&[&[40; 30][..], &[90], &[40; 29]].concat(), 1);
+        let mut bad = patch(&old, &new);
+        for (at, byte) in changes {
+            // The header and the coded executables stand at the start: most changes go there.
+            let at = at.index(bad.len().min(400));
+            bad[at] = byte;
+        }
+        let _ = applied(&old, &bad, 1 << 20);
+    }
+
+    #[test]
+    fn folders_come_back(sizes in proptest::collection::vec(0usize..9000, 0..12), edits in proptest::collection::vec(edits(), 12)) {
+        let (mut old, mut new) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+        for (index, size) in sizes.iter().enumerate() {
+            let file = noise(index as u64, *size);
+            // Every fourth file is renamed, every fifth unchanged.
+            let changed = if index % 5 == 4 { file.clone() } else { edited(file.clone(), &edits[index]) };
+            let name = if index % 4 == 3 { "renamed" } else { "file" };
+            add_file(&mut old, format!("file{index}"), &file);
+            add_file(&mut new, format!("{name}{index}"), &changed);
+        }
+        let patch = patch_of(side(&old.0, &old.1), side(&new.0, &new.1), &BUDGET).expect("no limit");
+        prop_assert!(applied(&old.0, &patch, new.0.len()).expect("a good patch applies") == new.0);
+    }
+
+    #[test]
     fn made_up_bytes_after_a_good_header_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let old = noise(1, 5000);
         let mut bad = patch(&old, &noise(2, 5000))[..24].to_vec();
@@ -187,6 +230,37 @@ fn scattered_changes_do_not_break_a_copy() {
     }
     // About a byte for each difference, of 17,000; as literals it would be a megabyte.
     assert!(comes_back(&old, &new) < 20_000);
+}
+
+#[test]
+fn a_relinked_executable_costs_what_changed() {
+    // One of 4,000 functions grows: every call over it changes, and every
+    // pointer behind it.
+    let mut sizes = vec![60; 4000];
+    let old = executable::linked(&sizes, 1);
+    sizes[2000] = 100;
+    let new = executable::linked(&sizes, 1);
+    let changed = old.iter().zip(&new).filter(|(a, b)| a != b).count();
+    assert!(changed > 50_000, "{changed}");
+    let cost = comes_back(&old, &new);
+    assert!(cost < 1000, "{cost} bytes");
+}
+
+#[test]
+fn windows_find_what_moved_far() {
+    // With the least memory a window is of 8 MiB of new and 12 MiB of old bytes.
+    let budget = Budget { memory_bytes: 0, ..BUDGET };
+    let mut old = (Vec::new(), Vec::new());
+    let mut new = (Vec::new(), Vec::new());
+    for index in 0..4 {
+        let (file, moved) = (noise(20 + index, 5 << 20), noise(23 - index, 5 << 20));
+        add_file(&mut old, format!("file{index}"), &file);
+        add_file(&mut new, format!("file{index}"), &moved);
+    }
+    let patch = patch_of(side(&old.0, &old.1), side(&new.0, &new.1), &budget).expect("no limit");
+    assert!(applied(&old.0, &patch, new.0.len()).expect("a good patch applies") == new.0);
+    // Granules are of 256 KiB: what stands at their edges may be missed.
+    assert!(patch.len() < 3 << 20, "{}", patch.len());
 }
 
 #[test]

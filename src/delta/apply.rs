@@ -205,7 +205,7 @@ impl Maker<'_> {
         for spot in &self.spots {
             let field = spot.field;
             parts.differences.read(&mut buffer[done..field.at]);
-            let here = self.executables.here(*spot, from, self.at);
+            let here = self.executables.here(*spot, self.at);
             self.predictor.field(&mut parts.fields, &here, &mut buffer[field.at..], None);
             done = field.at + field.form.width();
         }

@@ -21,6 +21,9 @@ pub(super) struct Section {
 /// An ELF file: 64 bits, little-endian, x86-64 or AArch64.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Elf {
+    /// Where the file is in the blob.
+    pub(super) start: u64,
+    pub(super) end: u64,
     pub(super) image: Image,
     /// In the order of the blob.
     pub(super) sections: Vec<Section>,
@@ -31,7 +34,16 @@ const PROGRAM_HEADER: u64 = 56;
 const SECTION_HEADER: u64 = 64;
 const LOAD: u32 = 1;
 const EXECUTABLE: u32 = 1;
+/// Kinds and flags of sections.
 const PROGBITS: u32 = 1;
+const SYMBOLS: u32 = 2;
+const NAMES: u32 = 3;
+const RELOCATIONS: u32 = 4;
+const WITHOUT_BYTES: u32 = 8;
+const DYNAMIC_SYMBOLS: u32 = 11;
+const ALLOCATED: u64 = 2;
+/// Above any address in use.
+const MADE_UP: u64 = 1 << 62;
 const AMD64: u16 = 62;
 const ARM64: u16 = 183;
 /// Bytes of section names read at most.
@@ -53,7 +65,7 @@ pub(super) fn parse(blob: &dyn Blob, start: u64, size: u64) -> Option<Elf> {
     let table = part(u64_at(&header, 32), count * PROGRAM_HEADER)?;
     let segments = table.chunks_exact(PROGRAM_HEADER as usize);
     let segments: Vec<Segment> = segments.filter_map(|row| segment(row, start, size)).collect();
-    let image = Image { segments };
+    let mut image = Image { segments };
     let count = u64::from(u16_at(&header, 60)).min(SECTIONS_MAX);
     let table = part(u64_at(&header, 40), count * SECTION_HEADER).unwrap_or_default();
     let rows: Vec<&[u8]> = table.chunks_exact(SECTION_HEADER as usize).collect();
@@ -61,12 +73,31 @@ pub(super) fn parse(blob: &dyn Blob, start: u64, size: u64) -> Option<Elf> {
     let names = names.and_then(|row| part(u64_at(row, 24), u64_at(row, 32).min(NAMES_MAX)));
     let names = names.unwrap_or_default();
     let arm = u16_at(&header, 18) == ARM64;
-    let known = |row: &&[u8]| section(row, &names, start, size, arm);
-    let mut sections: Vec<Section> = rows.iter().filter_map(known).collect();
+    let addresses = addresses(&rows, start, size, &mut image);
+    let known = |index: usize| section(&rows, index, &names, start, size, arm, &addresses);
+    let mut sections: Vec<Section> = (0..rows.len()).filter_map(known).collect();
     sections.sort_by_key(|section| section.at);
     sections.dedup_by(|next, before| next.at < before.at + before.len);
     sections.truncate(PARTS_MAX);
-    Some(Elf { image, sections })
+    Some(Elf { start, end: start + size, image, sections })
+}
+
+/// The address of each section. One that is not loaded, such as the names of
+/// symbols, gets a made-up one, so that what points into it is an address too.
+fn addresses(rows: &[&[u8]], start: u64, size: u64, image: &mut Image) -> Vec<u64> {
+    let mut addresses = Vec::new();
+    for (index, row) in rows.iter().enumerate() {
+        let (kind, flags, address) = (u32_at(row, 4), u64_at(row, 8), u64_at(row, 16));
+        let (at, len) = (u64_at(row, 24), u64_at(row, 32));
+        let inside = at.checked_add(len).is_some_and(|end| end <= size);
+        let unloaded = flags & ALLOCATED == 0 && [SYMBOLS, NAMES].contains(&kind) && inside;
+        let address = if unloaded { MADE_UP + ((index as u64) << 40) } else { address };
+        if unloaded && image.segments.len() < PARTS_MAX {
+            image.segments.push(Segment { at: start + at, len, address, memory: len, code: 0 });
+        }
+        addresses.push(address);
+    }
+    addresses
 }
 
 fn segment(row: &[u8], start: u64, size: u64) -> Option<Segment> {
@@ -81,25 +112,35 @@ fn segment(row: &[u8], start: u64, size: u64) -> Option<Segment> {
     })
 }
 
-fn section(row: &[u8], names: &[u8], start: u64, size: u64, arm: bool) -> Option<Section> {
+fn section(
+    rows: &[&[u8]],
+    index: usize,
+    names: &[u8],
+    start: u64,
+    size: u64,
+    arm: bool,
+    addresses: &[u64],
+) -> Option<Section> {
+    let row = rows[index];
     let name = names.get(u32_at(row, 0) as usize..)?;
     let name = name.split(|byte| *byte == 0).next()?;
     let name = String::from_utf8_lossy(name).into_owned();
     let (at, len) = (u64_at(row, 24), u64_at(row, 32));
     let (kind, flags) = (u32_at(row, 4), u64_at(row, 8));
+    let (own, linked) = (addresses[index], addresses.get(u32_at(row, 40) as usize).copied());
     let code = if arm { Kind::Arm64 } else { Kind::Amd64 };
-    let kind = match name.as_str() {
-        ".eh_frame" => Kind::Frames,
-        ".eh_frame_hdr" => Kind::FromBase,
-        ".rela.dyn" | ".rela.plt" | ".dynsym" | ".symtab" | ".got" | ".got.plt" => Kind::Pointers,
-        // Sections that are loaded and executable, or writable.
-        _ if kind == PROGBITS && flags & 6 == 6 => code,
-        _ if flags & 3 == 3 && kind != 8 => Kind::Pointers,
+    let (kind, base) = match name.as_str() {
+        ".eh_frame" => (Kind::Frames, own),
+        ".eh_frame_hdr" | ".typelink" => (Kind::FromBase, own),
+        _ if [SYMBOLS, DYNAMIC_SYMBOLS].contains(&kind) => (Kind::Symbols, linked?),
+        _ if kind == RELOCATIONS => (Kind::Relocations, linked?),
+        ".got" | ".got.plt" | ".itablink" => (Kind::Pointers, own),
+        _ if kind == PROGBITS && flags & 6 == 6 => (code, own),
+        _ if flags & 3 == 3 && kind != WITHOUT_BYTES => (Kind::Pointers, own),
         _ => return None,
     };
     let fits = len > 0 && at.checked_add(len)? <= size;
-    let address = u64_at(row, 16);
-    fits.then(|| Section { name, at: start + at, len, address, kind, base: address })
+    fits.then(|| Section { name, at: start + at, len, address: own, kind, base })
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {

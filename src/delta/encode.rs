@@ -16,7 +16,7 @@ use super::executables::{self, Executables, Spot};
 use super::frame::{self, Block, Group, Header};
 use super::image::Space;
 use super::mask::mask;
-use super::plan::{self, Window};
+use super::plan::{self, Plan, Window};
 use super::predict::{Moves, Predictor};
 use super::seeds::Seeds;
 
@@ -28,6 +28,8 @@ const GROUP_COPIES: usize = 1 << 19;
 const CHUNK: u64 = 64 << 10;
 /// The zstd level of literals: they are few, and moved to every host.
 const LEVEL: i32 = 19;
+/// The level where a quarter of a block or more is literal.
+const QUICK_LEVEL: i32 = 9;
 
 /// What making a patch may cost.
 #[derive(Debug, Clone, Copy)]
@@ -86,19 +88,12 @@ pub fn make(
     let elves = [executables::on(old), executables::on(new)];
     let spaces = executables::paired(&elves[0], &elves[1]);
     let limits = Limits { budget, stop };
+    let plan = plan::plan(old, new, budget.memory_bytes).map_err(MakeError::Read)?;
+    let spaces = changed(spaces, &plan);
     let mut maker = Maker { old, new, elves, spaces, out, limits, made };
     let header = Header { old_size: old.blob.size(), new_size: new.blob.size() };
     header.write(&mut maker).map_err(MakeError::Write)?;
-    let (mut copies, mut done, mut end) = (Vec::new(), 0, 0);
-    for window in plan::windows(old, new) {
-        maker.align(&window, &mut copies)?;
-        end = window.new.iter().map(|run| run.start + run.len).fold(end, u64::max);
-        if copies.len() >= GROUP_COPIES {
-            maker.group(&mut copies, done, end)?;
-            done = end;
-        }
-    }
-    maker.group(&mut copies, done, end)?;
+    maker.groups(plan)?;
     maker.write_all(&[frame::END]).map_err(MakeError::Write)?;
     maker.check()?;
     Ok(maker.made)
@@ -151,6 +146,30 @@ impl Maker<'_> {
             return Err(MakeError::DoesNotPay(most));
         }
         self.limits.check()
+    }
+
+    /// Aligns all windows; writes a group when it has enough copies.
+    fn groups(&mut self, plan: Plan) -> Result<(), MakeError> {
+        let (mut copies, mut start) = (Vec::new(), 0);
+        let mut same = plan.same.into_iter().peekable();
+        let mut windows = plan.windows.iter().peekable();
+        let size = self.new.blob.size();
+        while start < size {
+            if let Some(window) = windows.next() {
+                self.align(window, &mut copies)?;
+            }
+            let next = windows.peek().and_then(|window| window.new.first());
+            let end = next.map_or(size, |run| run.start);
+            while let Some(copy) = same.next_if(|copy| copy.new < end) {
+                copies.push(copy);
+            }
+            if copies.len() >= GROUP_COPIES || end == size {
+                copies.sort_unstable_by_key(|copy| copy.new);
+                self.group(&mut copies, start, end)?;
+                start = end;
+            }
+        }
+        Ok(())
     }
 
     /// Adds the copies of a window, in places of the blobs.
@@ -235,7 +254,10 @@ impl Maker<'_> {
 
     fn write_block(&mut self, block: BlockWriter, end: u64) -> Result<(), MakeError> {
         self.check()?;
-        let packed = zstd::bulk::compress(&block.literals, LEVEL).map_err(MakeError::Write)?;
+        // Much that is new would take long, and tells that the patch pays little.
+        let many = block.literals.len() as u64 > (end - block.start) / 4;
+        let level = if many { QUICK_LEVEL } else { LEVEL };
+        let packed = zstd::bulk::compress(&block.literals, level).map_err(MakeError::Write)?;
         let coded = if packed.len() < block.literals.len() { &packed } else { &block.literals };
         let differences = block.differences.finish();
         let fields = block.fields.finish();
@@ -281,6 +303,17 @@ fn scan(aligner: &Aligner<'_>, limits: Limits<'_>) -> Result<Vec<Copy>, MakeErro
     })?;
     let parts = parts.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(parts.into_iter().flatten().collect())
+}
+
+/// The executables that have to do with what changed.
+fn changed(mut spaces: Vec<Space>, plan: &Plan) -> Vec<Space> {
+    let same = |space: &Space| {
+        let Some(first) = space.new.segments.first() else { return true };
+        let before = plan.same.partition_point(|copy| copy.new <= first.at);
+        before > 0 && plan.same[before - 1].new_end() > first.at
+    };
+    spaces.retain(|space| !same(space));
+    spaces
 }
 
 /// The copies of a group, which starts at `start`, as its bytes.
@@ -354,7 +387,7 @@ impl BlockWriter {
         for spot in &moved.spots {
             let field = spot.field;
             self.differences.write(&expected[done..field.at], &actual[done..field.at]);
-            let here = moved.executables.here(*spot, from, at);
+            let here = moved.executables.here(*spot, at);
             let (bytes, right) = (&mut expected[field.at..], &actual[field.at..]);
             moved.predictor.field(&mut self.fields, &here, bytes, Some(right));
             done = field.at + field.form.width();

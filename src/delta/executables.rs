@@ -63,22 +63,19 @@ impl Executables {
                         let field = Field { at: field.at + skip, ..field };
                         spots.push(Spot { field, zone: index as u32 });
                     };
-                    fields::find(zone.kind, part, here, zone.bases[0], &space.old, add);
+                    let skipped = from - zone.at;
+                    fields::find(zone.kind, part, here, zone.bases[0], skipped, &space.old, add);
                 }
             }
             index += 1;
         }
     }
 
-    /// Where a spot of bytes copied from `old` to `new` is in memory.
-    pub(super) fn here(&self, spot: Spot, old: u64, new: u64) -> Here<'_> {
+    /// A spot of bytes that are copied to `new`.
+    pub(super) fn here(&self, spot: Spot, new: u64) -> Here<'_> {
         let (space, zone) = self.zone(spot.zone as usize);
-        let at = spot.field.at as u64;
-        let address = |image: &super::image::Image, start: u64| {
-            image.address(start.wrapping_add(at)).unwrap_or(0)
-        };
-        let (old, new) = (address(&space.old, old), address(&space.new, new));
-        Here { space, zone, field: spot.field, old, new }
+        let new = space.new.address(new.wrapping_add(spot.field.at as u64)).unwrap_or(0);
+        Here { space, zone, field: spot.field, new }
     }
 }
 
@@ -95,7 +92,10 @@ pub(super) fn code(coder: &mut impl Coder, spaces: &[Space]) -> Option<Vec<Space
 /// The ELF files of a side, with the places of their files.
 pub(super) fn on(side: Side<'_>) -> Vec<(&str, Elf)> {
     let parse = |file: &super::blob::FileSpan| elf::parse(side.blob, file.start, file.size);
-    side.files.iter().filter_map(|file| Some((file.path.as_str(), parse(file)?))).collect()
+    let mut elves: Vec<(&str, Elf)> =
+        side.files.iter().filter_map(|file| Some((file.path.as_str(), parse(file)?))).collect();
+    elves.sort_by_key(|(_, elf)| elf.start);
+    elves
 }
 
 /// Executables of both sides, paired by path, or because there is just one of them.

@@ -31,9 +31,21 @@ pub(super) enum Kind {
     Frames,
     /// 32-bit distances from the zone's base, each at a multiple of four.
     FromBase,
+    /// Symbols: a name from the base on, and an address.
+    Symbols,
+    /// Relocations: an address, a symbol from the base on, an address.
+    Relocations,
 }
 
-const KINDS: [Kind; 5] = [Kind::Amd64, Kind::Arm64, Kind::Pointers, Kind::Frames, Kind::FromBase];
+const KINDS: [Kind; 7] = [
+    Kind::Amd64,
+    Kind::Arm64,
+    Kind::Pointers,
+    Kind::Frames,
+    Kind::FromBase,
+    Kind::Symbols,
+    Kind::Relocations,
+];
 
 /// A run of the blob whose addresses are of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

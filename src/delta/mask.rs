@@ -22,12 +22,13 @@ pub(super) fn mask(bytes: &mut [u8], runs: &[Run], elves: &[(&str, Elf)]) {
     let loaded = loaded(runs);
     let mut found: Vec<Masked> = Vec::new();
     for (start, run) in &loaded {
-        for (_, elf) in elves {
+        let from = elves.partition_point(|(_, elf)| elf.end <= run.start);
+        for (_, elf) in elves[from..].iter().take_while(|(_, elf)| elf.start < run.end()) {
             collect(bytes, *start, *run, elf, &loaded, &mut found);
         }
     }
     for field in &found {
-        bytes[field.at as usize..][..field.form.width()].fill(0);
+        clear(&mut bytes[field.at as usize..], field.form);
     }
     for field in &mut found {
         field.mark = mark(bytes, field.mark as usize);
@@ -37,10 +38,20 @@ pub(super) fn mask(bytes: &mut [u8], runs: &[Run], elves: &[(&str, Elf)]) {
         // In code a mark that changed is a small part of what is around it; in a
         // table it is all there is to tell one row from another.
         let width = match field.form {
+            // Here the instruction stays, without its address.
+            Form::Page | Form::InPage => continue,
             Form::Relative | Form::RelativeData | Form::Branch => 2,
             _ => field.form.width(),
         };
         bytes[field.at as usize..][..width].copy_from_slice(&mark[..width]);
+    }
+}
+
+/// Takes the address out of a field.
+fn clear(field: &mut [u8], form: Form) {
+    match form {
+        Form::Page | Form::InPage => form.put(field, 0, 0, 0),
+        _ => field[..form.width()].fill(0),
     }
 }
 
@@ -70,13 +81,13 @@ fn collect(
         let (Some(here), true) = (elf.image.address(from), from < to) else { continue };
         let skip = (start + from - run.start) as usize;
         let part = &bytes[skip..][..(to - from) as usize];
-        fields::find(section.kind, part, here, section.base, &elf.image, &mut |field: Field| {
-            let at = here.wrapping_add(field.at as u64);
-            let target = field.form.target(&part[field.at..], at, section.base);
-            let place = elf.image.place(target).and_then(|at| place(loaded, at));
+        let skipped = from - section.at;
+        let add = &mut |field: Field| {
+            let place = elf.image.place(field.target).and_then(|at| place(loaded, at));
             let mark = place.unwrap_or(u32::MAX);
             found.push(Masked { at: (skip + field.at) as u32, form: field.form, mark });
-        });
+        };
+        fields::find(section.kind, part, here, section.base, skipped, &elf.image, add);
     }
 }
 

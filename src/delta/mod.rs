@@ -11,6 +11,7 @@
 //! not verified here; whoever applies a patch checks the pieces of what it made.
 
 mod align;
+mod anchors;
 mod apply;
 mod blob;
 mod coder;

@@ -131,12 +131,12 @@ impl Default for FormModel {
     }
 }
 
-/// The field at hand: where it is in memory on both sides.
+/// The field at hand.
 pub(super) struct Here<'a> {
     pub(super) space: &'a Space,
     pub(super) zone: &'a Zone,
     pub(super) field: Field,
-    pub(super) old: u64,
+    /// Its address in the new image.
     pub(super) new: u64,
 }
 
@@ -191,10 +191,10 @@ impl Predictor {
         actual: Option<&[u8]>,
     ) {
         let form = here.field.form;
-        let [old_base, new_base] = here.zone.bases;
-        let asked = form.target(bytes, here.old, old_base);
-        let (guess, source) = self.guess(here.space, asked);
-        form.put(bytes, guess, here.new, new_base);
+        let new_base = here.zone.bases[1];
+        let asked = here.field.target;
+        let (expected, source) = self.guess(here.space, asked);
+        form.put(bytes, expected, here.new, new_base);
         // What is coded is in the field's own terms, so nothing is lost when the
         // guess does not fit the field.
         let wide = form.width() == 8;
@@ -207,7 +207,7 @@ impl Predictor {
         let right = guess.wrapping_add(error).to_le_bytes();
         let width = form.width();
         bytes[..width].copy_from_slice(&right[..width]);
-        let answer = form.target(bytes, here.new, new_base);
+        let answer = form.answer(bytes, here.new, new_base, expected);
         self.remember(asked, answer);
     }
 }
