@@ -2,6 +2,8 @@
 //! The main job with real processes on loopback: commit to running hosts and
 //! back, with processes killed at each arrow.
 
+#[path = "flow/by_hand.rs"]
+mod by_hand;
 #[path = "flow/fleet.rs"]
 mod fleet;
 #[path = "flow/full.rs"]

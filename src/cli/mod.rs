@@ -75,6 +75,7 @@ enum Command {
     Doctor(c::doctor::DoctorArgs),
     Demo(c::demo::DemoArgs),
     Tokens(c::tokens::TokensArgs),
+    Plumbing(c::plumbing::PlumbingArgs),
     Completion(c::completion::CompletionArgs),
     Help(c::help::HelpArgs),
     Version(c::version::VersionArgs),
@@ -92,7 +93,7 @@ pub const GROUPS: &[(&str, &[&str])] = &[
     ),
     ("Steer", &["pause", "resume", "cancel", "retry", "freeze"]),
     ("Look", &["apps", "builds", "hosts", "regions", "workers", "events"]),
-    ("Set up", &["init", "doctor", "tokens", "demo", "completion", "help", "version"]),
+    ("Set up", &["init", "doctor", "tokens", "demo", "completion", "plumbing", "help", "version"]),
     ("Run", &["coordinator", "region", "worker", "agent"]),
 ];
 
@@ -122,6 +123,7 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, Failure> 
         Command::Doctor(args) => c::doctor::run(ctx, args).await,
         Command::Demo(args) => c::demo::run(ctx, args).await,
         Command::Tokens(args) => c::tokens::run(ctx, args).await,
+        Command::Plumbing(args) => c::plumbing::run(ctx, args).await,
         Command::Completion(args) => c::completion::run(ctx, args).await,
         Command::Help(args) => c::help::run(ctx, args, command_tree()).await,
         Command::Version(args) => c::version::run(ctx, args).await,
@@ -157,7 +159,7 @@ fn command_tree() -> clap::Command {
          deployctl help setup                    start the parts by hand\n  \
          deployctl init                          write deployctl.toml for this repository\n  \
          deployctl build HEAD && deployctl deploy HEAD\n\n\
-         More: deployctl help COMMAND, deployctl help exit-codes|environment|refs|plans|setup",
+         More: deployctl help COMMAND, deployctl help exit-codes|environment|refs|plans|setup|runbook",
     )
 }
 

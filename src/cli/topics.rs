@@ -34,6 +34,7 @@ pub const TOPICS: &[(&str, &str)] = &[
     ("refs", "what to call a commit, a build, a release"),
     ("plans", "how a rollout reaches hosts"),
     ("setup", "starting the four parts by hand"),
+    ("runbook", "what to type when it burns, the coordinator gone included"),
 ];
 
 /// The text of a topic; `None` when there is no such.
@@ -45,9 +46,40 @@ pub fn text(topic: &str) -> Option<String> {
         "refs" => Some(REFS.into()),
         "plans" => Some(PLANS.into()),
         "setup" => Some(SETUP.into()),
+        "runbook" => Some(RUNBOOK.into()),
         _ => None,
     }
 }
+
+const RUNBOOK: &str = "\
+What to type when it burns. Each line may be typed twice; nothing has to be cleaned up.
+
+The new release is bad:
+  deployctl rollback -a APP -e ENV -m \"INC-4412\"         the last known-good, everywhere
+  deployctl rollback -a APP -e ENV --region eu -m WHY     in one region; elsewhere nothing moves
+  deployctl rollback ...                                  once more goes further back
+It cuts a rollout under way short, passes every freeze and moves no bytes. Exit code 0: hosts
+are back; 11: some are not (deployctl hosts --failed); 5: read on below.
+
+Stop what moves, look, decide:
+  deployctl pause -m WHY        deployctl why        deployctl resume | cancel
+  deployctl why HOST            why this host is not where it should be
+  deployctl freeze start --all -e prod --for 4h -m WHY    nobody deploys meanwhile
+
+The coordinator does not answer (exit code 5). Apps run on; regions serve on. Start it
+again on its data folder: rollouts go on where they were. If it can't be started, and a
+release must go back:
+  1. one host: on it, deployctl-agent rollback APP --root DIR      no network is needed
+  2. a region: with the region's own token (the file that deployctl-region was started
+     with) and the goal key (keys/goal.ed25519 of the coordinator's data or its backup):
+       deployctl plumbing goal show -a APP -e ENV --server REGION_URL --token-file T > goal.json
+       deployctl plumbing goal sign goal.json --key goal.ed25519 > back.json
+       deployctl plumbing goal put back.json --server REGION_URL --token-file T --yes
+     Put the same back.json into each region. Hosts follow at once.
+  3. when the coordinator is back: wait until deployctl doctor finds the regions fresh,
+     then say once where the env belongs: deployctl rollback, or deploy. Until then its
+     status shows the goal that it knew.
+";
 
 const SETUP: &str = "\
 The four parts on one machine; the first start of the coordinator writes the tokens and

@@ -15,7 +15,7 @@ use crate::net::auth::Identity;
 use crate::net::server::{Json, Params};
 use crate::rules::authorize::Class;
 use crate::store::db::regions::RegionRow;
-use crate::store::db::{DbError, Topic, Tx, feed, hosts, regions, replicas, tallies};
+use crate::store::db::{DbError, Topic, Tx, envs, feed, hosts, regions, replicas, tallies};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::fleet::{HostRow, Hosts, Region, Regions};
 use crate::wire::v1::region::{RegionReport, RegionReportReply};
@@ -26,6 +26,8 @@ const HOSTS_MAX: usize = 2_000;
 const TALLIES_MAX: usize = 20_000;
 /// Most replicas of one report.
 const REPLICAS_MAX: usize = 10_000;
+/// By how much a region's word can move the generations.
+const GENERATIONS_AHEAD_MAX: u64 = 1_000_000;
 /// Default and largest page of hosts.
 const LIMIT: (u32, u32) = (1_000, 20_000);
 /// Longest prefix of a host's id, bytes.
@@ -59,6 +61,7 @@ async fn report(
         for counts in &report.tallies {
             news |= tallies::put(tx, region, counts, now)?;
         }
+        follow_by_hand(tx, &report)?;
         for row in &report.hosts {
             let row = HostRow { region: region.clone(), ..row.clone() };
             hosts::put(tx, region, &row)?;
@@ -72,6 +75,19 @@ async fn report(
         Ok::<_, DbError>(RegionReportReply { heal: replicas::lost(tx, region)? })
     };
     Ok(Json(shared.db.write(take).await?))
+}
+
+/// A goal that was put into a region by hand is ahead of what this coordinator knows:
+/// its next one must be newer still, or no region would take it.
+fn follow_by_hand(tx: &mut Tx, report: &RegionReport) -> Result<(), DbError> {
+    let Some(seen) = report.tallies.iter().map(|counts| counts.tally.version).max() else {
+        return Ok(());
+    };
+    let fresh = envs::fresh(tx)?;
+    let ahead = seen.epoch == fresh.epoch
+        && (fresh.generation..fresh.generation.saturating_add(GENERATIONS_AHEAD_MAX))
+            .contains(&seen.generation);
+    if ahead { envs::raise(tx, seen) } else { Ok(()) }
 }
 
 fn check_bounds(report: &RegionReport) -> Result<(), Problem> {

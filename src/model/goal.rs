@@ -15,6 +15,8 @@ use super::time::UnixMillis;
 
 /// Buckets that hosts fall into; `admit` counts in these: 100 = 1 %.
 pub const BUCKETS: u32 = 10_000;
+/// How far ahead a goal that is made by hand is, generations.
+const BY_HAND: u64 = 1_000;
 
 /// The order of goal documents: an agent never accepts a lower one.
 #[derive(
@@ -128,6 +130,29 @@ impl Goal {
         self.bucket(view.host) < admitted || (canary && admitted > 0)
     }
 
+    /// The document that leads every host to `target` at once, made by hand while no
+    /// coordinator lives. Its generation is far ahead: no rollout of a coordinator that
+    /// comes back may take these hosts' reports for its own.
+    #[must_use]
+    pub fn back_to(&self, target: Target, now: UnixMillis) -> Self {
+        let generation = self.version.generation.saturating_add(BY_HAND);
+        Self {
+            version: GoalVersion { epoch: self.version.epoch, generation, step: 1 },
+            kind: GoalKind::Rollback,
+            rollout: target.release,
+            base: Some(target),
+            next: target,
+            tolerate: vec![],
+            region_base: BTreeMap::new(),
+            admit: BTreeMap::from([("*".to_owned(), BUCKETS)]),
+            salt: generation.to_string(),
+            stage: false,
+            spread_ms: 0,
+            issued_at: now,
+            ..self.clone()
+        }
+    }
+
     /// The release that the host should run; `None`: whatever it has, or nothing.
     #[must_use]
     pub fn desired(&self, view: &HostView<'_>) -> Option<Target> {
@@ -221,6 +246,19 @@ mod tests {
         };
         assert!((850..1150).contains(&count("eu")), "{}", count("eu"));
         assert_eq!(count("us"), 0);
+    }
+
+    #[test]
+    fn a_goal_by_hand_is_newer_and_leads_everybody_to_its_target() {
+        let (host, region, labels) = ("h1".parse().unwrap(), "us".parse().unwrap(), Labels::new());
+        let mut before = goal();
+        before.region_base.insert("us".parse().unwrap(), target(9));
+        let back = before.back_to(target(1), UnixMillis(7));
+        assert!(back.version > before.version && back.version.epoch == before.version.epoch);
+        for running in [None, Some(target(2).artifact), Some(target(9).artifact)] {
+            let view = HostView { running, ..view(&host, &region, &labels) };
+            assert_eq!(back.desired(&view), Some(target(1)));
+        }
     }
 
     #[test]

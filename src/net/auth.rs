@@ -10,11 +10,12 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+use ed25519_dalek::SigningKey;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-use crate::model::digest::to_hex;
+use crate::model::digest::{from_hex, to_hex};
 use crate::model::id::{HostId, RegionName};
 use crate::wire::v1::token::{Role, Verifier};
 
@@ -62,6 +63,19 @@ pub fn random_key() -> Key {
 #[must_use]
 pub fn random_seed() -> u64 {
     u64::from_le_bytes(random_key()[..8].try_into().expect("a key has 32 bytes"))
+}
+
+/// Reads the ed25519 key in the file at `path`: 64 hexadecimal digits.
+///
+/// # Errors
+/// When there is no such file, or it holds something else.
+pub fn signing_key(path: &Path) -> std::io::Result<SigningKey> {
+    let mut text = String::new();
+    File::open(path)?.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text)?;
+    let seed = from_hex(text.trim()).and_then(|bytes| Key::try_from(bytes).ok());
+    let seed =
+        seed.ok_or_else(|| std::io::Error::other("a key is 64 lower-case hexadecimal digits"))?;
+    Ok(SigningKey::from_bytes(&seed))
 }
 
 /// Reads the token in the file at `path`: one line of visible ASCII, returned whole.

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::watch;
 
 use crate::model::digest::{ArtifactId, from_hex};
-use crate::model::goal::Goal;
+use crate::model::goal::{Goal, GoalVersion};
 use crate::model::id::{AppName, EnvName, RegionName};
 use crate::model::selector::Labels;
 use crate::net::auth::{Identity, Key, Keyring};
@@ -34,6 +34,17 @@ pub enum MirrorError {
     /// The verifiers' key is not 64 hexadecimal digits.
     #[error("the feed's verification key is malformed")]
     Key,
+}
+
+/// What became of a goal that a person put here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    /// It stands, now or already.
+    Taken,
+    /// One of this version stands, which is not older.
+    Stands(GoalVersion),
+    /// No trusted key signed it, or it is no goal.
+    Unsound,
 }
 
 /// A mirrored goal.
@@ -65,6 +76,8 @@ pub struct Mirror {
     db: Arc<RegionDb>,
     state: RwLock<State>,
     changed: watch::Sender<u64>,
+    /// One change at a time: the feed's, or a person's.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Mirror {
@@ -75,14 +88,52 @@ impl Mirror {
     pub fn new(region: RegionName, db: Arc<RegionDb>, saved: Change) -> Result<Self, MirrorError> {
         let mut state = State::default();
         state.take(saved)?;
-        Ok(Self { region, db, state: RwLock::new(state), changed: watch::Sender::new(0) })
+        Ok(Self {
+            region,
+            db,
+            state: RwLock::new(state),
+            changed: watch::Sender::new(0),
+            turn: tokio::sync::Mutex::default(),
+        })
     }
 
-    /// Takes what a feed brought: durable first, then visible. One caller at a time.
+    /// Takes what a feed brought: durable first, then visible.
     ///
     /// # Errors
     /// [`MirrorError`]; nothing of the feed is visible then.
     pub async fn apply(self: &Arc<Self>, feed: Feed) -> Result<(), MirrorError> {
+        let _turn = self.turn.lock().await;
+        self.apply_in_turn(feed).await
+    }
+
+    /// Takes one goal that a person put here, as if a feed had brought it.
+    ///
+    /// # Errors
+    /// [`MirrorError`] when it could not be saved.
+    pub async fn place(self: &Arc<Self>, sealed: Sealed) -> Result<Placed, MirrorError> {
+        let _turn = self.turn.lock().await;
+        let Some(goal) = sound(&sealed, self.trust().as_deref()) else {
+            return Ok(Placed::Unsound);
+        };
+        let place = (goal.env.clone(), goal.app.clone());
+        let known =
+            self.read().goals.get(&place).map(|known| (known.goal.version, known.sealed == sealed));
+        match known {
+            Some((_, true)) => return Ok(Placed::Taken),
+            Some((version, false)) if version >= goal.version => {
+                return Ok(Placed::Stands(version));
+            }
+            _ => {}
+        }
+        let revision = self.revision();
+        let (artifacts, verifiers, trust) = (vec![], None, None);
+        let goals = vec![sealed];
+        let feed = Feed { revision, full: false, goals, artifacts, verifiers, trust };
+        self.apply_in_turn(feed).await?;
+        Ok(Placed::Taken)
+    }
+
+    async fn apply_in_turn(self: &Arc<Self>, feed: Feed) -> Result<(), MirrorError> {
         let change = self.accept(feed);
         if let Some(verifiers) = &change.verifiers {
             keyring(verifiers.clone())?;
@@ -175,6 +226,12 @@ impl Mirror {
         let goals = state.goals.iter().filter(|((of, _), _)| of == env);
         let covering = goals.filter(|(_, mirrored)| mirrored.goal.covers(labels));
         covering.map(|(_, mirrored)| mirrored.sealed.clone()).collect()
+    }
+
+    /// Every goal, as it was signed.
+    #[must_use]
+    pub fn sealed(&self) -> Vec<Sealed> {
+        self.read().goals.values().map(|mirrored| mirrored.sealed.clone()).collect()
     }
 
     /// Every goal.

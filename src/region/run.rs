@@ -21,6 +21,7 @@ use crate::net::server;
 use crate::net::tls::{Security, TlsError, TlsFiles};
 use crate::region::coordinators::Coordinators;
 use crate::region::db::{DbError, RegionDb};
+use crate::region::emergency;
 use crate::region::feed;
 use crate::region::fleet::Fleet;
 use crate::region::library::Library;
@@ -149,6 +150,7 @@ pub async fn run(
         replicator: replicator.clone(),
         tracker: tracker.clone(),
     }));
+    let router = router.merge(emergency::routes(mirror.clone(), token));
     let tasks = [
         tokio::spawn(feed::follow(feeding, mirror, stop.clone())),
         tokio::spawn(replicator.run(stop.clone())),

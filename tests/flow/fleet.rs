@@ -78,7 +78,7 @@ impl Fleet {
         *self.ports.entry(name.to_owned()).or_insert_with(free_port)
     }
 
-    fn token(&self, name: &str) -> String {
+    pub(crate) fn token(&self, name: &str) -> String {
         self.path(&format!("coordinator/tokens/{name}.token")).display().to_string()
     }
 

@@ -9,11 +9,11 @@ use crate::config::project::nearest;
 
 /// Show help of a command or a topic
 ///
-/// Topics: exit-codes, environment, refs, plans.
+/// Topics: exit-codes, environment, refs, plans, setup, runbook.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  deployctl help deploy\n  deployctl help exit-codes")]
 pub struct HelpArgs {
-    /// A command, or exit-codes, environment, refs, plans
+    /// A command, or exit-codes, environment, refs, plans, setup, runbook
     #[arg(value_name = "TOPIC")]
     words: Vec<String>,
 }

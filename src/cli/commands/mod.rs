@@ -17,6 +17,7 @@ pub mod hosts;
 pub mod init;
 pub mod logs;
 pub mod pause;
+pub mod plumbing;
 pub mod promote;
 pub mod regions;
 pub mod retry;

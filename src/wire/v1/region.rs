@@ -42,6 +42,13 @@ pub struct Feed {
     pub trust: Option<Trust>,
 }
 
+/// The goals that a region mirrors, or the one that was put into it by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Goals {
+    /// As they were signed.
+    pub goals: Vec<Sealed>,
+}
+
 /// The public keys of this installation; also the coordinator's `trust.json` and
 /// the answer of a region's `GET /v1/agent/trust`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
