@@ -16,6 +16,8 @@ mod killed;
 mod refused;
 #[path = "flow/repository.rs"]
 mod repository;
+#[path = "flow/runbooks.rs"]
+mod runbooks;
 
 use fleet::Fleet;
 use repository::Repository;
