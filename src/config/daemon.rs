@@ -16,6 +16,8 @@ use crate::model::id::RegionName;
 pub const LISTEN: &str = "127.0.0.1:7878";
 /// Most regions of one installation.
 pub const REGIONS_MAX: usize = 64;
+/// Most names of the page.
+pub const NAMES_MAX: usize = 32;
 /// Largest configuration file, bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -129,6 +131,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What the listener speaks; plain HTTP leaves the machine only when asked to.
     pub tls: Tls,
+    /// Names under which browsers may reach the page, beside plain addresses and localhost.
+    pub names: Vec<String>,
     /// The data folder, absolute.
     pub data: PathBuf,
     /// URL of the main blob store.
@@ -211,6 +215,7 @@ struct File {
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     plaintext: bool,
+    names: Vec<String>,
     data: Option<PathBuf>,
     blobs: Option<String>,
     regions: BTreeMap<RegionName, Region>,
@@ -227,6 +232,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "tls_cert",
             "tls_key",
             "plaintext",
+            "names",
             "data",
             "blobs",
             "regions",
@@ -324,6 +330,7 @@ fn complete(flags: &Flags, file: File) -> Result<Config, InvalidConfig> {
             key: flags.tls_key.clone().or(file.tls_key),
             plaintext: flags.plaintext || file.plaintext,
         },
+        names: file.names.iter().map(|name| name.to_ascii_lowercase()).collect(),
         blobs: file.blobs.unwrap_or_else(|| url("blobs")),
         data,
         regions,
@@ -359,6 +366,7 @@ fn check(config: &Config) -> Result<(), InvalidConfig> {
             "10 to 3600000 milliseconds",
         ),
         ("regions", config.regions.len() as u64, 1, REGIONS_MAX as u64, "1 to 64 regions"),
+        ("names", config.names.len() as u64, 0, NAMES_MAX as u64, "at most 32 names"),
     ];
     for (key, value, low, high, rule) in ranges {
         if !(low..=high).contains(&value) {

@@ -5,9 +5,10 @@ use serde::Deserialize;
 
 use crate::coordinator::router::{Route, get};
 use crate::coordinator::state::{Shared, wait_of};
-use crate::model::id::AppName;
+use crate::model::id::{AppName, EnvName, ReleaseNo};
 use crate::net::server::{Json, Params};
 use crate::rules::authorize::Class;
+use crate::store::db::events::Filter;
 use crate::store::db::{Topic, Tx, events};
 use crate::wire::problem::Problem;
 use crate::wire::v1::event::Events;
@@ -18,7 +19,10 @@ const EVENTS_MAX: usize = 500;
 pub(super) fn routes() -> Vec<Route> {
     vec![
         get("/v1/events", Class::Read, list)
-            .says("Wait for events after `since`; without `since`, only tell where the end is")
+            .says(
+                "Wait for events after `since`, or list those before `before`, newest first; \
+                 without both, only tell where the end is",
+            )
             .gives("Events"),
     ]
 }
@@ -26,15 +30,26 @@ pub(super) fn routes() -> Vec<Route> {
 #[derive(Deserialize)]
 struct Query {
     since: Option<u64>,
+    before: Option<u64>,
+    limit: Option<usize>,
     #[serde(default)]
     wait_ms: u64,
     app: Option<AppName>,
+    env: Option<EnvName>,
+    release: Option<ReleaseNo>,
 }
 
 async fn list(
     State(shared): State<Shared>,
     Params(query): Params<Query>,
 ) -> Result<Json<Events>, Problem> {
+    if let Some(before) = query.before {
+        let limit = query.limit.unwrap_or(EVENTS_MAX).clamp(1, EVENTS_MAX);
+        let filter = Filter { app: query.app, env: query.env, release: query.release };
+        let events = shared.db.read(move |tx| events::before(tx, before, &filter, limit)).await?;
+        let next = events.last().map_or(0, |event| event.seq);
+        return Ok(Json(Events { events, next }));
+    }
     let Some(since) = query.since else {
         let next = shared.db.read(events::newest).await?;
         return Ok(Json(Events { events: vec![], next }));

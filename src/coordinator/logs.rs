@@ -79,8 +79,11 @@ pub(super) async fn show(
         Ok((!log.text.is_empty() || log.ended).then_some(log))
     };
     let found = shared.wait_for(Topic::Logs, wait_of(query.wait_ms), look).await?;
-    let nothing = BuildLog { text: String::new(), next: query.from, ended: false };
-    Ok(Json(found.unwrap_or(nothing)))
+    match found {
+        Some(log) => Ok(Json(log)),
+        // Whoever asked from beyond the end is told where the end is.
+        None => shared.db.read(read).await.map(Json),
+    }
 }
 
 fn read(tx: &Tx, no: JobNo, from: u64) -> Result<BuildLog, Problem> {

@@ -36,3 +36,4 @@ mod synchronizer;
 mod tick;
 mod tokens;
 mod view;
+mod web;

@@ -133,7 +133,8 @@ async fn promote(
     key: Key,
     Json(request): Json<PromoteRequest>,
 ) -> Result<Json<Rollout>, Problem> {
-    steer(shared, (who, key), place, Command::Promote { full: request.full }).await
+    let PromoteRequest { full, expect_step } = request;
+    steer(shared, (who, key), place, (Command::Promote { full }, expect_step)).await
 }
 
 async fn cancel(
@@ -144,7 +145,7 @@ async fn cancel(
     Json(request): Json<CancelRequest>,
 ) -> Result<Json<Rollout>, Problem> {
     let why = said("canceled", &who, &request.message)?;
-    steer(shared, (who, key), place, Command::Cancel { keep: request.keep, why }).await
+    steer(shared, (who, key), place, (Command::Cancel { keep: request.keep, why }, None)).await
 }
 
 async fn retry(
@@ -153,7 +154,7 @@ async fn retry(
     Path(place): Path<Place>,
     key: Key,
 ) -> Result<Json<Rollout>, Problem> {
-    steer(shared, (who, key), place, Command::Retry).await
+    steer(shared, (who, key), place, (Command::Retry, None)).await
 }
 
 async fn pause(
@@ -164,7 +165,7 @@ async fn pause(
     Json(request): Json<PauseRequest>,
 ) -> Result<Json<Rollout>, Problem> {
     let why = said("paused", &who, &request.message)?;
-    steer(shared, (who, key), place, Command::Pause { why }).await
+    steer(shared, (who, key), place, (Command::Pause { why }, None)).await
 }
 
 async fn resume(
@@ -173,7 +174,7 @@ async fn resume(
     Path(place): Path<Place>,
     key: Key,
 ) -> Result<Json<Rollout>, Problem> {
-    steer(shared, (who, key), place, Command::Resume).await
+    steer(shared, (who, key), place, (Command::Resume, None)).await
 }
 
 /// Who did what and why, as one sentence.
@@ -192,18 +193,19 @@ async fn steer(
     shared: Shared,
     (who, key): (Identity, Key),
     place: Place,
-    command: Command,
+    (command, step): (Command, Option<u32>),
 ) -> Result<Json<Rollout>, Problem> {
     let within = shared.clone();
     let follow = move |tx: &mut Tx| {
         let mut row = find(tx, &place)?;
         let now = within.steady_now();
-        let asked = format!("{:?}", (&place, &command));
+        let asked = format!("{:?}", (&place, &command, step));
         if made_before(tx, &who.name, &key, &asked, now)? {
             return Ok(view::rollout(tx, &within, &row)?);
         }
         check_current(tx, &row, &command)?;
         check_not_frozen(tx, &row, &command, now)?;
+        check_step(&row, step)?;
         let facts = facts::load(tx, &within, &row.rollout)?;
         let actions = row.rollout.command(now, command, &facts);
         let actions = actions.map_err(|refusal| refused(&row, refusal))?;
@@ -250,6 +252,17 @@ fn check_not_frozen(
         Some(freeze) => Err(freeze_refusal(place, &freeze, None)),
         None => Ok(()),
     }
+}
+
+/// Whoever promotes says which step was looked at; a later one was not.
+fn check_step(row: &ReleaseRow, expected: Option<u32>) -> Result<(), Problem> {
+    let rules = &row.rollout;
+    let Some(expected) = expected.filter(|step| *step != rules.step) else { return Ok(()) };
+    let name = |step: u32| rules.steps.get(step as usize).map_or("", |step| step.name.as_str());
+    let (was, is) = (name(expected), name(rules.step));
+    Err(Problem::new(Code::Conflict, format!("{} went on in between", rules.release))
+        .because(format!("the step {was:?} was expected, {is:?} is under way"))
+        .hint(format!("deployctl watch {} -a {} -e {}", rules.release, rules.app, rules.env)))
 }
 
 fn refused(row: &ReleaseRow, refusal: Refusal) -> Problem {

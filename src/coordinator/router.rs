@@ -18,7 +18,7 @@ use axum::routing::{MethodFilter, MethodRouter, get as on_get, on};
 use crate::coordinator::state::Shared;
 use crate::coordinator::{
     apps, auth, builds, claims, events, feed, fleet, freezes, openapi, patches, releases, rollouts,
-    status, tokens,
+    status, tokens, web,
 };
 use crate::rules::authorize::Class;
 use crate::wire::problem::{Code, Problem};
@@ -53,6 +53,7 @@ pub(super) fn table() -> Vec<Route> {
         rollouts::routes(),
         status::routes(),
         tokens::routes(),
+        web::links::routes(),
     ];
     tables.into_iter().flatten().collect()
 }
@@ -122,21 +123,21 @@ impl Route {
     }
 }
 
-/// The whole API. Everything but `/healthz` needs a known token, also what does
-/// not exist; every route also needs a role that its class allows.
+/// Everything that is served. The API, and what does not exist, needs a known token,
+/// and each of its routes a role that its class allows; the page needs a session.
 pub(super) fn router(shared: &Shared) -> Router {
-    let mut router = Router::new();
+    let mut api = Router::new();
     for route in table() {
         let class = from_fn_with_state(route.class, auth::authorize);
-        router = router.route(route.path, route.handler.layer(class));
+        api = api.route(route.path, route.handler.layer(class));
     }
-    router
-        .fallback(nowhere)
-        .method_not_allowed_fallback(nowhere)
+    let api: Router =
+        api.fallback(nowhere).method_not_allowed_fallback(nowhere).with_state(shared.clone());
+    api.clone()
         .layer(from_fn_with_state(shared.clone(), auth::authenticate))
+        .merge(web::router(shared, api))
         .route("/healthz", on_get(healthz))
         .layer(axum::middleware::from_fn(auth::trace))
-        .with_state(shared.clone())
 }
 
 async fn healthz() -> &'static str {

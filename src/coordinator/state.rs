@@ -129,6 +129,12 @@ impl Coordinator {
         self.keyring.read().unwrap_or_else(PoisonError::into_inner).identify(header)
     }
 
+    /// Who holds the token `id`; for a browser that showed the token when it signed in.
+    #[must_use]
+    pub fn holder(&self, id: &str) -> Option<Identity> {
+        self.keyring.read().unwrap_or_else(PoisonError::into_inner).holder(id)
+    }
+
     /// Reads the tokens anew; call after every change of them.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use crate::region::FakeRegion;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct House {
-    folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
     stop: watch::Sender<bool>,
     done: JoinHandle<()>,
     pub(crate) url: String,
@@ -59,16 +59,27 @@ impl House {
         Self { folder: self.folder, stop, done, url, admin }
     }
 
+    /// A client with the token that the first start wrote under `name`.
+    pub(crate) fn client(&self, name: &str) -> Client {
+        client(self.folder.path(), &self.url, name)
+    }
+
+    /// The coordinator's database, beside the coordinator.
+    pub(crate) fn db(&self) -> rusqlite::Connection {
+        let path = self.folder.path().join("data/coordinator.db");
+        let db = rusqlite::Connection::open(path).unwrap();
+        db.busy_timeout(PATIENCE).unwrap();
+        db
+    }
+
     pub(crate) fn region(&self, name: &str, hosts: usize) -> FakeRegion {
-        let token = client(self.folder.path(), &self.url, &format!("region-{name}"));
+        let token = self.client(&format!("region-{name}"));
         FakeRegion::new(token, name, hosts)
     }
 
     /// A build as a worker would have left it; returns its artifact.
     pub(crate) fn build(&self, n: u64, state: &str, replication: &str) -> ArtifactId {
-        let db =
-            rusqlite::Connection::open(self.folder.path().join("data/coordinator.db")).unwrap();
-        db.busy_timeout(PATIENCE).unwrap();
+        let db = self.db();
         let artifact = artifact(n);
         db.execute(
             "INSERT INTO jobs (id, app, commit_id, recipe_digest, status, attempt, max_attempts,
@@ -99,9 +110,7 @@ impl House {
     }
 
     pub(crate) fn replicated(&self, n: u64) {
-        let db =
-            rusqlite::Connection::open(self.folder.path().join("data/coordinator.db")).unwrap();
-        db.busy_timeout(PATIENCE).unwrap();
+        let db = self.db();
         db.execute(
             "UPDATE artifacts SET replication_status = 'complete' WHERE artifact = ?1",
             [artifact(n).to_string()],
@@ -135,7 +144,8 @@ impl House {
 
     pub(crate) async fn promote(&self, release: &str, full: bool) -> Result<Rollout, Problem> {
         let path = format!("/v1/apps/api/envs/prod/rollouts/{release}/promote");
-        refused(self.admin.post(&path, &PromoteRequest { full }, PATIENCE).await)
+        let request = PromoteRequest { full, expect_step: None };
+        refused(self.admin.post(&path, &request, PATIENCE).await)
     }
 
     pub(crate) async fn act(&self, release: &str, verb: &str) -> Result<Rollout, Problem> {

@@ -16,6 +16,7 @@ pub mod history;
 pub mod hosts;
 pub mod init;
 pub mod logs;
+pub mod open;
 pub mod pause;
 pub mod plumbing;
 pub mod promote;

@@ -61,7 +61,7 @@ pub async fn run(ctx: &Context, args: PromoteArgs) -> Result<ExitCode, Failure> 
     let question =
         if args.full { "Skip every step that is left?" } else { "Go on to the next step?" };
     confirm::ask(ctx, &id.env, question, Danger::Moderate).await?;
-    let body = PromoteRequest { full: args.full };
+    let body = PromoteRequest { full: args.full, expect_step: None };
     let promoted = api.steer_rollout(&id, "promote", &body).await?;
     rollouts::see_through(ctx, &api, promoted, &args.wait).await
 }

@@ -1,10 +1,11 @@
 //! Events: written in the transaction of their effect, read in order, never changed.
 
-use super::{DbError, Row, Topic, Tx, values};
+use super::{DbError, Row, Topic, Tx, Value, values};
 use crate::model::id::{AppName, EnvName, JobNo, RegionName, ReleaseNo};
 use crate::model::time::UnixMillis;
 use crate::wire::v1::event::Event;
 
+const COLUMNS: &str = "seq, at, kind, app, env, build, release, region, actor, message";
 /// Longest message, bytes.
 const MESSAGE_BYTES_MAX: usize = 1000;
 
@@ -109,7 +110,6 @@ pub fn after(
     app: Option<&AppName>,
     limit: usize,
 ) -> Result<Vec<Event>, DbError> {
-    const COLUMNS: &str = "seq, at, kind, app, env, build, release, region, actor, message";
     match app {
         None => tx.rows(
             &format!("SELECT {COLUMNS} FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2"),
@@ -124,6 +124,40 @@ pub fn after(
             read,
         ),
     }
+}
+
+/// Which events are asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only of this app.
+    pub app: Option<AppName>,
+    /// Only of this env.
+    pub env: Option<EnvName>,
+    /// Only of this release.
+    pub release: Option<ReleaseNo>,
+}
+
+/// Up to `limit` events before `before`, newest first.
+///
+/// # Errors
+/// When the database fails.
+pub fn before(tx: &Tx, before: u64, filter: &Filter, limit: usize) -> Result<Vec<Event>, DbError> {
+    let before = before.min(i64::MAX.unsigned_abs());
+    let mut wanted = String::from("seq < ?1");
+    let mut values: Vec<Value> = vec![before.into(), limit.into()];
+    let parts: [(&str, Option<Value>); 3] = [
+        ("app", filter.app.as_ref().map(Value::from)),
+        ("env", filter.env.as_ref().map(Value::from)),
+        ("release", filter.release.map(Value::from)),
+    ];
+    for (column, value) in parts {
+        if let Some(value) = value {
+            values.push(value);
+            wanted.push_str(&format!(" AND {column} = ?{}", values.len()));
+        }
+    }
+    let sql = format!("SELECT {COLUMNS} FROM events WHERE {wanted} ORDER BY seq DESC LIMIT ?2");
+    tx.rows(&sql, &values, read)
 }
 
 /// The newest event's number; 0 when there is none.

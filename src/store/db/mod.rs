@@ -23,6 +23,7 @@ pub mod regions;
 pub mod releases;
 pub mod replicas;
 mod schema;
+pub mod sessions;
 pub mod tallies;
 pub mod tokens;
 mod tx;

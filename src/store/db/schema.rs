@@ -13,6 +13,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "replication", include_str!("schema/0003_replication.sql")),
     (4, "patches", include_str!("schema/0004_patches.sql")),
     (5, "freezes", include_str!("schema/0005_freezes.sql")),
+    (6, "sessions", include_str!("schema/0006_sessions.sql")),
 ];
 
 /// Brings the file to the newest schema; each migration in one transaction.

@@ -6,6 +6,7 @@ pub mod build;
 pub mod event;
 pub mod fleet;
 pub mod freeze;
+pub mod link;
 pub mod patch;
 pub mod region;
 pub mod rollout;

@@ -88,6 +88,9 @@ pub struct PromoteRequest {
     /// Skip every remaining step and bake.
     #[serde(default)]
     pub full: bool,
+    /// Refuse unless this step, from 0, is still under way.
+    #[serde(default)]
+    pub expect_step: Option<u32>,
 }
 
 /// `POST …/cancel`.

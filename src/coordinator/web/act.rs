@@ -1,0 +1,195 @@
+//! What a pressed button does: one call of the API, then back to the page it is about.
+//!
+//! Every form carries the session's own proof and, where a second press must not do a
+//! second thing, an idempotency key. The API decides and refuses as for any client.
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{FromRequest, Path, Request, State};
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::coordinator::web::call::Calls;
+use crate::coordinator::web::session::Session;
+use crate::coordinator::web::{Pages, confirm, frame, no_page, page, parts, sign_in};
+use crate::model::id::{AppName, EnvName, JobNo, ReleaseNo};
+use crate::model::rollout::{PlanName, RolloutKind};
+use crate::wire::problem::{Code, Problem};
+use crate::wire::v1::build::Build;
+use crate::wire::v1::rollout::{CancelRequest, PromoteRequest, Rollout, RolloutRequest};
+
+/// Largest form, bytes: a reason of 2000 bytes, escaped, is 6000.
+const FORM_BYTES_MAX: usize = 16 << 10;
+
+/// A form: the fields of the address and of the body together.
+pub(super) struct Fields<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Fields<T> {
+    type Rejection = Response;
+    async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        read(&query, request.into_body())
+            .await
+            .map(Self)
+            .map_err(|problem| frame::refused(None, &problem))
+    }
+}
+
+async fn read<T: DeserializeOwned>(query: &str, body: Body) -> Result<T, Problem> {
+    let bad = || Problem::new(Code::Usage, "the form is not well formed");
+    let bytes = axum::body::to_bytes(body, FORM_BYTES_MAX)
+        .await
+        .map_err(|_| Problem::new(Code::TooLarge, "the form is too large"))?;
+    let body = std::str::from_utf8(&bytes).map_err(|_| bad())?;
+    let uri: Uri = format!("/?{query}&{body}").parse().map_err(|_| bad())?;
+    page::query(&uri)
+}
+
+/// Everything that a button can say.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Wish {
+    pub(super) csrf: String,
+    /// One press, however often it is sent.
+    pub(super) key: String,
+    pub(super) app: Option<AppName>,
+    pub(super) env: Option<EnvName>,
+    pub(super) release: Option<ReleaseNo>,
+    pub(super) build: Option<JobNo>,
+    pub(super) commit: String,
+    pub(super) plan: Option<PlanName>,
+    pub(super) message: String,
+    /// The goal's generation that the person saw.
+    pub(super) generation: Option<u64>,
+    /// The step that the person saw under way.
+    pub(super) step: Option<u32>,
+    pub(super) full: bool,
+    pub(super) keep: bool,
+    pub(super) allow_bad: bool,
+    /// The app's name, typed by whoever skips every gate.
+    pub(super) sure: String,
+}
+
+impl Wish {
+    /// The app and env that it is about.
+    ///
+    /// # Errors
+    /// `usage` when the form lacks them.
+    pub(super) fn place(&self) -> Result<(&AppName, &EnvName), Problem> {
+        self.app.as_ref().zip(self.env.as_ref()).ok_or_else(|| lacking("app and env"))
+    }
+
+    /// The path of the rollout in the API.
+    fn rollout(&self) -> Result<String, Problem> {
+        let (app, env) = self.place()?;
+        let release = self.release.ok_or_else(|| lacking("release"))?;
+        Ok(format!("/v1/apps/{app}/envs/{env}/rollouts/{release}"))
+    }
+
+    /// The rollout that is asked for.
+    ///
+    /// # Errors
+    /// `usage` when the form lacks what a deploy brings.
+    pub(super) fn request(
+        &self,
+        kind: RolloutKind,
+        dry_run: bool,
+    ) -> Result<RolloutRequest, Problem> {
+        let target = match (kind, self.build, self.release) {
+            (RolloutKind::Deploy, Some(build), _) => build.to_string(),
+            (_, _, Some(release)) => release.to_string(),
+            (RolloutKind::Rollback, ..) => String::new(),
+            _ => return Err(lacking("build")),
+        };
+        Ok(RolloutRequest {
+            kind,
+            target,
+            plan: self.plan.unwrap_or_default(),
+            regions: vec![],
+            bake_s: None,
+            when_ready_s: None,
+            allow_bad: self.allow_bad,
+            break_glass: false,
+            expect_generation: self.generation,
+            message: self.message.trim().to_owned(),
+            dry_run,
+        })
+    }
+}
+
+fn lacking(what: &str) -> Problem {
+    Problem::new(Code::Usage, format!("the form lacks {what}"))
+}
+
+/// `POST /do/{what}`.
+pub(super) async fn take(
+    State(web): State<Pages>,
+    Extension(session): Extension<Session>,
+    Path(what): Path<String>,
+    Fields(wish): Fields<Wish>,
+) -> Response {
+    if !session.made(&wish.csrf) {
+        return frame::refused(Some(&session), &sign_in::foreign());
+    }
+    let calls = Calls::new(&web, session.who.clone());
+    match act(&calls, &what, &wish).await {
+        Ok(path) => (StatusCode::SEE_OTHER, [(header::LOCATION, path)]).into_response(),
+        Err(problem) => {
+            frame::refused_with(Some(&session), &problem, &confirm::again(&what, &wish, &problem))
+        }
+    }
+}
+
+/// Does it; returns where to look then.
+async fn act(calls: &Calls, what: &str, wish: &Wish) -> Result<String, Problem> {
+    match what {
+        "deploy" => start(calls, wish, RolloutKind::Deploy).await,
+        "rollback" => start(calls, wish, RolloutKind::Rollback).await,
+        "promote" => {
+            let body = PromoteRequest { full: wish.full, expect_step: wish.step };
+            steer(calls, wish, what, &json!(body)).await
+        }
+        "cancel" => {
+            let body = CancelRequest { keep: wish.keep, message: wish.message.trim().to_owned() };
+            steer(calls, wish, what, &json!(body)).await
+        }
+        "pause" | "resume" | "retry" => steer(calls, wish, what, &json!({})).await,
+        "build" => {
+            let app = wish.app.as_ref().ok_or_else(|| lacking("app"))?;
+            let body = json!({ "commit": wish.commit.trim(), "subject": wish.message.trim() });
+            build(calls.post(&format!("/v1/apps/{app}/builds"), &wish.key, &body).await)
+        }
+        "build-retry" | "build-cancel" => {
+            let no = wish.build.ok_or_else(|| lacking("build"))?;
+            let verb = what.trim_start_matches("build-");
+            build(calls.post(&format!("/v1/builds/{no}/{verb}"), &wish.key, &json!({})).await)
+        }
+        other => Err(no_page(&format!("/do/{other}"))),
+    }
+}
+
+fn build(done: Result<Build, Problem>) -> Result<String, Problem> {
+    done.map(|build| format!("/builds/{}", build.build))
+}
+
+async fn start(calls: &Calls, wish: &Wish, kind: RolloutKind) -> Result<String, Problem> {
+    let (app, env) = wish.place()?;
+    if wish.plan == Some(PlanName::AllAtOnce) && wish.sure.trim() != app.as_str() {
+        return Err(Problem::new(Code::Usage, "every host at once needs the app's name, typed")
+            .because("no gate stands before the last host; nothing was changed"));
+    }
+    let request = wish.request(kind, false)?;
+    let path = format!("/v1/apps/{app}/envs/{env}/rollouts");
+    let rollout: Rollout = calls.post(&path, &wish.key, &request).await?;
+    Ok(format!("{}/{}", parts::env_path(app, env), rollout.release.release))
+}
+
+async fn steer(calls: &Calls, wish: &Wish, verb: &str, body: &Value) -> Result<String, Problem> {
+    let path = format!("{}/{verb}", wish.rollout()?);
+    let rollout: Rollout = calls.post(&path, &wish.key, body).await?;
+    let release = &rollout.release;
+    Ok(format!("{}/{}", parts::env_path(&release.app, &release.env), release.release))
+}

@@ -1,0 +1,268 @@
+//! `/apps/{app}/{env}`: what runs there, its builds with Build and Deploy, its releases.
+
+use std::collections::BTreeMap;
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use maud::{Markup, html};
+
+use crate::coordinator::readiness::{self, Readiness};
+use crate::coordinator::web::call::Calls;
+use crate::coordinator::web::page::{Part, View};
+use crate::coordinator::web::session::Session;
+use crate::coordinator::web::{Pages, bars, builds, frame, no_page, parts, rollout};
+use crate::model::id::{AppName, EnvName, JobNo};
+use crate::model::rollout::RolloutState;
+use crate::rules::authorize::Class;
+use crate::store::db::{DbError, Tx, deployables};
+use crate::wire::problem::Problem;
+use crate::wire::v1::app::App;
+use crate::wire::v1::build::{Build, Builds};
+use crate::wire::v1::fleet::Status;
+use crate::wire::v1::rollout::{EnvStatus, Releases};
+use crate::wire::words::sum;
+
+/// Builds and releases of one page.
+const SHOWN: u32 = 20;
+
+/// `/apps/{app}`: its first env.
+pub(super) async fn first_env(web: &Pages, session: &Session, app: &AppName) -> Response {
+    let calls = Calls::new(web, session.who.clone());
+    match calls.get::<App>(&format!("/v1/apps/{app}")).await {
+        Ok(found) => {
+            let path = found.spec.envs.first().map(|env| parts::env_path(app, env));
+            let path = path.unwrap_or_else(|| "/".into());
+            (StatusCode::SEE_OTHER, [(header::LOCATION, path)]).into_response()
+        }
+        Err(problem) => frame::refused(Some(session), &problem),
+    }
+}
+
+/// The page.
+///
+/// # Errors
+/// As the API refuses it.
+pub(super) async fn view(calls: &Calls, app: &AppName, env: &EnvName) -> Result<View, Problem> {
+    let known: App = calls.get(&format!("/v1/apps/{app}")).await?;
+    let status: Status = calls.get(&format!("/v1/status?app={app}&env={env}")).await?;
+    let row = status.apps.into_iter().next().ok_or_else(|| no_page(env.as_str()))?;
+    let list: Builds = calls.get(&format!("/v1/builds?app={app}&limit={SHOWN}")).await?;
+    let path = format!("/v1/apps/{app}/envs/{env}/releases?limit={SHOWN}");
+    let releases: Releases = calls.get(&path).await?;
+    let ready = readiness(calls, app).await?;
+    let tabs = html! {
+        h1 { (app) " " span .dim { (env) } }
+        nav .tabs aria-label="Envs" {
+            @for other in &known.spec.envs {
+                a href=(parts::env_path(app, other))
+                    aria-current=[(other == env).then_some("page")] { (other) }
+            }
+        }
+    };
+    let builds = Deployable { calls, row: &row, ready: &ready };
+    Ok(View {
+        title: format!("{app} {env}"),
+        under: "/",
+        parts: vec![
+            Part::still("head", tabs),
+            Part::live("now", now(calls, &row)),
+            Part::still(frame::FORM, build_form(calls, &known)),
+            Part::live("builds", builds.table(&list.builds)),
+            Part::live("releases", history(calls, &row, &releases)),
+        ],
+        log: None,
+    })
+}
+
+/// Where each of the newest builds stands on its way to being deployable, in the very
+/// words that a refused deploy is answered with.
+pub(super) async fn readiness(
+    calls: &Calls,
+    app: &AppName,
+) -> Result<BTreeMap<JobNo, Readiness>, Problem> {
+    let (within, app) = (calls.shared().clone(), app.clone());
+    let read = move |tx: &Tx| {
+        let mut all = BTreeMap::new();
+        for build in deployables::newest(tx, &app, SHOWN)? {
+            all.insert(build.build, readiness::of(tx, &within, &build)?);
+        }
+        Ok::<_, DbError>(all)
+    };
+    Ok(calls.shared().db.read(read).await?)
+}
+
+/// What runs, what moves, and where.
+fn now(calls: &Calls, row: &EnvStatus) -> Markup {
+    let all = sum(row.regions.values());
+    let moving = row.rollout.as_ref().is_some_and(|r| r.release.state != RolloutState::Reverting);
+    html! {
+        @if let Some(open) = &row.rollout { (rollout::panel(calls, open)) }
+        section aria-labelledby="h-now" {
+            h2 #h-now { "Now" }
+            @match &row.current {
+                Some(release) => {
+                    p .lead {
+                        (parts::release_link(&row.app, &row.env, release.release)) " "
+                        (parts::commit(&release.commit)) " " span .subject { (release.subject) } " "
+                        (parts::release_state(release))
+                        span .dim { " by " (release.actor) ", " (parts::time(release.created_at)) }
+                        @if row.rollout.is_some() { span .dim { " (before the rollout above)" } }
+                    }
+                }
+                None => { p { "Never deployed to " (row.env) "." } }
+            }
+            @if row.rollout.is_none() && row.current.as_ref().is_some_and(|now| now.release.0 > 1) {
+                div .buttons { (parts::ask("Roll back", "rollback", &[
+                    ("app", row.app.to_string()), ("env", row.env.to_string()),
+                ], calls.barred(Class::Deploy).as_deref())) }
+            }
+            (parts::failures(&all.failures))
+            @if !row.regions.is_empty() { (regions(row, moving)) }
+        }
+    }
+}
+
+fn regions(row: &EnvStatus, moving: bool) -> Markup {
+    html! {
+        table .regions {
+            thead { tr {
+                th scope="col" { "Region" } th scope="col" { "Hosts" }
+                th scope="col" .n { @if moving { "On the new one" } @else { "As they should be" } }
+                th scope="col" .n { "Failed" } th scope="col" .n { "Unreachable" }
+                th scope="col" { "Bytes came from" }
+            } }
+            tbody { @for (region, tally) in &row.regions { tr {
+                th scope="row" { (region) }
+                td .hosts { (bars::hosts(tally, moving)) }
+                td .n { (if moving { tally.on_next } else { tally.settled }) "/" (tally.hosts) }
+                td .n .bad[bars::faults(tally) > 0] data-label="failed" { (bars::faults(tally)) }
+                td .n .look[tally.unreachable > 0] data-label="unreachable" { (tally.unreachable) }
+                td .from { (bars::sources(&tally.sources)) }
+            } } }
+        }
+    }
+}
+
+fn build_form(calls: &Calls, app: &App) -> Markup {
+    let barred = calls.barred(Class::Build);
+    html! {
+        h2 { "Builds" }
+        form .row method="get" action="/do/build" {
+            input type="hidden" name="app" value=(app.spec.name);
+            label for="commit" { "Commit of " (app.spec.trunk) }
+            input #commit name="commit" required minlength="40" maxlength="64" size="42"
+                pattern="[0-9a-f]{40}|[0-9a-f]{64}" spellcheck="false" autocomplete="off"
+                title="the whole id: 40 lower-case hexadecimal digits (git rev-parse HEAD)"
+                placeholder="git rev-parse HEAD";
+            button type="submit" data-testid="build" disabled[barred.is_some()] { "Build" }
+            @if let Some(why) = &barred { " " span .why { (why) } }
+        }
+    }
+}
+
+/// Builds, each with its way to the env.
+struct Deployable<'a> {
+    calls: &'a Calls,
+    row: &'a EnvStatus,
+    ready: &'a BTreeMap<JobNo, Readiness>,
+}
+
+impl Deployable<'_> {
+    fn table(&self, list: &[Build]) -> Markup {
+        html! {
+            @if list.is_empty() { p { "No build yet." } } @else {
+                table {
+                    thead { tr {
+                        th scope="col" { "Build" } th scope="col" { "Commit" }
+                        th scope="col" { "State" } th scope="col" { "Regions" }
+                        th scope="col" { "Asked" } th scope="col" { "By" }
+                        th scope="col" { "Deploy to " (self.row.env) }
+                    } }
+                    tbody { @for build in list { tr data-testid={ "build-" (build.build) } {
+                        th scope="row" { a href={ "/builds/" (build.build) } { (build.build) } }
+                        td { (parts::commit(&build.commit)) " " span .subject { (build.subject) } }
+                        td { (builds::state(build)) }
+                        td { (builds::copies(self.calls, build)) }
+                        td { (parts::time(build.queued_at)) }
+                        td { (build.actor) }
+                        td { (self.deploy(build)) }
+                    } } }
+                }
+            }
+        }
+    }
+
+    fn deploy(&self, build: &Build) -> Markup {
+        deploy(self.calls, self.row, build, self.ready.get(&build.build))
+    }
+}
+
+/// The way of a build to an env: a button, or the reason why there is none.
+pub(super) fn deploy(
+    calls: &Calls,
+    row: &EnvStatus,
+    build: &Build,
+    ready: Option<&Readiness>,
+) -> Markup {
+    let place = |release| parts::release_link(&row.app, &row.env, release);
+    if let Some(open) = row.rollout.as_ref().filter(|open| open.release.build == build.build) {
+        return html! { span .dim { (place(open.release.release)) " brings it" } };
+    }
+    let runs = row.current.as_ref().filter(|release| release.build == build.build);
+    if let (Some(release), None) = (runs, &row.rollout) {
+        return html! { span .dim { (place(release.release)) " runs it" } };
+    }
+    let lacks = match ready {
+        Some(Readiness::Ready(_)) => None,
+        Some(Readiness::Waiting(why) | Readiness::Never(why)) => Some(why.clone()),
+        None => (!build.deployable).then(|| "it can't be deployed".to_owned()),
+    };
+    let barred = calls.barred(Class::Deploy).or(lacks);
+    let fields = [
+        ("app", row.app.to_string()),
+        ("env", row.env.to_string()),
+        ("build", build.build.to_string()),
+    ];
+    parts::ask("Deploy", "deploy", &fields, barred.as_deref())
+}
+
+fn history(calls: &Calls, row: &EnvStatus, list: &Releases) -> Markup {
+    let runs = row.current.as_ref().and_then(|release| release.artifact);
+    let barred = calls.barred(Class::Deploy);
+    html! {
+        section aria-labelledby="h-history" {
+            h2 #h-history { "Releases" }
+            @if list.releases.is_empty() { p { "None yet." } } @else {
+                table {
+                    thead { tr {
+                        th scope="col" { "Release" } th scope="col" { "What" }
+                        th scope="col" { "Outcome" } th scope="col" { "Begun" }
+                        th scope="col" { "By" } th scope="col" { "Why" } th scope="col" {
+                            span .hidden { "Go back" }
+                        }
+                    } }
+                    tbody { @for release in &list.releases { tr {
+                        th scope="row" { (parts::release_link(&row.app, &row.env, release.release)) }
+                        td {
+                            (release.kind.word())
+                            @if let Some(same) = release.same_as { " to " (same) } " "
+                            (parts::commit(&release.commit)) " " span .subject { (release.subject) }
+                        }
+                        td title=(release.reason) { (parts::release_state(release)) }
+                        td { (parts::time(release.created_at)) }
+                        td { (release.actor) }
+                        td .why { (release.message) }
+                        td { @if release.state == RolloutState::Succeeded && !release.bad
+                                && runs != release.artifact {
+                            (parts::ask("Roll back to it", "rollback", &[
+                                ("app", row.app.to_string()),
+                                ("env", row.env.to_string()),
+                                ("release", release.release.to_string()),
+                            ], barred.as_deref()))
+                        } }
+                    } } }
+                }
+            }
+        }
+    }
+}

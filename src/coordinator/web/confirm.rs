@@ -1,0 +1,335 @@
+//! `GET /do/{what}`: what would happen, before it does. A confirmation carries what
+//! the person saw, so that a stale one is refused and a double press is one press.
+
+use axum::Extension;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use maud::{Markup, html};
+
+use crate::coordinator::web::act::Wish;
+use crate::coordinator::web::call::Calls;
+use crate::coordinator::web::session::Session;
+use crate::coordinator::web::{Pages, frame, no_page, page, parts};
+use crate::model::digest::to_hex;
+use crate::model::id::{AppName, EnvName};
+use crate::model::rollout::{PlanName, RolloutKind, RolloutState};
+use crate::net::auth::random_key;
+use crate::rules::authorize::Class;
+use crate::wire::problem::{Code, Problem};
+use crate::wire::v1::app::App;
+use crate::wire::v1::fleet::Status;
+use crate::wire::v1::rollout::{EnvStatus, Rollout};
+use crate::wire::words::{count, step_name, sum, took};
+
+/// A confirmation's heading and body.
+type Asked = (String, Markup);
+
+/// The page.
+pub(super) async fn show(
+    State(web): State<Pages>,
+    Extension(session): Extension<Session>,
+    Path(what): Path<String>,
+    request: Request,
+) -> Response {
+    let calls = Calls::new(&web, session.who.clone());
+    let wish = match page::query::<Wish>(request.uri()) {
+        Ok(wish) => wish,
+        Err(problem) => return frame::refused(Some(&session), &problem),
+    };
+    match asked(&calls, &what, &wish, &session.csrf).await {
+        Ok((title, main)) => frame::still(&session, &title, &main).into_response(),
+        Err(problem) => {
+            frame::refused_with(Some(&session), &problem, &again(&what, &wish, &problem))
+        }
+    }
+}
+
+async fn asked(calls: &Calls, what: &str, wish: &Wish, csrf: &str) -> Result<Asked, Problem> {
+    match what {
+        "deploy" => start(calls, wish, RolloutKind::Deploy, csrf).await,
+        "rollback" => start(calls, wish, RolloutKind::Rollback, csrf).await,
+        "promote" => promote(calls, wish, csrf).await,
+        "cancel" => cancel(calls, wish, csrf).await,
+        "build" => build(calls, wish, csrf).await,
+        other => Err(no_page(&format!("/do/{other}"))),
+    }
+}
+
+/// The way on after a refusal.
+pub(super) fn again(what: &str, wish: &Wish, problem: &Problem) -> Markup {
+    let Ok((app, env)) = wish.place() else { return html! {} };
+    let mut fields = vec![("app", app.to_string()), ("env", env.to_string())];
+    fields.extend(wish.build.map(|build| ("build", build.to_string())));
+    fields.extend(wish.release.map(|release| ("release", release.to_string())));
+    let starts = matches!(what, "deploy" | "rollback");
+    let mut bad = fields.clone();
+    bad.push(("allow_bad", "true".into()));
+    html! {
+        div .buttons {
+            @if problem.code == Code::Conflict && matches!(what, "deploy" | "rollback" | "promote") {
+                (parts::ask("Look at it again", what, &fields, None))
+            }
+            @if problem.code == Code::Blocked && starts && !wish.allow_bad && problem.title.contains("marked bad") {
+                (parts::ask("Do it although it was marked bad", what, &bad, None))
+            }
+            a href=(parts::env_path(app, env)) { "Back to " (app) " " (env) }
+        }
+    }
+}
+
+/// The form that does it.
+fn form(what: &str, csrf: &str, fields: &[(&str, String)], label: &str, inside: &Markup) -> Markup {
+    html! {
+        form .card method="post" action={ "/do/" (what) } {
+            input type="hidden" name="csrf" value=(csrf);
+            input type="hidden" name="key" value={ "web-" (to_hex(&random_key()[..16])) };
+            @for (name, value) in fields { input type="hidden" name=(name) value=(value); }
+            (inside)
+            div .buttons { button .main type="submit" data-testid="confirm" { (label) } }
+        }
+    }
+}
+
+fn reason(needed: bool) -> Markup {
+    html! {
+        label for="message" { "Why" @if !needed { span .dim { " (others will read it)" } } }
+        input #message name="message" maxlength="600" size="50" autocomplete="off" required[needed];
+    }
+}
+
+async fn env_status(calls: &Calls, app: &AppName, env: &EnvName) -> Result<EnvStatus, Problem> {
+    let status: Status = calls.get(&format!("/v1/status?app={app}&env={env}")).await?;
+    status.apps.into_iter().next().ok_or_else(|| no_page(env.as_str()))
+}
+
+async fn start(
+    calls: &Calls,
+    wish: &Wish,
+    kind: RolloutKind,
+    csrf: &str,
+) -> Result<Asked, Problem> {
+    let (app, env) = wish.place()?;
+    // What was seen comes first: whatever changes after it makes this page stale.
+    let row = env_status(calls, app, env).await?;
+    let seen = row.version.map_or(0, |version| version.generation);
+    let path = format!("/v1/apps/{app}/envs/{env}/rollouts");
+    let planned: Rollout = calls.post(&path, "", &wish.request(kind, true)?).await?;
+    let back = kind == RolloutKind::Rollback;
+    let mut fields =
+        vec![("app", app.to_string()), ("env", env.to_string()), ("generation", seen.to_string())];
+    match planned.release.same_as.filter(|_| back) {
+        Some(target) => fields.push(("release", target.to_string())),
+        None => fields.push(("build", planned.release.build.to_string())),
+    }
+    let plan = planned.release.plan;
+    fields.push(("plan", plan.word().to_owned()));
+    if wish.allow_bad {
+        fields.push(("allow_bad", "true".into()));
+    }
+    let at_once = plan == PlanName::AllAtOnce && !back;
+    let title = match back {
+        true => format!("Roll {app} {env} back"),
+        false => format!("Deploy to {app} {env}"),
+    };
+    let label = if back { "Roll back" } else { "Deploy" };
+    let main = html! {
+        h1 { (title) }
+        @if planned.joined {
+            p .cause { (planned.release.release) " is that already; nothing new would start." }
+            p { (parts::release_link(app, env, planned.release.release)) }
+        } @else {
+            (change(&row, &planned))
+            (plan_of(&planned, wish, back))
+            (form(&wish_name(back), csrf, &fields, label, &html! {
+                @if at_once {
+                    label for="sure" { "The app's name, to skip every gate" }
+                    input #sure name="sure" required autocomplete="off" spellcheck="false";
+                }
+                (reason(wish.allow_bad))
+            }))
+        }
+        p { a href=(parts::env_path(app, env)) { "Back, and change nothing" } }
+    };
+    Ok((title, main))
+}
+
+fn wish_name(back: bool) -> String {
+    if back { "rollback".into() } else { "deploy".into() }
+}
+
+/// From what to what, on how many hosts.
+fn change(row: &EnvStatus, planned: &Rollout) -> Markup {
+    let release = &planned.release;
+    let tallies = if planned.regions.is_empty() { &row.regions } else { &planned.regions };
+    let all = sum(tallies.values());
+    html! {
+        table .change {
+            tbody {
+                tr { th scope="row" { "Runs now" } td { @match &row.current {
+                    Some(now) => { (now.release) " " (parts::commit(&now.commit)) " " span .subject { (now.subject) } }
+                    None => { "nothing" }
+                } } }
+                tr { th scope="row" { "Then" } td {
+                    strong { (release.release) }
+                    @if let Some(same) = release.same_as { ", as " (same) } " "
+                    (parts::commit(&release.commit)) " " span .subject { (release.subject) }
+                    span .dim { " (" (release.build) ")" }
+                } }
+                tr { th scope="row" { "Hosts" } td {
+                    (count(u64::from(all.hosts), "host")) " in " (count(tallies.len() as u64, "region"))
+                    @if all.unreachable > 0 { ", " (all.unreachable) " unreachable: they follow when they come back" }
+                } }
+                @if let Some(open) = &row.rollout { tr { th scope="row" { "Takes the place of" } td {
+                    (open.release.release) " (" (open.release.state.word()) "): it ends as superseded"
+                } } }
+            }
+        }
+    }
+}
+
+fn plan_of(planned: &Rollout, wish: &Wish, back: bool) -> Markup {
+    let bakes: u64 = planned.steps.iter().map(|step| u64::from(step.bake_s)).sum();
+    let path = |plan: &str| {
+        let part = |name: &str, value: Option<String>| {
+            value.map_or_else(String::new, |value| format!("&{name}={value}"))
+        };
+        format!(
+            "/do/deploy?plan={plan}{}{}{}",
+            part("app", wish.app.as_ref().map(ToString::to_string)),
+            part("env", wish.env.as_ref().map(ToString::to_string)),
+            part("build", wish.build.map(|build| build.to_string())),
+        )
+    };
+    html! {
+        @if back {
+            p { "Every host at once, without canary or bake: hosts that still have it switch within seconds." }
+        } @else {
+            @if planned.steps.len() > 1 { ol .waves { @for step in &planned.steps {
+                li { strong { (step.name) } @if step.bake_s > 0 { " " span .small { "bake " (span(u64::from(step.bake_s))) } } }
+            } } }
+            p {
+                @if planned.release.plan == PlanName::AllAtOnce {
+                    strong .bad { "Every host at once: no gate stands before the last one. " }
+                    a href=(path("standard")) { "Step by step instead" }
+                } @else {
+                    "Bakes take " (span(bakes)) " if all is well; a failing step goes back by itself. "
+                    a href=(path("all-at-once")) { "Every host at once instead" }
+                }
+            }
+        }
+    }
+}
+
+fn span(seconds: u64) -> String {
+    took(std::time::Duration::from_secs(seconds))
+}
+
+async fn rollout(calls: &Calls, wish: &Wish) -> Result<Rollout, Problem> {
+    let (app, env) = wish.place()?;
+    let release = wish.release.map(|release| release.to_string()).unwrap_or_default();
+    calls.get(&format!("/v1/apps/{app}/envs/{env}/rollouts/{release}")).await
+}
+
+fn of(open: &Rollout) -> Vec<(&'static str, String)> {
+    let release = &open.release;
+    vec![
+        ("app", release.app.to_string()),
+        ("env", release.env.to_string()),
+        ("release", release.release.to_string()),
+    ]
+}
+
+async fn promote(calls: &Calls, wish: &Wish, csrf: &str) -> Result<Asked, Problem> {
+    permitted(calls, Class::Deploy)?;
+    let open = rollout(calls, wish).await?;
+    let mut fields = of(&open);
+    fields.push(("step", open.step.to_string()));
+    let next = open.steps.get(open.step as usize + 1).map(|step| step.name.as_str());
+    let title = format!("Promote {}", open.release.release);
+    let full = [&fields[..], &[("full", "true".to_owned())]].concat();
+    let main = html! {
+        h1 { (title) }
+        p { "Under way: " strong { (step_name(&open)) } ". It waits on " (open.waiting_on) "." }
+        @match next {
+            Some(next) => {
+                (form("promote", csrf, &fields, "Begin the next step now", &html! {
+                    p { "The rest of this step's wait is skipped; " strong { (next) } " begins." }
+                }))
+                (form("promote", csrf, &full, "Go to every host now", &html! {
+                    p { "Every remaining step and bake is skipped." }
+                }))
+            }
+            None => { (form("promote", csrf, &fields, "End it as succeeded", &html! {
+                p { "This is the last step: the rest of its wait is skipped." }
+            })) }
+        }
+        (home(&open))
+    };
+    Ok((title, main))
+}
+
+async fn cancel(calls: &Calls, wish: &Wish, csrf: &str) -> Result<Asked, Problem> {
+    permitted(calls, Class::Deploy)?;
+    let open = rollout(calls, wish).await?;
+    let release = &open.release;
+    let fields = of(&open);
+    let keep = [&fields[..], &[("keep", "true".to_owned())]].concat();
+    let title = format!("Cancel {}", release.release);
+    let begun = !matches!(release.state, RolloutState::Pending | RolloutState::Reverting);
+    let can_go_back = begun && release.kind == RolloutKind::Deploy && open.base.is_some();
+    let base = open.base.map(|base| base.release.to_string()).unwrap_or_default();
+    let all = sum(open.regions.values());
+    let main = html! {
+        h1 { (title) }
+        p { (count(u64::from(all.on_next), "host")) " of " (all.hosts) " on " (release.release) " now." }
+        @if can_go_back {
+            (form("cancel", csrf, &fields, "Stop, and go back", &html! {
+                p { "Hosts go back to " strong { (base) } "." } (reason(false))
+            }))
+        }
+        (form("cancel", csrf, &keep, "Stop, and leave hosts as they are", &html! {
+            p { @if begun { "Hosts stay mixed, on purpose, until the next deploy." } @else { "Nothing more is done." } }
+            label for="message2" { "Why" } input #message2 name="message" maxlength="600" size="50" autocomplete="off";
+        }))
+        (home(&open))
+    };
+    Ok((title, main))
+}
+
+fn home(open: &Rollout) -> Markup {
+    let release = &open.release;
+    let path = format!("{}/{}", parts::env_path(&release.app, &release.env), release.release);
+    html! { p { a href=(path) { "Back, and change nothing" } } }
+}
+
+async fn build(calls: &Calls, wish: &Wish, csrf: &str) -> Result<Asked, Problem> {
+    permitted(calls, Class::Build)?;
+    let name = wish.app.as_ref().ok_or_else(|| no_page("/do/build"))?;
+    let app: App = calls.get(&format!("/v1/apps/{name}")).await?;
+    let commit = wish.commit.trim();
+    let sound = commit.parse::<crate::model::commit::CommitId>().map_err(|error| {
+        Problem::new(Code::Usage, "that is no whole commit id")
+            .because(error)
+            .hint("git rev-parse HEAD")
+    })?;
+    let title = format!("Build {name}");
+    let fields = [("app", name.to_string()), ("commit", sound.to_string())];
+    let main = html! {
+        h1 { (title) }
+        (form("build", csrf, &fields, "Build", &html! {
+            p { "Commit " code { (sound) } " of " code { (app.spec.repo) } }
+            p .dim { "It must be on " (app.spec.trunk) ". The same commit is built once: pressing again shows the same build." }
+            label for="message" { "Its subject, for others" }
+            input #message name="message" maxlength="200" size="50" autocomplete="off";
+        }))
+        p { a href={ "/apps/" (name) } { "Back, and build nothing" } }
+    };
+    Ok((title, main))
+}
+
+fn permitted(calls: &Calls, class: Class) -> Result<(), Problem> {
+    match calls.barred(class) {
+        Some(why) => Err(Problem::new(Code::Forbidden, why)),
+        None => Ok(()),
+    }
+}
