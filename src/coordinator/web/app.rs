@@ -11,6 +11,7 @@ use crate::coordinator::web::call::Calls;
 use crate::coordinator::web::page::{Part, View};
 use crate::coordinator::web::session::Session;
 use crate::coordinator::web::{Pages, bars, builds, frame, no_page, parts, rollout};
+use crate::model::freeze::Freeze;
 use crate::model::id::{AppName, EnvName, JobNo};
 use crate::model::rollout::RolloutState;
 use crate::rules::authorize::Class;
@@ -19,6 +20,7 @@ use crate::wire::problem::Problem;
 use crate::wire::v1::app::App;
 use crate::wire::v1::build::{Build, Builds};
 use crate::wire::v1::fleet::Status;
+use crate::wire::v1::freeze::Freezes;
 use crate::wire::v1::rollout::{EnvStatus, Releases};
 use crate::wire::words::sum;
 
@@ -50,6 +52,8 @@ pub(super) async fn view(calls: &Calls, app: &AppName, env: &EnvName) -> Result<
     let path = format!("/v1/apps/{app}/envs/{env}/releases?limit={SHOWN}");
     let releases: Releases = calls.get(&path).await?;
     let ready = readiness(calls, app).await?;
+    let freezes: Freezes = calls.get("/v1/freezes").await?;
+    let frozen = stopping(calls, &freezes, &row);
     let tabs = html! {
         h1 { (app) " " span .dim { (env) } }
         nav .tabs aria-label="Envs" {
@@ -59,13 +63,13 @@ pub(super) async fn view(calls: &Calls, app: &AppName, env: &EnvName) -> Result<
             }
         }
     };
-    let builds = Deployable { calls, row: &row, ready: &ready };
+    let builds = Deployable { calls, row: &row, ready: &ready, frozen };
     Ok(View {
         title: format!("{app} {env}"),
         under: "/",
         parts: vec![
             Part::still("head", tabs),
-            Part::live("now", now(calls, &row)),
+            Part::live("now", html! { (parts::frozen(frozen)) (now(calls, &row)) }),
             Part::still(frame::FORM, build_form(calls, &known)),
             Part::live("builds", builds.table(&list.builds)),
             Part::live("releases", history(calls, &row, &releases)),
@@ -89,6 +93,16 @@ pub(super) async fn readiness(
         Ok::<_, DbError>(all)
     };
     Ok(calls.shared().db.read(read).await?)
+}
+
+/// The freeze that stops deploys to an env now.
+pub(super) fn stopping<'a>(
+    calls: &Calls,
+    freezes: &'a Freezes,
+    row: &EnvStatus,
+) -> Option<&'a Freeze> {
+    let now = calls.shared().steady_now();
+    freezes.freezes.iter().find(|freeze| freeze.stops(&row.app, &row.env, now))
 }
 
 /// What runs, what moves, and where.
@@ -165,6 +179,7 @@ struct Deployable<'a> {
     calls: &'a Calls,
     row: &'a EnvStatus,
     ready: &'a BTreeMap<JobNo, Readiness>,
+    frozen: Option<&'a Freeze>,
 }
 
 impl Deployable<'_> {
@@ -193,7 +208,7 @@ impl Deployable<'_> {
     }
 
     fn deploy(&self, build: &Build) -> Markup {
-        deploy(self.calls, self.row, build, self.ready.get(&build.build))
+        deploy(self.calls, self.row, build, (self.ready.get(&build.build), self.frozen))
     }
 }
 
@@ -202,7 +217,7 @@ pub(super) fn deploy(
     calls: &Calls,
     row: &EnvStatus,
     build: &Build,
-    ready: Option<&Readiness>,
+    (ready, frozen): (Option<&Readiness>, Option<&Freeze>),
 ) -> Markup {
     let place = |release| parts::release_link(&row.app, &row.env, release);
     if let Some(open) = row.rollout.as_ref().filter(|open| open.release.build == build.build) {
@@ -217,7 +232,8 @@ pub(super) fn deploy(
         Some(Readiness::Waiting(why) | Readiness::Never(why)) => Some(why.clone()),
         None => (!build.deployable).then(|| "it can't be deployed".to_owned()),
     };
-    let barred = calls.barred(Class::Deploy).or(lacks);
+    let frozen = frozen.map(|freeze| format!("frozen: {}", freeze.reason));
+    let barred = calls.barred(Class::Deploy).or(lacks).or(frozen);
     let fields = [
         ("app", row.app.to_string()),
         ("env", row.env.to_string()),

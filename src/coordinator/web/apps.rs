@@ -8,6 +8,7 @@ use crate::coordinator::web::{bars, parts};
 use crate::model::rollout::RolloutState;
 use crate::wire::problem::Problem;
 use crate::wire::v1::fleet::Status;
+use crate::wire::v1::freeze::Freezes;
 use crate::wire::v1::rollout::EnvStatus;
 use crate::wire::words::{Tone, merged_failures, rollout_tone, stage_word, step_name, sum};
 
@@ -17,6 +18,9 @@ use crate::wire::words::{Tone, merged_failures, rollout_tone, stage_word, step_n
 /// When the API refuses.
 pub(super) async fn view(calls: &Calls, search: &Search) -> Result<View, Problem> {
     let status: Status = calls.get("/v1/status").await?;
+    let freezes: Freezes = calls.get("/v1/freezes").await?;
+    let now = calls.shared().steady_now();
+    let begun = freezes.freezes.iter().filter(|freeze| freeze.from <= now && now < freeze.until);
     let mut rows: Vec<&EnvStatus> = status.apps.iter().collect();
     rows.retain(|row| row.app.as_str().contains(search.q.trim()));
     rows.sort_by_key(|row| urgency(row));
@@ -29,7 +33,7 @@ pub(super) async fn view(calls: &Calls, search: &Search) -> Result<View, Problem
                 "head",
                 html! { h1 { "Apps" } @if status.apps.len() > 10 { (filter(search)) } },
             ),
-            Part::live("apps", table),
+            Part::live("apps", html! { (parts::frozen(begun)) (table) }),
         ],
         log: None,
     })

@@ -18,6 +18,7 @@ use crate::rules::authorize::Class;
 use crate::wire::problem::Problem;
 use crate::wire::v1::build::{Build, BuildLog};
 use crate::wire::v1::fleet::Status;
+use crate::wire::v1::freeze::Freezes;
 use crate::wire::words::{bytes, count, replication_tone, took};
 
 /// Bytes of the log's end that the page begins with; the rest is one link away.
@@ -31,11 +32,12 @@ pub(super) async fn view(calls: &Calls, no: JobNo) -> Result<View, Problem> {
     let build: Build = calls.get(&format!("/v1/builds/{no}")).await?;
     let status: Status = calls.get(&format!("/v1/status?app={}", build.app)).await?;
     let ready = app::readiness(calls, &build.app).await?;
+    let freezes: Freezes = calls.get("/v1/freezes").await?;
     let log = tail(calls, no).await?;
     let envs = html! {
         @for row in &status.apps { tr {
             th scope="row" { a href=(parts::env_path(&row.app, &row.env)) { (row.env) } }
-            td { (app::deploy(calls, row, &build, ready.get(&no))) }
+            td { (app::deploy(calls, row, &build, (ready.get(&no), app::stopping(calls, &freezes, row)))) }
         } }
     };
     Ok(View {

@@ -5,6 +5,7 @@ use maud::{Markup, html};
 
 use crate::model::commit::CommitId;
 use crate::model::fleet::FailureGroup;
+use crate::model::freeze::Freeze;
 use crate::model::id::{AppName, EnvName, ReleaseNo};
 use crate::model::rollout::{Release, RolloutState};
 use crate::model::time::UnixMillis;
@@ -127,6 +128,18 @@ fn said(what: &str, fields: &[(&str, String)]) -> String {
     let ours = fields.iter().filter(|(name, _)| matches!(*name, "env" | "build" | "release"));
     let values: Vec<&str> = ours.map(|(_, value)| value.as_str()).collect();
     [&[what][..], &values].concat().join("-")
+}
+
+/// What stops deploys now, as a banner.
+pub(super) fn frozen<'a>(freezes: impl IntoIterator<Item = &'a Freeze>) -> Markup {
+    html! {
+        @for freeze in freezes {
+            p .cause.look {
+                strong { "Frozen: " (freeze.scope()) } " until " (time(freeze.until)) " by "
+                (freeze.actor) ": " (freeze.reason) ". Rolling back passes."
+            }
+        }
+    }
 }
 
 /// Equal failures as one, with the first host's last words.
