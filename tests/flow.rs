@@ -12,6 +12,8 @@ mod full;
 mod happy;
 #[path = "flow/killed.rs"]
 mod killed;
+#[path = "flow/patched.rs"]
+mod patched;
 #[path = "flow/refused.rs"]
 mod refused;
 #[path = "flow/repository.rs"]

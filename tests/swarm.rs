@@ -5,6 +5,8 @@
 
 #[path = "swarm/host.rs"]
 mod host;
+#[path = "swarm/patch.rs"]
+mod patch;
 #[path = "swarm/region.rs"]
 mod region;
 

@@ -54,7 +54,7 @@ impl Layout {
 
     /// Calls `act` with each file that `range` touches: its path, the offset in
     /// it, and the part of the range.
-    fn visit(
+    pub(super) fn visit(
         &self,
         range: Range<u64>,
         mut act: impl FnMut(&str, u64, Range<usize>) -> io::Result<()>,

@@ -42,6 +42,7 @@ const SLOW_PATIENCE: u32 = 10;
 const BEAT_MIN: Duration = Duration::from_millis(50);
 
 /// What all downloads of an agent share.
+#[derive(Clone)]
 pub(super) struct Shared {
     pub(super) http: reqwest::Client,
     /// Permits of KiB.

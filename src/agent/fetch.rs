@@ -1,4 +1,4 @@
-//! Brings an artifact to its release folder: manifest, disk, swarm, publish.
+//! Brings an artifact to its release folder: manifest, disk, patch, swarm, publish.
 //!
 //! `<root>/apps/<app>/releases/<artifact>/` appears whole, verified and durable,
 //! or not at all. Manifests are believed only with a build key's signature, for
@@ -75,17 +75,17 @@ impl FetchConfig {
     }
 }
 
-struct Inner {
-    paths: Paths,
-    link: Link,
-    info: HostInfo,
+pub(super) struct Inner {
+    pub(super) paths: Paths,
+    pub(super) link: Link,
+    pub(super) info: HostInfo,
     trust: watch::Receiver<Trust>,
-    shelf: Shelf,
-    shared: Arc<Shared>,
-    keep: Duration,
+    pub(super) shelf: Shelf,
+    pub(super) shared: Arc<Shared>,
+    pub(super) keep: Duration,
     claims: Mutex<BTreeMap<ArtifactId, Arc<tokio::sync::Mutex<()>>>>,
     /// Turns true when the last handle is gone: the peer listener stops.
-    stop: watch::Sender<bool>,
+    pub(super) stop: watch::Sender<bool>,
 }
 
 impl Drop for Inner {
@@ -98,14 +98,14 @@ impl Drop for Inner {
 /// stops with the last clone.
 #[derive(Clone)]
 pub struct Fetcher {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 /// A pack on the shelf; off it when the fetch ends without a release.
-struct Shelved {
-    shelf: Shelf,
-    pack: Arc<Pack>,
-    keep: bool,
+pub(super) struct Shelved {
+    pub(super) shelf: Shelf,
+    pub(super) pack: Arc<Pack>,
+    pub(super) keep: bool,
 }
 
 impl Drop for Shelved {
@@ -212,6 +212,10 @@ impl Fetcher {
         let done = pack.have.borrow().done.count();
         let sources = Sources { local, ..Sources::default() };
         progress.send_replace(Progress { done, total, sources });
+        if done < total {
+            self.patch(&want, &assembly, progress).await;
+        }
+        let done = pack.have.borrow().done.count();
 
         let membership =
             Arc::new(Membership::new(inner.link.clone(), inner.info.clone(), want.artifact));
@@ -231,7 +235,7 @@ impl Fetcher {
     }
 
     /// One fetch of an artifact at a time.
-    async fn claim(&self, artifact: ArtifactId) -> OwnedMutexGuard<()> {
+    pub(super) async fn claim(&self, artifact: ArtifactId) -> OwnedMutexGuard<()> {
         let claim = {
             let mut claims = self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner);
             claims.retain(|_, claim| Arc::strong_count(claim) > 1);
@@ -240,7 +244,7 @@ impl Fetcher {
         claim.lock_owned().await
     }
 
-    async fn prepare(
+    pub(super) async fn prepare(
         &self,
         want: &Want,
         manifest: Arc<Manifest>,
@@ -256,7 +260,7 @@ impl Fetcher {
     }
 
     /// The manifest kept on disk, else the region's; verified either way.
-    async fn manifest(&self, want: &Want) -> Result<Manifest, FetchFailure> {
+    pub(super) async fn manifest(&self, want: &Want) -> Result<Manifest, FetchFailure> {
         let (paths, wanted) = (self.inner.paths.clone(), want.clone());
         let kept = blocking(move || {
             let manifest = paths.manifest(&wanted.app, wanted.artifact);
@@ -369,7 +373,7 @@ fn unfit(title: &str) -> CallError {
 }
 
 /// Runs disk work on the blocking pool; its errors are the host's.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, FetchFailure> {
     match tokio::task::spawn_blocking(work).await {

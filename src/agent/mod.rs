@@ -13,6 +13,7 @@ mod linger;
 pub mod link;
 pub mod local;
 mod membership;
+mod patch;
 mod pieces;
 pub mod program;
 pub mod report;

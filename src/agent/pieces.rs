@@ -309,6 +309,13 @@ impl Assembly {
         Ok(true)
     }
 
+    /// Wire bytes of the pieces that are not here yet.
+    pub(super) fn missing_wire_bytes(&self) -> u64 {
+        let all = PieceSet::full(self.pack.manifest.pieces.len() as u32);
+        let missing = all.minus(&self.pack.have.borrow().done);
+        missing.iter().map(|piece| self.pack.wire_len(piece)).sum()
+    }
+
     /// Copies every missing piece that a kept release of the app holds; the raw
     /// bytes copied. A release that goes away meanwhile is no error.
     pub(super) fn reuse(&self, paths: &Paths) -> io::Result<u64> {

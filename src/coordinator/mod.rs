@@ -9,6 +9,7 @@ mod artifact;
 mod auth;
 mod builds;
 mod claims;
+mod diff;
 mod events;
 mod facts;
 mod feed;

@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod authorize;
+pub mod diff;
 pub mod log;
 pub mod patch;
 pub mod queue;

@@ -45,7 +45,7 @@ pub fn bytes_max(remaining: u64) -> Option<u64> {
 /// pairs share a patch, and whoever has it knows what it is for.
 #[must_use]
 pub fn command(from: ArtifactId, to: ArtifactId) -> String {
-    format!("deployctl patch {from} {to}")
+    format!("patch {from} {to}")
 }
 
 /// Whether `manifest` is that of a patch of `app` that makes `to` out of `from`.

@@ -8,6 +8,7 @@ use crate::model::id::{JobNo, WorkerId};
 use crate::model::job::Outcome;
 use crate::net::client::{CallError, Client};
 use crate::wire::problem::Code;
+use crate::wire::v1::patch::PatchReport;
 use crate::wire::v1::worker::{
     Beat, BeatReply, Claim, ClaimRequest, Finish, HandBack, LogChunk, Order,
 };
@@ -63,6 +64,16 @@ impl Coordinator {
             wait_ms: CLAIM_WAIT.as_millis() as u64,
         };
         self.client.post("/v1/worker/claim", &request, CLAIM_WAIT + CALL_LIMIT).await
+    }
+
+    /// Tells what became of a patch.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn patch(&self, report: &PatchReport) -> Result<(), CallError> {
+        let reply: Result<IgnoredAny, _> =
+            self.client.post("/v1/worker/patches", report, CALL_LIMIT).await;
+        reply.map(drop)
     }
 
     /// The calls of the attempt that `claim` began.

@@ -20,6 +20,7 @@ use crate::worker::failure::Failure;
 use crate::worker::lease::{self, Hold, Standing};
 use crate::worker::log::{self, LogReader, LogWriter};
 use crate::worker::pack::{self, PackError, Packed};
+use crate::worker::patch::Order;
 use crate::worker::publish::{self, PublishError};
 use crate::worker::recipe::{self, Resolved};
 use crate::worker::run::Worker;
@@ -67,7 +68,15 @@ pub async fn attempt(worker: &Worker, scratch: &Scratch, claim: Claim) {
             }
             Err(e) => Some(failed(Failure::infra(format!("the worker's scratch folder: {e}")))),
         };
-        conclude(&calls, outcome).await;
+        let made = match &outcome {
+            Some(Outcome::Succeeded { artifact }) => Some(*artifact),
+            _ => None,
+        };
+        if conclude(&calls, outcome).await
+            && let Some(to) = made
+        {
+            order_patches(worker, Order { to, bases: claim.bases.clone() });
+        }
     };
     tokio::select! {
         () = ending => {}
@@ -125,18 +134,27 @@ where
     }
 }
 
-/// Tells the coordinator: `None` hands the job back.
-async fn conclude(calls: &api::Attempt, outcome: Option<Outcome>) {
+/// Has patches made beside the next builds; never waits.
+fn order_patches(worker: &Worker, order: Order) {
+    let Some(patches) = worker.patches.as_ref().filter(|_| !order.bases.is_empty()) else { return };
+    if patches.try_send(order).is_err() {
+        tracing::info!("too many builds wait for patches; this one gets none");
+    }
+}
+
+/// Tells the coordinator: `None` hands the job back. Whether it took what was told.
+async fn conclude(calls: &api::Attempt, outcome: Option<Outcome>) -> bool {
     let told = match outcome.clone() {
         Some(outcome) => persist(|| calls.finish(outcome.clone())).await,
         None => persist(|| calls.hand_back()).await,
     };
-    let Err(error) = told else { return };
+    let Err(error) = told else { return true };
     tracing::warn!(%error, "the coordinator did not take the outcome");
     if !is_fenced(&error) && matches!(outcome, Some(Outcome::Succeeded { .. })) {
         let failure = Failure::infra(format!("the coordinator refused the artifact: {error}"));
         let _ = persist(|| calls.finish(failed(failure.clone()))).await;
     }
+    false
 }
 
 struct Attempt<'a> {

@@ -3,9 +3,11 @@
 //! One file per step of an attempt, in this order: `claim`, `lease` (beside all
 //! others), `checkout`, `recipe`, `build` (with `log`), `walk`, `pack`
 //! (with `squeeze`), `publish`; `attempt` strings them together and `run` starts it all.
+//! What comes after a build, and beside the next: `patch` (with `blobs`).
 
 pub mod api;
 pub mod attempt;
+pub mod blobs;
 pub mod build;
 pub mod checkout;
 pub mod claim;
@@ -13,6 +15,7 @@ pub mod failure;
 pub mod lease;
 pub mod log;
 pub mod pack;
+pub mod patch;
 pub mod program;
 pub mod publish;
 pub mod recipe;

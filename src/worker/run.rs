@@ -7,21 +7,24 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::host::git::Git;
 use crate::host::sandbox::{self, Sandbox};
 use crate::model::digest::from_hex;
 use crate::net::auth::{random_seed, read_token};
 use crate::net::client::Client;
+use crate::rules::patch::BASES_MAX;
 use crate::store::blobs::{BlobError, Blobs};
 use crate::worker::api::Coordinator;
 use crate::worker::build::{Scratch, passed_environment};
 use crate::worker::checkout::{Mirrors, remove};
+use crate::worker::patch::{self, Order, Patcher};
 use crate::worker::{claim, log};
 
 /// How long a fresh start waits for the worker before it to leave the work folder.
@@ -69,6 +72,14 @@ pub struct Args {
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20,
         value_parser = clap::value_parser!(u32).range(4096..=1 << 26))]
     pub log_bytes: u32,
+    /// Deployed releases that each build gets a patch from, beside the next builds; 0: none
+    #[arg(long, value_name = "N", default_value_t = 3,
+        value_parser = clap::value_parser!(u32).range(0..=BASES_MAX as i64))]
+    pub delta_bases: u32,
+    /// Seconds that the patches of one build may take; 0: no patches
+    #[arg(long, value_name = "SECONDS", default_value_t = 600,
+        value_parser = clap::value_parser!(u32).range(0..=21600))]
+    pub delta_seconds: u32,
 }
 
 /// Why a worker does not start.
@@ -104,6 +115,8 @@ pub struct Worker {
     pub(crate) drain: watch::Receiver<bool>,
     /// Slots that run a job.
     pub(crate) busy: AtomicU32,
+    /// Where builds that ended well go for their patches; `None`: there are none.
+    pub(crate) patches: Option<mpsc::Sender<Order>>,
     /// Spreads this process' waits.
     pub(crate) seed: u64,
 }
@@ -125,7 +138,8 @@ pub async fn run(args: Args) -> Result<(), StartError> {
     let slots = sweep(&work).await?;
 
     let (drainer, drain) = watch::channel(false);
-    let (id, worker) = open(&args, &work, stop.clone(), drain)?;
+    let no_patches = Arc::new(AtomicBool::new(false));
+    let (id, worker) = open(&args, &work, (stop.clone(), drain), no_patches.clone())?;
     println!("ready {id}");
     tracing::info!(worker = id, slots = args.slots, sandbox = ?worker.sandbox.level(), "ready");
 
@@ -137,6 +151,7 @@ pub async fn run(args: Args) -> Result<(), StartError> {
     let draining = async {
         let _ = stop.clone().wait_for(|stop| *stop).await;
         tracing::info!("stopping: no more claims");
+        no_patches.store(true, Ordering::Relaxed);
         tokio::time::sleep(grace).await;
         drainer.send_replace(true);
         // The slots end by themselves now.
@@ -150,8 +165,8 @@ pub async fn run(args: Args) -> Result<(), StartError> {
 fn open(
     args: &Args,
     work: &Path,
-    stop: watch::Receiver<bool>,
-    drain: watch::Receiver<bool>,
+    (stop, drain): (watch::Receiver<bool>, watch::Receiver<bool>),
+    no_patches: Arc<AtomicBool>,
 ) -> Result<(String, Worker), StartError> {
     let token = read_token(&args.token_file).map_err(at(&args.token_file))?;
     let id = format!("w-{:016x}", random_seed());
@@ -162,10 +177,23 @@ fn open(
     mirrors.sweep();
     let client = Client::new(&args.coordinator, Some(token));
     let worker = id.parse().expect("letters, digits and a dash are a worker id");
+    let coordinator = Coordinator::new(client, worker, args.slots);
+    let (blobs, key) = (Blobs::open(&args.blobs)?, signing_key(&args.key)?);
+    let time = Duration::from_secs(args.delta_seconds.into());
+    let limits = patch::Limits { bases: args.delta_bases as usize, time };
+    let patches = if limits.bases == 0 || time.is_zero() {
+        None
+    } else {
+        let folder = work.join("patches");
+        let (coordinator, blobs, key) = (coordinator.clone(), blobs.clone(), key.clone());
+        let patcher = Patcher { coordinator, blobs, key, folder, limits };
+        Some(patch::start(patcher, no_patches).map_err(at(work))?)
+    };
     let worker = Worker {
-        coordinator: Coordinator::new(client, worker, args.slots),
-        blobs: Blobs::open(&args.blobs)?,
-        key: signing_key(&args.key)?,
+        coordinator,
+        blobs,
+        key,
+        patches,
         mirrors,
         sandbox: Sandbox::detect(),
         env: passed_environment(|name| std::env::var(name).ok(), &args.pass_env),

@@ -8,7 +8,7 @@ use crate::fleet::{eventually, text};
 use crate::fleet_with_app;
 
 /// Bytes that do not compress, as hexadecimal text, so that they fit a `&str`.
-fn noise(bytes: usize) -> String {
+pub(crate) fn noise(bytes: usize) -> String {
     let mut x = 88_172_645_463_325_252u64;
     let mut next = || {
         x ^= x << 13;
@@ -146,7 +146,7 @@ fn a_kept_release_that_was_damaged_is_not_activated_again() {
 }
 
 /// Runs a command on a thread of its own, so that a test can do harm meanwhile.
-trait OutputInThread {
+pub(crate) trait OutputInThread {
     fn output_in_thread(self) -> std::thread::JoinHandle<std::process::Output>;
 }
 

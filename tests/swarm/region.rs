@@ -20,10 +20,11 @@ use deployctl::model::pieces::PieceSet;
 use deployctl::model::rng::Rng;
 use deployctl::net::auth::Identity;
 use deployctl::net::client::Client;
-use deployctl::net::server::{Path, serve};
+use deployctl::net::server::{Json, Params, Path, serve};
 use deployctl::region::tracker::{Replicas, Settings, Tracker, routes};
 use deployctl::wire::problem::{Code, Problem};
 use deployctl::wire::seal;
+use deployctl::wire::v1::patch::{Between, PatchOffer, Patches, PatchesQuery};
 use deployctl::wire::v1::swarm::{
     BeatReply, BeatRequest, JoinReply, JoinRequest, LEASE_HEADER, SIGNATURE_HEADER,
 };
@@ -136,6 +137,8 @@ pub(crate) struct Store {
     pub(crate) egress: AtomicU64,
     /// Pieces reported damaged.
     pub(crate) damaged: Mutex<Vec<u32>>,
+    /// Patches on offer.
+    pub(crate) patches: Mutex<Vec<(Between, ArtifactId)>>,
     /// Manifests are sent as this instead.
     pub(crate) other_manifest: Mutex<Option<Vec<u8>>>,
     /// Packs are answered with 503.
@@ -202,6 +205,7 @@ impl Region {
         let router = Router::new()
             .route("/v1/agent/artifacts/{id}/manifest", get(manifest))
             .route("/v1/agent/artifacts/{id}/pack", get(pack))
+            .route("/v1/agent/artifacts/{id}/patches", get(patches))
             .with_state((store.clone(), tracker.clone()))
             .merge(routes(tracker.clone()))
             .layer(from_fn(identify));
@@ -277,6 +281,22 @@ async fn manifest(
     let made = made.ok_or_else(|| Problem::new(Code::NotFound, "no such artifact"))?;
     let bytes = store.other_manifest.lock().unwrap().clone().unwrap_or(made.bytes);
     Ok(([(SIGNATURE_HEADER, made.signature)], bytes).into_response())
+}
+
+async fn patches(
+    State((store, _)): Parts,
+    Path(to): Path<ArtifactId>,
+    Params(query): Params<PatchesQuery>,
+) -> Json<Patches> {
+    let made = store.made.lock().unwrap();
+    let offered = store.patches.lock().unwrap();
+    let fits =
+        |between: &Between| between.to == to && query.from.contains(&between.from.to_string());
+    let offers = offered.iter().filter(|(between, _)| fits(between)).map(|(between, patch)| {
+        let wire_bytes = made[patch].manifest.wire_size();
+        PatchOffer { from: between.from, patch: *patch, wire_bytes }
+    });
+    Json(Patches { patches: offers.collect() })
 }
 
 async fn pack(

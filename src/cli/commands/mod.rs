@@ -8,6 +8,7 @@ pub mod cancel;
 pub mod completion;
 pub mod demo;
 pub mod deploy;
+pub mod diff;
 pub mod doctor;
 pub mod events;
 pub mod freeze;
