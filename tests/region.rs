@@ -4,6 +4,8 @@
 
 #[path = "region/fixture.rs"]
 mod fixture;
+#[path = "region/siblings.rs"]
+mod siblings;
 
 use std::time::Duration;
 

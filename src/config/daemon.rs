@@ -162,6 +162,10 @@ pub struct Tls {
 pub struct Region {
     /// URL of the region's blob store, as the coordinator reaches it.
     pub blobs: String,
+    /// URL at which other regions reach this region's listener; without one nobody
+    /// pulls from it.
+    #[serde(default)]
+    pub url: Option<String>,
 }
 
 /// `[queue]`.
@@ -240,7 +244,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "synchronizer",
         ],
     ),
-    ("regions.*", &["blobs"]),
+    ("regions.*", &["blobs", "url"]),
     ("queue", &["beat_ms", "missed_beats", "monitor_ms", "max_attempts"]),
     ("synchronizer", &["every_ms"]),
 ];
@@ -321,7 +325,7 @@ fn complete(flags: &Flags, file: File) -> Result<Config, InvalidConfig> {
     let mut regions = file.regions;
     if regions.is_empty() {
         let local: RegionName = "local".parse().expect("local is a label");
-        regions.insert(local, Region { blobs: url("regions/local") });
+        regions.insert(local, Region { blobs: url("regions/local"), url: None });
     }
     let config = Config {
         listen: listen.unwrap_or_else(|| LISTEN.parse().expect("the default is an address")),
@@ -368,6 +372,12 @@ fn check(config: &Config) -> Result<(), InvalidConfig> {
         ("regions", config.regions.len() as u64, 1, REGIONS_MAX as u64, "1 to 64 regions"),
         ("names", config.names.len() as u64, 0, NAMES_MAX as u64, "at most 32 names"),
     ];
+    for url in config.regions.values().filter_map(|region| region.url.as_ref()) {
+        if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
+            let (key, rule) = ("regions.*.url", "an http:// or https:// URL");
+            return Err(InvalidConfig::Range { key, value: url.clone(), rule });
+        }
+    }
     for (key, value, low, high, rule) in ranges {
         if !(low..=high).contains(&value) {
             return Err(InvalidConfig::Range { key, value: value.to_string(), rule });

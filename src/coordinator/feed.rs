@@ -12,12 +12,12 @@ use crate::coordinator::router::{Route, post};
 use crate::coordinator::state::{Coordinator, Shared, wait_of};
 use crate::model::digest::to_hex;
 use crate::model::id::RegionName;
-use crate::net::auth::{Identity, region_key};
+use crate::net::auth::{Identity, region_key, sibling_ticket};
 use crate::net::server::Json;
 use crate::rules::authorize::Class;
 use crate::store::db::{DbError, Topic, Tx, feed, goals, patches, tokens};
 use crate::wire::problem::{Code, Problem};
-use crate::wire::v1::region::{Feed, FeedRequest, Trust, Verifiers, Wanted};
+use crate::wire::v1::region::{Feed, FeedRequest, Sibling, Trust, Verifiers, Wanted};
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
@@ -81,6 +81,7 @@ fn read(tx: &Tx, shared: &Coordinator, region: &RegionName, since: u64) -> Resul
             artifacts: feed::artifacts(tx)?.into_iter().map(wanted).collect(),
             verifiers: Some(verifiers(tx, shared, region)?),
             trust: Some(trust(shared)),
+            siblings: Some(siblings(shared, region)),
         });
     }
     let changes = feed::after(tx, since)?;
@@ -92,6 +93,7 @@ fn read(tx: &Tx, shared: &Coordinator, region: &RegionName, since: u64) -> Resul
         artifacts: vec![],
         verifiers: None,
         trust: None,
+        siblings: None,
     };
     let mut keys = BTreeSet::new();
     for change in &changes {
@@ -117,6 +119,7 @@ fn read(tx: &Tx, shared: &Coordinator, region: &RegionName, since: u64) -> Resul
     }
     if !is_empty(&answer) {
         answer.trust = Some(trust(shared));
+        answer.siblings = Some(siblings(shared, region));
     }
     Ok(answer)
 }
@@ -131,4 +134,14 @@ fn trust(shared: &Coordinator) -> Trust {
         goal_keys: shared.keys.trusted_goal.clone(),
         build_keys: shared.keys.trusted_build.clone(),
     }
+}
+
+/// Every configured region, each with the ticket that `own` shows it.
+fn siblings(shared: &Coordinator, own: &RegionName) -> Vec<Sibling> {
+    let sibling = |(name, config): (&RegionName, &crate::config::daemon::Region)| {
+        let reachable = config.url.is_some() && name != own;
+        let ticket = || sibling_ticket(&region_key(&shared.keys.token, name), own);
+        Sibling { region: name.clone(), url: config.url.clone(), ticket: reachable.then(ticket) }
+    };
+    shared.config.regions.iter().map(sibling).collect()
 }

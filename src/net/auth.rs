@@ -139,6 +139,13 @@ pub fn region_key(key: &Key, region: &RegionName) -> Key {
     keyed_hash(key, format!("deployctl region key v1:{region}").as_bytes())
 }
 
+/// What region `own` shows a sibling whose verification key is `key`.
+#[must_use]
+pub fn sibling_ticket(key: &Key, own: &RegionName) -> String {
+    let message = format!("deployctl sibling ticket v1:{own}");
+    format!("dcs_{own}_{}", to_hex(&keyed_hash(key, message.as_bytes())))
+}
+
 /// HMAC-SHA256.
 ///
 /// # Panics
@@ -162,6 +169,17 @@ impl Keyring {
     #[must_use]
     pub fn new(key: Key, verifiers: impl IntoIterator<Item = Verifier>) -> Self {
         Self { key, by_id: verifiers.into_iter().map(|v| (v.id.clone(), v)).collect() }
+    }
+
+    /// Which region holds the [`sibling_ticket`] in an `Authorization: Bearer …` header's
+    /// value. Whether that region is known is the caller's to check.
+    #[must_use]
+    pub fn sibling(&self, header: &str) -> Option<RegionName> {
+        let ticket = header.strip_prefix("Bearer ")?;
+        let (region, _) = ticket.strip_prefix("dcs_")?.rsplit_once('_')?;
+        let region = region.parse().ok()?;
+        let right = sibling_ticket(&self.key, &region);
+        bool::from(right.as_bytes().ct_eq(ticket.as_bytes())).then_some(region)
     }
 
     /// Who holds the token in an `Authorization: Bearer …` header's value.
@@ -218,5 +236,19 @@ mod tests {
         assert!(Keyring::new(other, [verifier]).identify(&header).is_none());
         let eu = region_key(&key, &"eu".parse().unwrap());
         assert_ne!(eu, region_key(&key, &"us".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_sibling_is_known_by_the_ticket_that_was_made_for_the_two() {
+        let key = random_key();
+        let [eu, us] = ["eu", "us"].map(|name| name.parse::<RegionName>().unwrap());
+        let ring = Keyring::new(region_key(&key, &eu), []);
+        let header = |ticket: String| format!("Bearer {ticket}");
+        let ticket = sibling_ticket(&region_key(&key, &eu), &us);
+        assert_eq!(ring.sibling(&header(ticket.clone())), Some(us.clone()));
+        assert_eq!(ring.sibling(&header(ticket.replace("us", "eu"))), None);
+        assert_eq!(ring.sibling(&header(sibling_ticket(&region_key(&key, &us), &us))), None);
+        assert_eq!(ring.sibling(&ticket), None);
+        assert_eq!(ring.sibling("Bearer dcs_us_"), None);
     }
 }

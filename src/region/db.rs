@@ -18,7 +18,7 @@ use crate::model::id::{AppName, EnvName, HostId};
 use crate::wire::seal::Sealed;
 use crate::wire::v1::fleet::HostRow;
 use crate::wire::v1::patch::Between;
-use crate::wire::v1::region::{Trust, Verifiers};
+use crate::wire::v1::region::{Sibling, Trust, Verifiers};
 
 /// Format of the file; an unknown one is refused rather than guessed at.
 const FORMAT: i64 = 2;
@@ -108,6 +108,8 @@ pub struct Change {
     pub verifiers: Option<Verifiers>,
     /// New trust.
     pub trust: Option<Trust>,
+    /// New siblings.
+    pub siblings: Option<Vec<Sibling>>,
 }
 
 /// Everything in the database.
@@ -203,6 +205,7 @@ impl RegionDb {
             revision: read_meta(&db, "revision")?.unwrap_or(0),
             verifiers: read_meta(&db, "verifiers")?,
             trust: read_meta(&db, "trust")?,
+            siblings: read_meta(&db, "siblings")?,
             goals: read_goals(&db)?,
             artifacts: read_artifacts(&db)?,
         };
@@ -248,6 +251,9 @@ impl RegionDb {
         }
         if let Some(trust) = &change.trust {
             write_meta(&tx, "trust", trust)?;
+        }
+        if let Some(siblings) = &change.siblings {
+            write_meta(&tx, "siblings", siblings)?;
         }
         write_meta(&tx, "revision", &change.revision)?;
         Ok(tx.commit()?)
@@ -373,6 +379,7 @@ mod tests {
             ],
             verifiers: None,
             trust: Some(Trust::default()),
+            siblings: Some(vec![]),
         };
         {
             let db = RegionDb::open(&path).unwrap();

@@ -19,7 +19,7 @@ use crate::net::auth::{Identity, Key, Keyring};
 use crate::region::db::{Change, DbError, RegionDb, SavedArtifact, SavedGoal};
 use crate::wire::seal::{self, Sealed};
 use crate::wire::v1::patch::Between;
-use crate::wire::v1::region::{Feed, Trust, Verifiers, Wanted};
+use crate::wire::v1::region::{Feed, Sibling, Trust, Verifiers, Wanted};
 
 /// Largest goal document, bytes: what is usual is under 2 KiB; `tolerate` and
 /// `admit` grow with regions.
@@ -68,6 +68,7 @@ struct State {
     patches: BTreeMap<ArtifactId, BTreeSet<(ArtifactId, ArtifactId)>>,
     keyring: Option<Arc<Keyring>>,
     trust: Option<Arc<Trust>>,
+    siblings: Arc<Vec<Sibling>>,
 }
 
 /// The mirror; shared by everything in the process.
@@ -126,9 +127,9 @@ impl Mirror {
             _ => {}
         }
         let revision = self.revision();
-        let (artifacts, verifiers, trust) = (vec![], None, None);
+        let (artifacts, verifiers, trust, siblings) = (vec![], None, None, None);
         let goals = vec![sealed];
-        let feed = Feed { revision, full: false, goals, artifacts, verifiers, trust };
+        let feed = Feed { revision, full: false, goals, artifacts, verifiers, trust, siblings };
         self.apply_in_turn(feed).await?;
         Ok(Placed::Taken)
     }
@@ -188,6 +189,7 @@ impl Mirror {
             goals: goals.into_values().map(|(saved, _)| saved).collect(),
             verifiers: feed.verifiers,
             trust: feed.trust,
+            siblings: feed.siblings,
         }
     }
 
@@ -309,6 +311,22 @@ impl Mirror {
         Some(keyring.identify(header))
     }
 
+    /// Which region holds the ticket of an `Authorization` header; `None`: none of this
+    /// installation's.
+    #[must_use]
+    pub fn sibling(&self, header: &str) -> Option<RegionName> {
+        let state = self.read();
+        let region = state.keyring.as_ref()?.sibling(header)?;
+        let known = |sibling: &Sibling| sibling.region == region && region != self.region;
+        state.siblings.iter().any(known).then_some(region)
+    }
+
+    /// Every region of the installation; empty: not heard of yet.
+    #[must_use]
+    pub fn siblings(&self) -> Arc<Vec<Sibling>> {
+        self.read().siblings.clone()
+    }
+
     /// The keys that sign goals and manifests; `None`: not heard of yet.
     #[must_use]
     pub fn trust(&self) -> Option<Arc<Trust>> {
@@ -320,6 +338,9 @@ impl State {
     fn take(&mut self, change: Change) -> Result<(), MirrorError> {
         if let Some(verifiers) = change.verifiers {
             self.keyring = Some(Arc::new(keyring(verifiers)?));
+        }
+        if let Some(siblings) = change.siblings {
+            self.siblings = Arc::new(siblings);
         }
         if let Some(trust) = change.trust {
             self.trust = Some(Arc::new(trust));

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::model::digest::ArtifactId;
 use crate::net::backoff::Backoff;
+use crate::region::landing::Landings;
 use crate::region::mirror::Mirror;
 use crate::region::pull::{self, PullError, Pulled, READS, Source};
 use crate::region::staging;
@@ -82,14 +83,19 @@ pub struct Places {
     pub local: Blobs,
     /// Where packs are staged; best on the regional store's file system.
     pub staging: PathBuf,
+    /// Connections to other regions.
+    pub http: reqwest::Client,
+    /// Where what is being pulled is shown.
+    pub landings: Arc<Landings>,
 }
 
 impl Replicator {
     /// A replicator that tells `news` when there is something to report.
     #[must_use]
     pub fn new(places: Places, mirror: Arc<Mirror>, news: Arc<Notify>) -> Self {
-        let Places { main, local, staging } = places;
-        let source = Source { main, local, staging, mirror, reads: Semaphore::new(READS) };
+        let Places { main, local, staging, http, landings } = places;
+        let reads = Semaphore::new(READS);
+        let source = Source { main, local, staging, mirror, http, landings, reads };
         Self { source, book: Mutex::default(), wake: Notify::new(), news }
     }
 
@@ -203,8 +209,9 @@ impl Replicator {
         let Some(replica) = book.replicas.get_mut(&artifact) else { return };
         replica.pulling = false;
         match outcome {
-            Ok(Pulled { pulled_bytes, reused_bytes }) => {
-                tracing::info!(%artifact, pulled_bytes, reused_bytes, "artifact replicated");
+            Ok(Pulled { main_bytes, sibling_bytes, reused_bytes }) => {
+                let pulled_bytes = main_bytes + sibling_bytes;
+                tracing::info!(%artifact, pulled_bytes, sibling_bytes, reused_bytes, "artifact replicated");
                 replica.bytes = pulled_bytes + reused_bytes;
                 (replica.complete, replica.error) = (true, String::new());
                 replica.retry_at = None;

@@ -24,6 +24,7 @@ use crate::region::db::{DbError, RegionDb};
 use crate::region::emergency;
 use crate::region::feed;
 use crate::region::fleet::Fleet;
+use crate::region::landing::Landings;
 use crate::region::library::Library;
 use crate::region::mirror::{Mirror, MirrorError};
 use crate::region::replicate::{Places, Replicator};
@@ -75,7 +76,7 @@ pub struct Options {
     /// Serve plain HTTP on an address that is not loopback
     #[arg(long)]
     pub plaintext: bool,
-    /// Trust only this CA for the coordinators, PEM
+    /// Trust only this CA for the coordinators and for other regions, PEM
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
 }
@@ -134,7 +135,8 @@ pub async fn run(
     let security = tls.security(address)?;
     let scheme = if matches!(security, Security::Plain) { "http" } else { "https" };
 
-    let Parts { db, mirror, fleet, replicator, library, tracker, news, lock: _lock } = parts;
+    let Parts { db, mirror, fleet, replicator, library, tracker, landings, news, lock: _lock } =
+        parts;
     tracing::info!(region = %options.name, %address, revision = mirror.revision(), "region serves");
     let reporter = Reporter {
         coordinators: reporting,
@@ -149,6 +151,7 @@ pub async fn run(
         library,
         replicator: replicator.clone(),
         tracker: tracker.clone(),
+        landings,
     }));
     let router = router.merge(emergency::routes(mirror.clone(), token));
     let tasks = [
@@ -175,6 +178,7 @@ struct Parts {
     replicator: Arc<Replicator>,
     library: Arc<Library>,
     tracker: Arc<Tracker>,
+    landings: Arc<Landings>,
     news: Arc<Notify>,
     /// Nobody else stages packs or writes the database here.
     lock: std::fs::File,
@@ -193,9 +197,12 @@ impl Parts {
         let news = Arc::new(Notify::new());
         let fleet = Fleet::new(options.name.clone(), options.report_ms, saved.hosts, news.clone());
         let library = Arc::new(Library::new(local.clone()));
-        let places = Places { main, local, staging: options.data.join("staging") };
+        let landings = Arc::new(Landings::default());
+        let (http, staging) = (http(options)?, options.data.join("staging"));
+        let places = Places { main, local, staging, http, landings: landings.clone() };
         let replicator = Arc::new(Replicator::new(places, mirror.clone(), news.clone()));
         let shelf = Shelf {
+            landings: landings.clone(),
             library: library.clone(),
             replicator: replicator.clone(),
             runtime: Handle::current(),
@@ -204,7 +211,7 @@ impl Parts {
         let key = keyed_hash(&[0; 32], format!("deployctl peer ticket key v1:{token}").as_bytes());
         let tracker = Arc::new(Tracker::new(key, Box::new(shelf), Settings::default()));
         let fleet = Arc::new(fleet);
-        Ok(Self { db, mirror, fleet, replicator, library, tracker, news, lock })
+        Ok(Self { db, mirror, fleet, replicator, library, tracker, landings, news, lock })
     }
 }
 
@@ -218,11 +225,15 @@ fn allow_open_files() {
     }
 }
 
+fn http(options: &Options) -> Result<reqwest::Client, RegionError> {
+    match &options.ca {
+        Some(ca) => Ok(http_client_trusting(ca)?),
+        None => Ok(http_client()),
+    }
+}
+
 fn coordinators(options: &Options, token: &str) -> Result<Coordinators, RegionError> {
-    let http = match &options.ca {
-        Some(ca) => http_client_trusting(ca)?,
-        None => http_client(),
-    };
+    let http = http(options)?;
     let coordinators = Coordinators::new(&options.coordinator, token, &http);
     if coordinators.is_empty() { Err(RegionError::NoCoordinator) } else { Ok(coordinators) }
 }
@@ -238,6 +249,7 @@ async fn tick(tracker: Arc<Tracker>, mut stop: watch::Receiver<bool>) {
 
 /// What the tracker knows of the regional store.
 struct Shelf {
+    landings: Arc<Landings>,
     library: Arc<Library>,
     replicator: Arc<Replicator>,
     runtime: Handle,
@@ -246,6 +258,9 @@ struct Shelf {
 impl Replicas for Shelf {
     /// Blocks; the tracker calls it on a thread for that.
     fn manifest(&self, artifact: ArtifactId) -> Option<Arc<Manifest>> {
+        if let Some(landing) = self.landings.find(&artifact) {
+            return Some(landing.held.manifest.clone());
+        }
         let held = self.runtime.block_on(self.library.manifest(artifact));
         held.ok().map(|held| held.manifest)
     }

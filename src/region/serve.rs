@@ -2,7 +2,7 @@
 //! and the tracker's routes.
 //!
 //! Everything but `/healthz` needs an agent's token of this region, checked with
-//! the verifiers that the feed brought. A token that is bound to a host speaks
+//! the verifiers that the feed brought (`siblings` has the routes for other regions). A token that is bound to a host speaks
 //! for that host only.
 
 use std::net::SocketAddr;
@@ -24,10 +24,12 @@ use crate::net::coding;
 use crate::net::server::{Json, Path};
 use crate::region::fleet::Fleet;
 use crate::region::intake;
-use crate::region::library::{Library, LibraryError};
+use crate::region::landing::Landings;
+use crate::region::library::{Held, Library, LibraryError};
 use crate::region::mirror::Mirror;
 use crate::region::patches;
 use crate::region::replicate::Replicator;
+use crate::region::siblings;
 use crate::region::tracker::{self, Tracker};
 use crate::store::blobs::RANGE_BYTES_MAX;
 use crate::wire::problem::{Code, Problem};
@@ -38,6 +40,9 @@ use crate::wire::v1::token::Role;
 
 /// Longest wait of a poll, milliseconds: under the usual 60 s of proxies between.
 const WAIT_MS_MAX: u64 = 55_000;
+/// How long a host's read waits for pieces that the region is pulling; they are pulled
+/// before others. Shorter than an agent's own patience with a silent store.
+const LANDING_WAIT: Duration = Duration::from_secs(5);
 
 /// What the listener answers from.
 pub struct Listener {
@@ -51,6 +56,8 @@ pub struct Listener {
     pub replicator: Arc<Replicator>,
     /// Swarms, and the gate before every read of a pack.
     pub tracker: Arc<Tracker>,
+    /// What is being pulled.
+    pub landings: Arc<Landings>,
 }
 
 pub(super) type Shared = State<Arc<Listener>>;
@@ -67,7 +74,8 @@ pub fn router(listener: Arc<Listener>) -> Router {
         .route("/v1/agent/artifacts/{id}/patches", get(patches::list))
         .with_state(listener.clone())
         .merge(tracker)
-        .layer(axum::middleware::from_fn_with_state(listener, authenticate))
+        .layer(axum::middleware::from_fn_with_state(listener.clone(), authenticate))
+        .merge(siblings::routes(listener))
         .route("/healthz", get(|| async { "ok\n" }))
         .fallback(|| async { Problem::new(Code::NotFound, "there is no such path") })
 }
@@ -187,12 +195,17 @@ async fn manifest(
     Path(artifact): Path<ArtifactId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let held = listener.library.manifest(artifact).await;
+    let held = listener.known(artifact).await;
     let held = held.map_err(|error| listener.refuse(artifact, error))?;
-    let signature = HeaderValue::from_str(&held.signature)
-        .map_err(|_| listener.refuse(artifact, LibraryError::Damaged))?;
     let accepted = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
-    let packed = accepted.is_some_and(coding::accepts) && !held.packed.is_empty();
+    manifest_reply(held, accepted.is_some_and(coding::accepts))
+        .ok_or_else(|| listener.refuse(artifact, LibraryError::Damaged))
+}
+
+/// A manifest with its signature, packed if it may be; `None` when that is no signature.
+pub(super) fn manifest_reply(held: Held, packed: bool) -> Option<Response> {
+    let signature = HeaderValue::from_str(&held.signature).ok()?;
+    let packed = packed && !held.packed.is_empty();
     let mut reply = if packed { held.packed } else { held.bytes }.into_response();
     if packed {
         let coding = HeaderValue::from_static(coding::ZSTD);
@@ -201,7 +214,7 @@ async fn manifest(
     let kind = HeaderValue::from_static("application/json");
     reply.headers_mut().insert(header::CONTENT_TYPE, kind);
     reply.headers_mut().insert(SIGNATURE_HEADER, signature);
-    Ok(reply)
+    Some(reply)
 }
 
 async fn pack(
@@ -211,7 +224,7 @@ async fn pack(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let refuse = |error| listener.refuse(artifact, error);
-    let length = listener.library.manifest(artifact).await.map_err(refuse)?.manifest.wire_size();
+    let length = listener.known(artifact).await.map_err(refuse)?.manifest.wire_size();
     let text = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
     let Some(range) = text.and_then(|text| byte_range(text, length)) else {
         return Ok(unsatisfiable(length));
@@ -220,9 +233,25 @@ async fn pack(
     let lease = lease.ok_or_else(|| {
         Problem::new(Code::Forbidden, "a read of a pack needs a lease of the tracker")
     })?;
+    let landing = listener.landings.find(&artifact);
+    if let Some(landing) = &landing {
+        let landed = tokio::time::timeout(LANDING_WAIT, landing.wait_for(&range)).await;
+        landed.map_err(|_| Problem::new(Code::Unavailable, "these pieces are on their way"))?;
+    }
     listener.tracker.admit_read(lease, identity.host.as_ref(), artifact, range.clone())?;
-    let bytes = listener.library.pack(artifact, range.clone()).await.map_err(refuse)?;
-    let mut reply = (StatusCode::PARTIAL_CONTENT, Body::from_stream(bytes)).into_response();
+    let body = match landing {
+        Some(landing) => Body::from_stream(siblings::staged(landing, range.clone())),
+        None => {
+            let bytes = listener.library.pack(artifact, range.clone()).await;
+            Body::from_stream(bytes.map_err(refuse)?)
+        }
+    };
+    Ok(partial(body, &range, length))
+}
+
+/// 206 with `body`, which is `range` of `length` bytes.
+pub(super) fn partial(body: Body, range: &Range<u64>, length: u64) -> Response {
+    let mut reply = (StatusCode::PARTIAL_CONTENT, body).into_response();
     let content = format!("bytes {}-{}/{length}", range.start, range.end - 1);
     for (name, value) in [
         (header::CONTENT_RANGE, content),
@@ -232,11 +261,11 @@ async fn pack(
         let value = HeaderValue::from_str(&value).expect("digits and words are a header's value");
         reply.headers_mut().insert(name, value);
     }
-    Ok(reply)
+    reply
 }
 
 /// 416 with the length, as RFC 9110 asks.
-fn unsatisfiable(length: u64) -> Response {
+pub(super) fn unsatisfiable(length: u64) -> Response {
     let title = format!("one range inside of {length} bytes is needed, at most {RANGE_BYTES_MAX}");
     let mut reply = Problem::new(Code::Usage, title).into_response();
     *reply.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
@@ -247,7 +276,7 @@ fn unsatisfiable(length: u64) -> Response {
 }
 
 /// Reads `bytes=a-b`, both given and inside; `None` for anything else.
-fn byte_range(text: &str, length: u64) -> Option<Range<u64>> {
+pub(super) fn byte_range(text: &str, length: u64) -> Option<Range<u64>> {
     let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
     let number = |text: &str| -> Option<u64> {
         let plain = (1..=15).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());

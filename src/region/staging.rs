@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::digest::{ArtifactId, PieceDigest};
 use crate::model::manifest::{Manifest, Piece};
+use crate::model::pieces::PieceSet;
 
 /// A pack being staged.
 pub struct Staging {
@@ -39,22 +40,25 @@ impl Staging {
         Ok(Self { pack, journal, paths })
     }
 
-    /// Hashes again every piece that the journal names; true for those that hold.
+    /// Hashes again every piece that the journal names; returns those that hold.
     ///
     /// # Errors
     /// An I/O error.
-    pub fn resume(&self, manifest: &Manifest, offsets: &[u64]) -> io::Result<Vec<bool>> {
-        let mut held = vec![false; manifest.pieces.len()];
+    pub fn resume(&self, manifest: &Manifest, offsets: &[u64]) -> io::Result<PieceSet> {
+        let mut held = PieceSet::new();
         let mut journal = Vec::new();
         let longest = 4 * manifest.pieces.len() as u64 * 8;
         (&self.journal).take(longest).read_to_end(&mut journal)?;
         let mut buffer = Vec::new();
         for entry in journal.chunks_exact(4) {
             let index = u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]) as usize;
-            let Some(piece) = manifest.pieces.get(index).filter(|_| !held[index]) else { continue };
+            let unseen = |_: &&Piece| !held.contains(index as u32);
+            let Some(piece) = manifest.pieces.get(index).filter(unseen) else { continue };
             buffer.resize(piece.wire_bytes as usize, 0);
             self.pack.read_exact_at(&mut buffer, offsets[index])?;
-            held[index] = PieceDigest::of(&buffer) == piece.wire;
+            if PieceDigest::of(&buffer) == piece.wire {
+                held.insert(index as u32);
+            }
         }
         Ok(held)
     }
@@ -70,6 +74,14 @@ impl Staging {
         self.pack.write_all_at(bytes, at)?;
         (&self.journal).write_all(&(index as u32).to_le_bytes())?;
         Ok(true)
+    }
+
+    /// Fills `into` from `at` on.
+    ///
+    /// # Errors
+    /// An I/O error.
+    pub fn read(&self, into: &mut [u8], at: u64) -> io::Result<()> {
+        self.pack.read_exact_at(into, at)
     }
 
     /// The staged pack's path.

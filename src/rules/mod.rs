@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod authorize;
 pub mod diff;
+pub mod fanout;
 pub mod log;
 pub mod patch;
 pub mod queue;

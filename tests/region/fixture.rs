@@ -11,20 +11,20 @@ use axum::extract::State;
 use axum::routing::post;
 use deployctl::model::digest::{ArtifactId, PieceDigest, to_hex};
 use deployctl::model::goal::{Goal, GoalKind, GoalVersion, Target};
-use deployctl::model::id::{HostId, ReleaseNo};
+use deployctl::model::id::{HostId, RegionName, ReleaseNo};
 use deployctl::model::manifest::{
     Codec, Entry, Manifest, Node, Piece, Provenance, Shape, piece_bytes,
 };
 use deployctl::model::rng::Rng;
 use deployctl::model::selector::Selector;
 use deployctl::model::time::UnixMillis;
-use deployctl::net::auth::{Key, Token, random_key, region_key};
+use deployctl::net::auth::{Key, Token, random_key, region_key, sibling_ticket};
 use deployctl::net::client::Client;
 use deployctl::net::server::{Json, serve};
 use deployctl::wire::seal::{self, Sealed, public_key, sign_manifest};
 use deployctl::wire::v1::fleet::HostInfo;
 use deployctl::wire::v1::region::{
-    Feed, FeedRequest, RegionReport, RegionReportReply, Trust, Verifiers, Wanted,
+    Feed, FeedRequest, RegionReport, RegionReportReply, Sibling, Trust, Verifiers, Wanted,
 };
 use deployctl::wire::v1::token::{Role, Verifier};
 use ed25519_dalek::SigningKey;
@@ -52,6 +52,8 @@ pub(crate) struct Told {
     pub(crate) goals: Vec<Sealed>,
     pub(crate) artifacts: Vec<Wanted>,
     pub(crate) tokens: Vec<Verifier>,
+    /// Every region, and where it serves others.
+    pub(crate) siblings: Vec<(RegionName, Option<String>)>,
     pub(crate) heal: Vec<ArtifactId>,
     pub(crate) reports: Vec<RegionReport>,
 }
@@ -99,17 +101,37 @@ impl Coordinator {
 
     /// A token of the region's, in the next feed.
     pub(crate) fn agent_token(&self, region: &str, host: Option<&str>) -> String {
+        self.mint(&region.parse().unwrap(), &"eu".parse().unwrap(), host)
+    }
+
+    /// A token of an agent in `region`.
+    pub(crate) fn agent_token_of(&self, region: &RegionName) -> String {
+        self.mint(region, region, None)
+    }
+
+    fn mint(&self, region: &RegionName, checked_by: &RegionName, host: Option<&str>) -> String {
         let token = Token::mint();
         let verifier = Verifier {
             id: token.id.clone(),
             name: "agent".into(),
             role: Role::Agent,
-            region: Some(region.parse().unwrap()),
+            region: Some(region.clone()),
             host: host.map(|host| host.parse().unwrap()),
-            mac: token.mac(&region_key(&self.key, &"eu".parse().unwrap())),
+            mac: token.mac(&region_key(&self.key, checked_by)),
         };
         self.tell(|told| told.tokens.push(verifier));
         token.reveal()
+    }
+
+    /// A sibling as `own` hears of it.
+    fn sibling(&self, name: &RegionName, url: &Option<String>, own: &RegionName) -> Sibling {
+        let ticket = self.ticket(name, own);
+        Sibling { region: name.clone(), url: url.clone(), ticket: Some(ticket) }
+    }
+
+    /// What region `own` shows region `to`.
+    pub(crate) fn ticket(&self, to: &RegionName, own: &RegionName) -> String {
+        sibling_ticket(&region_key(&self.key, to), own)
     }
 
     pub(crate) fn want(&self, artifact: ArtifactId) {
@@ -155,7 +177,14 @@ impl Coordinator {
 
     /// Waits until the region says that its copy of `artifact` is `complete`.
     pub(crate) async fn completed(&self, artifact: ArtifactId) {
+        self.completed_in("eu", artifact).await;
+    }
+
+    pub(crate) async fn completed_in(&self, region: &str, artifact: ArtifactId) {
         self.reported("a complete copy", |report| {
+            if report.region.as_str() != region {
+                return None;
+            }
             let mine = report.replicas.iter().find(|replica| replica.artifact == artifact)?;
             mine.complete.then_some(())
         })
@@ -270,6 +299,12 @@ async fn feed(
             goal_keys: vec![public_key(&coordinator.goal_key)],
             build_keys: vec![public_key(&coordinator.build_key)],
         }),
+        siblings: Some(
+            told.siblings
+                .iter()
+                .map(|(name, url)| coordinator.sibling(name, url, &request.region))
+                .collect(),
+        ),
     })
 }
 
@@ -284,6 +319,8 @@ async fn report(
 
 /// Folders of one region and its main store, and the process while it runs.
 pub(crate) struct Region {
+    pub(crate) name: RegionName,
+    listen: String,
     folder: tempfile::TempDir,
     port: u16,
     process: Option<Child>,
@@ -291,13 +328,33 @@ pub(crate) struct Region {
 }
 
 impl Region {
+    /// Region `eu`, on any free port.
     pub(crate) fn new(coordinator: &Serving) -> Self {
+        Self::named("eu", "127.0.0.1:0", coordinator)
+    }
+
+    /// The `n`th region, at an address that is known before it starts: its own one of
+    /// the loopback network, by the test's process.
+    pub(crate) fn numbered(n: u8, coordinator: &Serving) -> Self {
+        let pid = std::process::id();
+        // Tests of one process do not share numbers either.
+        static TAKEN: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(1);
+        let taken = TAKEN.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let [_, _, high, low] = pid.to_be_bytes();
+        let listen = format!("127.{}.{}.{}:7979", 1 + high % 250, low, taken);
+        let mut region = Self::named(&format!("r{n}"), &listen, coordinator);
+        region.url = format!("http://{listen}");
+        region
+    }
+
+    fn named(name: &str, listen: &str, coordinator: &Serving) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for name in ["main", "store"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
         std::fs::write(folder.path().join("token"), Token::mint().reveal()).unwrap();
-        Self { folder, port: coordinator.port, process: None, url: String::new() }
+        let (name, listen) = (name.parse().unwrap(), listen.to_owned());
+        Self { name, listen, folder, port: coordinator.port, process: None, url: String::new() }
     }
 
     pub(crate) fn main(&self) -> PathBuf {
@@ -312,7 +369,7 @@ impl Region {
         let at = |name: &str| self.folder.path().join(name).display().to_string();
         let log = std::fs::File::options().create(true).append(true).open(at("log")).unwrap();
         let mut process = Command::new(env!("CARGO_BIN_EXE_deployctl-region"))
-            .args(["--name", "eu", "--listen", "127.0.0.1:0", "--report-ms", "300"])
+            .args(["--name", self.name.as_str(), "--listen", &self.listen, "--report-ms", "300"])
             .args(["--coordinator", &format!("http://127.0.0.1:{}", self.port)])
             .args(["--token-file", &at("token"), "--data", &at("data")])
             .args(["--main-blobs", &format!("file://{}", at("main"))])
@@ -336,7 +393,8 @@ impl Region {
     }
 
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+        // There is none before the start.
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     pub(crate) fn agent(&self, token: &str) -> Client {

@@ -1,7 +1,7 @@
 //! A region's two calls to the coordinator: `POST /v1/region/feed` brings goals,
 //! wanted artifacts and token verifiers down; `POST /v1/region/report` brings
-//! counts, failures and replication progress up. The region dials; nothing
-//! dials a region.
+//! counts, failures and replication progress up. The region dials; only other
+//! regions dial a region, for pieces, at the address that the coordinator names.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,7 @@ use super::token::Verifier;
 use crate::model::digest::ArtifactId;
 use crate::model::fleet::Tally;
 use crate::model::id::{AppName, EnvName, RegionName};
+use crate::model::pieces::PieceSet;
 use crate::wire::seal::{PublicKey, Sealed};
 
 /// Waits until something newer than `since` is there.
@@ -40,6 +41,42 @@ pub struct Feed {
     /// Whose signatures the region and its agents believe; `None`: unchanged.
     #[serde(default)]
     pub trust: Option<Trust>,
+    /// Every region, the asking one too; `None`: unchanged.
+    #[serde(default)]
+    pub siblings: Option<Vec<Sibling>>,
+}
+
+/// A region as another one sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sibling {
+    /// Its name.
+    pub region: RegionName,
+    /// Where it serves other regions, by the coordinator's configuration; `None`: nowhere.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// What the asking region shows it; made for these two alone.
+    #[serde(default)]
+    pub ticket: Option<String>,
+}
+
+/// `POST /v1/region/pieces`, from one region to another: what it can serve of an artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PiecesRequest {
+    /// Which artifact.
+    pub artifact: ArtifactId,
+    /// How many pieces the asking region knows of; answered when there are others.
+    pub since: u32,
+    /// How long to wait at most, milliseconds, at most 25,000.
+    pub wait_ms: u64,
+}
+
+/// Its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PiecesReply {
+    /// Whether the manifest can be had.
+    pub known: bool,
+    /// Verified pieces that can be read.
+    pub have: PieceSet,
 }
 
 /// The goals that a region mirrors, or the one that was put into it by hand.
