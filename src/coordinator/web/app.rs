@@ -108,7 +108,6 @@ pub(super) fn stopping<'a>(
 /// What runs, what moves, and where.
 fn now(calls: &Calls, row: &EnvStatus) -> Markup {
     let all = sum(row.regions.values());
-    let moving = row.rollout.as_ref().is_some_and(|r| r.release.state != RolloutState::Reverting);
     html! {
         @if let Some(open) = &row.rollout { (rollout::panel(calls, open)) }
         section aria-labelledby="h-now" {
@@ -130,25 +129,25 @@ fn now(calls: &Calls, row: &EnvStatus) -> Markup {
                     ("app", row.app.to_string()), ("env", row.env.to_string()),
                 ], calls.barred(Class::Deploy).as_deref())) }
             }
-            (parts::failures(&all.failures))
-            @if !row.regions.is_empty() { (regions(row, moving)) }
+            @if row.rollout.is_none() { (parts::failures(&all.failures)) }
+            @if row.rollout.is_none() && !row.regions.is_empty() { (regions(row)) }
         }
     }
 }
 
-fn regions(row: &EnvStatus, moving: bool) -> Markup {
+fn regions(row: &EnvStatus) -> Markup {
     html! {
         table .regions {
             thead { tr {
                 th scope="col" { "Region" } th scope="col" { "Hosts" }
-                th scope="col" .n { @if moving { "On the new one" } @else { "As they should be" } }
+                th scope="col" .n { "As they should be" }
                 th scope="col" .n { "Failed" } th scope="col" .n { "Unreachable" }
                 th scope="col" { "Bytes came from" }
             } }
             tbody { @for (region, tally) in &row.regions { tr {
                 th scope="row" { (region) }
-                td .hosts { (bars::hosts(tally, moving)) }
-                td .n { (if moving { tally.on_next } else { tally.settled }) "/" (tally.hosts) }
+                td .hosts { (bars::hosts(tally, false)) }
+                td .n { (tally.settled) "/" (tally.hosts) }
                 td .n .bad[bars::faults(tally) > 0] data-label="failed" { (bars::faults(tally)) }
                 td .n .look[tally.unreachable > 0] data-label="unreachable" { (tally.unreachable) }
                 td .from { (bars::sources(&tally.sources)) }

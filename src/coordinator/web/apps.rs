@@ -111,7 +111,7 @@ fn entry(row: &EnvStatus) -> Markup {
                 td { @if let Some(release) = release { (release.actor) } }
             }
             @if let Some(open) = open.filter(|open| !open.waiting_on.is_empty()) {
-                tr .more { td colspan="7" { "waits on " (open.waiting_on) } }
+                tr .more { td colspan="7" { "waits: " (open.waiting_on) } }
             }
             @for group in merged_failures(&all.failures).iter().take(2) {
                 tr .more { td colspan="7" {

@@ -249,7 +249,7 @@ async fn promote(calls: &Calls, wish: &Wish, csrf: &str) -> Result<Asked, Proble
     let full = [&fields[..], &[("full", "true".to_owned())]].concat();
     let main = html! {
         h1 { (title) }
-        p { "Under way: " strong { (step_name(&open)) } ". It waits on " (open.waiting_on) "." }
+        p { "Under way: " strong { (step_name(&open)) } "; " (open.waiting_on) "." }
         @match next {
             Some(next) => {
                 (form("promote", csrf, &fields, "Begin the next step now", &html! {

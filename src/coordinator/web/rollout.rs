@@ -103,7 +103,7 @@ fn body(calls: &Calls, rollout: &Rollout) -> Markup {
             @let step = step_name(rollout);
             @if !step.is_empty() { " " strong { (step) } }
             @if !rollout.waiting_on.is_empty() {
-                span data-testid="waiting" { @if state.is_final() { ": " } @else { " waits on " } (rollout.waiting_on) }
+                span data-testid="waiting" { @if state.is_final() { ": " } @else { " waits: " } (rollout.waiting_on) }
             }
         }
         (buttons(calls, rollout))
