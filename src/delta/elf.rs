@@ -3,7 +3,8 @@
 //! makes a larger patch.
 
 use super::blob::{Blob, read};
-use super::image::{Image, Kind, PARTS_MAX, Segment};
+use super::go;
+use super::image::{BASES, Image, Kind, PARTS_MAX, Segment};
 
 /// A section whose addresses are worth predicting.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +16,7 @@ pub(super) struct Section {
     pub(super) address: u64,
     pub(super) kind: Kind,
     /// What 32-bit distances in it count from.
-    pub(super) base: u64,
+    pub(super) bases: [u64; BASES],
 }
 
 /// An ELF file: 64 bits, little-endian, x86-64 or AArch64.
@@ -48,6 +49,8 @@ const AMD64: u16 = 62;
 const ARM64: u16 = 183;
 /// Bytes of section names read at most.
 const NAMES_MAX: u64 = 1 << 20;
+/// Bytes of one of Go's sections looked at, at most.
+const GO_MAX: u64 = 16 << 20;
 /// Section headers read at most.
 const SECTIONS_MAX: u64 = 4096;
 
@@ -76,6 +79,22 @@ pub(super) fn parse(blob: &dyn Blob, start: u64, size: u64) -> Option<Elf> {
     let addresses = addresses(&rows, start, size, &mut image);
     let known = |index: usize| section(&rows, index, &names, start, size, arm, &addresses);
     let mut sections: Vec<Section> = (0..rows.len()).filter_map(known).collect();
+    let named = |name: &str| {
+        let row = rows.iter().find(|row| name_of(row, &names) == name)?;
+        let (at, len, address) = (u64_at(row, 24), u64_at(row, 32), u64_at(row, 16));
+        let bytes = part(at, len.min(GO_MAX))?;
+        let (name, at) = (name.to_owned(), start + at);
+        let bases = [0; BASES];
+        let section = Section { name, at, len, address, kind: Kind::Pointers, bases };
+        Some(go::Raw { section, bytes })
+    };
+    if let Some(lines) = named(".gopclntab") {
+        let data = [".go.module", ".noptrdata", ".data", ".data.rel.ro"];
+        let data: Vec<go::Raw> = data.into_iter().filter_map(named).collect();
+        let links = named(".typelink").map(|raw| raw.section);
+        sections.extend(go::zones(&lines, &data, links, &image));
+        sections.extend(named(".rodata").map(|raw| raw.section));
+    }
     sections.sort_by_key(|section| section.at);
     sections.dedup_by(|next, before| next.at < before.at + before.len);
     sections.truncate(PARTS_MAX);
@@ -122,16 +141,14 @@ fn section(
     addresses: &[u64],
 ) -> Option<Section> {
     let row = rows[index];
-    let name = names.get(u32_at(row, 0) as usize..)?;
-    let name = name.split(|byte| *byte == 0).next()?;
-    let name = String::from_utf8_lossy(name).into_owned();
+    let name = name_of(row, names);
     let (at, len) = (u64_at(row, 24), u64_at(row, 32));
     let (kind, flags) = (u32_at(row, 4), u64_at(row, 8));
     let (own, linked) = (addresses[index], addresses.get(u32_at(row, 40) as usize).copied());
     let code = if arm { Kind::Arm64 } else { Kind::Amd64 };
     let (kind, base) = match name.as_str() {
         ".eh_frame" => (Kind::Frames, own),
-        ".eh_frame_hdr" | ".typelink" => (Kind::FromBase, own),
+        ".eh_frame_hdr" => (Kind::FromBase, own),
         _ if [SYMBOLS, DYNAMIC_SYMBOLS].contains(&kind) => (Kind::Symbols, linked?),
         _ if kind == RELOCATIONS => (Kind::Relocations, linked?),
         ".got" | ".got.plt" | ".itablink" => (Kind::Pointers, own),
@@ -140,7 +157,15 @@ fn section(
         _ => return None,
     };
     let fits = len > 0 && at.checked_add(len)? <= size;
-    fits.then(|| Section { name, at: start + at, len, address: own, kind, base })
+    let mut bases = [0; BASES];
+    bases[0] = base;
+    fits.then(|| Section { name, at: start + at, len, address: own, kind, bases })
+}
+
+fn name_of(row: &[u8], names: &[u8]) -> String {
+    let name = names.get(u32_at(row, 0) as usize..).unwrap_or_default();
+    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {

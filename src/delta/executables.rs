@@ -64,7 +64,7 @@ impl Executables {
                         spots.push(Spot { field, zone: index as u32 });
                     };
                     let skipped = from - zone.at;
-                    fields::find(zone.kind, part, here, zone.bases[0], skipped, &space.old, add);
+                    fields::find(zone.kind, part, here, &zone.bases[0], skipped, &space.old, add);
                 }
             }
             index += 1;
@@ -112,7 +112,7 @@ pub(super) fn paired(old: &[(&str, Elf)], new: &[(&str, Elf)]) -> Vec<Space> {
 fn pair(old: &Elf, new: &Elf) -> Space {
     let zone = |section: &elf::Section| {
         let same = new.sections.iter().find(|other| other.name == section.name);
-        let bases = [section.base, same.map_or(section.base, |same| same.base)];
+        let bases = [section.bases, same.map_or(section.bases, |same| same.bases)];
         Zone { at: section.at, len: section.len, kind: section.kind, bases }
     };
     let zones = old.sections.iter().map(zone).collect();

@@ -2,7 +2,7 @@
 //! bytes around them. Both ends of a patch find the same fields in the same old
 //! bytes; one that is none costs a wrong guess, one that is missed is copied.
 
-use super::image::{Image, Kind};
+use super::image::{BASES, Image, Kind};
 
 /// How an address is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub(super) struct Field {
     pub(super) form: Form,
     /// The address it holds; where two fields hold it together, all of it.
     pub(super) target: u64,
+    /// Which of the zone's bases it counts from.
+    pub(super) base: u8,
 }
 
 impl Form {
@@ -136,17 +138,18 @@ fn word(bytes: &[u8]) -> [u8; 4] {
 }
 
 /// Calls `found` with the fields of `bytes` in order, without overlap. `here`
-/// is the address of the first byte, `base` what its distances count from, and
+/// is the address of the first byte, `bases` what distances count from, and
 /// `skipped` bytes of the zone are before it.
 pub(super) fn find(
     kind: Kind,
     bytes: &[u8],
     here: u64,
-    base: u64,
+    bases: &[u64; BASES],
     skipped: u64,
     image: &Image,
     found: &mut impl FnMut(Field),
 ) {
+    let base = bases[0];
     match kind {
         Kind::Amd64 => amd64(bytes, here, image, found),
         Kind::Arm64 => arm64(bytes, here, image, found),
@@ -160,6 +163,8 @@ pub(super) fn find(
             let parts = [(Form::Whole, 0), (Form::Row, 12), (Form::Whole, 16)];
             rows(bytes, base, skipped, image, &parts, found);
         }
+        Kind::GoIndex => go_index(bytes, bases, skipped, image, found),
+        Kind::GoFunctions => go_functions(bytes, here, bases, image, found),
     }
 }
 
@@ -185,7 +190,7 @@ fn amd64(bytes: &[u8], here: u64, image: &Image, found: &mut impl FnMut(Field)) 
             _ => image.holds(target),
         };
         if fits {
-            found(Field { at: field, form, target });
+            found(Field { at: field, form, target, base: 0 });
             at = field + 4;
         } else {
             at += 1;
@@ -206,7 +211,7 @@ fn arm64(bytes: &[u8], here: u64, image: &Image, found: &mut impl FnMut(Field)) 
             // b and bl
             let target = Form::Branch.target(&bytes[at..], place, 0);
             if image.is_code(target) {
-                found(Field { at, form: Form::Branch, target });
+                found(Field { at, form: Form::Branch, target, base: 0 });
             }
         } else if bits & 0x9f00_0000 == 0x9000_0000 {
             let page = Form::Page.target(&bytes[at..], place, 0);
@@ -219,7 +224,7 @@ fn arm64(bytes: &[u8], here: u64, image: &Image, found: &mut impl FnMut(Field)) 
             let target = page | user.unwrap_or(0);
             pages[loaded] = (page, index as u32);
             if image.holds(target) {
-                found(Field { at, form: Form::Page, target });
+                found(Field { at, form: Form::Page, target, base: 0 });
             }
         } else if is_in_page(bits) {
             let (page, since) = pages[register];
@@ -227,7 +232,7 @@ fn arm64(bytes: &[u8], here: u64, image: &Image, found: &mut impl FnMut(Field)) 
             let in_page = Form::InPage.target(&bytes[at..], 0, 0);
             let target = page | in_page;
             if near && in_page < PAGE && image.holds(target) {
-                found(Field { at, form: Form::InPage, target });
+                found(Field { at, form: Form::InPage, target, base: 0 });
             }
         }
     }
@@ -257,7 +262,7 @@ fn rows(
             let target = form.target(field, 0, base);
             let empty = word(field) == [0; 4] || *form == Form::Whole && target < PAGE;
             if !empty && image.holds(target) {
-                found(Field { at: at + place, form: *form, target });
+                found(Field { at: at + place, form: *form, target, base: 0 });
             }
         }
         at += ROW as usize;
@@ -270,7 +275,7 @@ fn pointers(bytes: &[u8], here: u64, image: &Image, found: &mut impl FnMut(Field
         let target = Form::Whole.target(&bytes[at..], 0, 0);
         // The first page holds no code and no data: such words are small numbers.
         if target >= PAGE && image.holds(target) {
-            found(Field { at, form: Form::Whole, target });
+            found(Field { at, form: Form::Whole, target, base: 0 });
         }
         at += 8;
     }
@@ -289,11 +294,11 @@ fn frames(bytes: &[u8], here: u64, image: &Image, found: &mut impl FnMut(Field))
             continue;
         }
         let common = Form::Back.target(&bytes[at + 4..], start.wrapping_sub(4), 0);
-        found(Field { at: at + 4, form: Form::Back, target: common });
-        found(Field { at: at + 8, form: Form::Frame, target: code });
+        found(Field { at: at + 4, form: Form::Back, target: common, base: 0 });
+        found(Field { at: at + 8, form: Form::Frame, target: code, base: 0 });
         let catches = Form::Frame.target(&bytes[at + 17..], start.wrapping_add(9), 0);
         if bytes[at + 16] == 4 && word(&bytes[at + 17..]) != [0; 4] && image.holds(catches) {
-            found(Field { at: at + 17, form: Form::Frame, target: catches });
+            found(Field { at: at + 17, form: Form::Frame, target: catches, base: 0 });
         }
         at += 4 + length;
     }
@@ -304,9 +309,80 @@ fn from_base(bytes: &[u8], here: u64, base: u64, image: &Image, found: &mut impl
     while at + 4 <= bytes.len() {
         let target = Form::FromBase.target(&bytes[at..], 0, base);
         if image.holds(target) {
-            found(Field { at, form: Form::FromBase, target });
+            found(Field { at, form: Form::FromBase, target, base: 0 });
         }
         at += 4;
+    }
+}
+
+/// Pairs of a function's place and its entry's.
+fn go_index(
+    bytes: &[u8],
+    bases: &[u64; BASES],
+    skipped: u64,
+    image: &Image,
+    found: &mut impl FnMut(Field),
+) {
+    let mut at = (skipped.wrapping_neg() & 3) as usize;
+    while at + 4 <= bytes.len() {
+        let base = ((skipped + at as u64) >> 2 & 1) as usize;
+        go_field(&bytes[at..], at, base, bases, image, found);
+        at += 4;
+    }
+}
+
+/// Entries of functions [runtime: `_func`]: eleven words, then as many places
+/// and pieces of data as they say.
+fn go_functions(
+    bytes: &[u8],
+    here: u64,
+    bases: &[u64; BASES],
+    image: &Image,
+    found: &mut impl FnMut(Field),
+) {
+    const WORDS: usize = 11;
+    // Which base the words of an entry count from: none, or one more than its index.
+    const COUNTS_FROM: [usize; WORDS] = [1, 2, 0, 0, 3, 3, 3, 0, 5, 0, 0];
+    let mut at = (here.wrapping_neg() & 7) as usize;
+    while at + 4 * WORDS <= bytes.len() {
+        let number = |index: usize| u32::from_le_bytes(word(&bytes[at + 4 * index..])) as usize;
+        let (places, data) = (number(7), usize::from(bytes[at + 43]));
+        let code = Form::FromBase.target(&bytes[at..], 0, bases[0]);
+        let name = Form::FromBase.target(&bytes[at + 4..], 0, bases[1]);
+        let end = at + 4 * (WORDS + places.min(64) + data);
+        let is_entry = places < 64 && data < 64 && image.is_code(code) && name < bases[4];
+        if !is_entry || name < bases[1] || end > bytes.len() {
+            at += 8;
+            continue;
+        }
+        for (index, from) in COUNTS_FROM.into_iter().enumerate() {
+            if from > 0 {
+                let at = at + 4 * index;
+                go_field(&bytes[at..], at, from - 1, bases, image, found);
+            }
+        }
+        for index in 0..places + data {
+            let at = at + 4 * (WORDS + index);
+            let base = if index < places { 2 } else { 3 };
+            go_field(&bytes[at..], at, base, bases, image, found);
+        }
+        at += (end - at).next_multiple_of(8);
+    }
+}
+
+/// A distance, unless it is none: 0 and -1 stand for nothing.
+fn go_field(
+    field: &[u8],
+    at: usize,
+    base: usize,
+    bases: &[u64; BASES],
+    image: &Image,
+    found: &mut impl FnMut(Field),
+) {
+    let target = Form::FromBase.target(field, 0, bases[base]);
+    let empty = word(field) == [0; 4] || word(field) == [0xff; 4];
+    if !empty && image.holds(target) {
+        found(Field { at, form: Form::FromBase, target, base: base as u8 });
     }
 }
 
@@ -344,12 +420,11 @@ mod tests {
         }
 
         #[test]
-        fn fields_lie_inside_in_order_and_apart(kind in 0usize..7, bytes in proptest::collection::vec(any::<u8>(), 0..600), here in 0u64..1 << 20) {
-            let kinds = [Kind::Amd64, Kind::Arm64, Kind::Pointers, Kind::Frames, Kind::FromBase, Kind::Symbols, Kind::Relocations];
+        fn fields_lie_inside_in_order_and_apart(kind in 0usize..9, bytes in proptest::collection::vec(any::<u8>(), 0..600), here in 0u64..1 << 20) {
             let segment = super::super::image::Segment { at: 0, len: 1 << 40, address: 0, memory: u64::MAX, code: 1 };
             let image = Image { segments: vec![segment] };
             let mut end = 0;
-            find(kinds[kind], &bytes, here, 0, here, &image, &mut |field| {
+            find(super::super::image::KINDS[kind], &bytes, here, &[0, 0, 0, 0, u64::MAX], here, &image, &mut |field| {
                 assert!(field.at >= end, "{field:?} before {end}");
                 end = field.at + field.form.width();
             });

@@ -35,9 +35,13 @@ pub(super) enum Kind {
     Symbols,
     /// Relocations: an address, a symbol from the base on, an address.
     Relocations,
+    /// Go: where each function is, from the first base, and its entry, from the second.
+    GoIndex,
+    /// Go: what is known of each function, from all bases.
+    GoFunctions,
 }
 
-const KINDS: [Kind; 7] = [
+pub(super) const KINDS: [Kind; 9] = [
     Kind::Amd64,
     Kind::Arm64,
     Kind::Pointers,
@@ -45,7 +49,11 @@ const KINDS: [Kind; 7] = [
     Kind::FromBase,
     Kind::Symbols,
     Kind::Relocations,
+    Kind::GoIndex,
+    Kind::GoFunctions,
 ];
+/// Addresses that the distances of one zone may count from.
+pub(super) const BASES: usize = 5;
 
 /// A run of the blob whose addresses are of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +61,8 @@ pub(super) struct Zone {
     pub(super) at: u64,
     pub(super) len: u64,
     pub(super) kind: Kind,
-    /// The address that 32-bit distances count from, in the old and new image.
-    pub(super) bases: [u64; 2],
+    /// The addresses that 32-bit distances count from, in the old and new image.
+    pub(super) bases: [[u64; BASES]; 2],
 }
 
 /// Segments in the order of the blob.
@@ -101,7 +109,7 @@ pub(super) struct Space {
 pub(super) struct SpaceModel {
     counts: Number,
     numbers: [Number; 5],
-    kinds: Tree<8>,
+    kinds: Tree<16>,
 }
 
 impl SpaceModel {
@@ -116,12 +124,12 @@ impl SpaceModel {
         }
         let mut before = 0u64;
         for index in 0..count {
-            let none = Zone { at: 0, len: 0, kind: Kind::Amd64, bases: [0; 2] };
+            let none = Zone { at: 0, len: 0, kind: Kind::Amd64, bases: [[0; BASES]; 2] };
             let zone = space.zones.get(index).unwrap_or(&none);
             let mut number = |index: usize, value| self.numbers[index].code(coder, value);
             let at = before.checked_add(number(0, zone.at.wrapping_sub(before)))?;
             let len = number(1, zone.len);
-            let bases = [number(2, zone.bases[0]), number(3, zone.bases[1])];
+            let bases = zone.bases.map(|bases| bases.map(|base| number(2, base)));
             let kind = KINDS.iter().position(|kind| *kind == zone.kind).unwrap_or_default();
             let kind = *KINDS.get(self.kinds.code(coder, kind as u32) as usize)?;
             before = at.checked_add(len)?;

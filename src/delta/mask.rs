@@ -8,11 +8,15 @@ use super::plan::Run;
 
 /// Bytes of a target that its mark is made of.
 const MARKED: usize = 48;
+/// The same for small targets.
+const SMALL: usize = 8;
 
 /// A field in the loaded bytes of a window.
 struct Masked {
     at: u32,
     form: Form,
+    /// In Go's tables, which have many small fields with small targets.
+    small: bool,
     /// Where its target is in the loaded bytes, and then the mark.
     mark: u32,
 }
@@ -31,7 +35,8 @@ pub(super) fn mask(bytes: &mut [u8], runs: &[Run], elves: &[(&str, Elf)]) {
         clear(&mut bytes[field.at as usize..], field.form);
     }
     for field in &mut found {
-        field.mark = mark(bytes, field.mark as usize);
+        let len = if field.small { SMALL } else { MARKED };
+        field.mark = mark(bytes, field.mark as usize, len);
     }
     for field in &found {
         let mark = (u64::from(field.mark) << 32 | u64::from(field.mark)).to_le_bytes();
@@ -41,6 +46,7 @@ pub(super) fn mask(bytes: &mut [u8], runs: &[Run], elves: &[(&str, Elf)]) {
             // Here the instruction stays, without its address.
             Form::Page | Form::InPage => continue,
             Form::Relative | Form::RelativeData | Form::Branch => 2,
+            _ if field.small => 1,
             _ => field.form.width(),
         };
         bytes[field.at as usize..][..width].copy_from_slice(&mark[..width]);
@@ -85,9 +91,10 @@ fn collect(
         let add = &mut |field: Field| {
             let place = elf.image.place(field.target).and_then(|at| place(loaded, at));
             let mark = place.unwrap_or(u32::MAX);
-            found.push(Masked { at: (skip + field.at) as u32, form: field.form, mark });
+            let at = (skip + field.at) as u32;
+            found.push(Masked { at, form: field.form, small: field.base > 0, mark });
         };
-        fields::find(section.kind, part, here, section.base, skipped, &elf.image, add);
+        fields::find(section.kind, part, here, &section.bases, skipped, &elf.image, add);
     }
 }
 
@@ -99,8 +106,8 @@ fn place(loaded: &[(u64, Run)], at: u64) -> Option<u32> {
 }
 
 /// A mark of the bytes at `at`; 0 where there are none.
-fn mark(bytes: &[u8], at: usize) -> u32 {
-    let end = (at + MARKED).min(bytes.len());
+fn mark(bytes: &[u8], at: usize, len: usize) -> u32 {
+    let end = (at + len).min(bytes.len());
     let target = bytes.get(at..end).unwrap_or_default();
     let mut hash = 0u64;
     for part in target.chunks_exact(8) {

@@ -22,6 +22,7 @@ mod encode;
 mod executables;
 mod fields;
 mod frame;
+mod go;
 mod image;
 mod mask;
 mod plan;

@@ -4,7 +4,7 @@
 use super::coder::{Chance, Coder, Number, Tree};
 use super::copies::Copy;
 use super::fields::{FORMS, Field};
-use super::image::{Space, Zone};
+use super::image::{BASES, Space, Zone};
 
 /// Targets remembered, by hash: 8 MiB.
 const REMEMBERED: usize = 1 << 19;
@@ -150,7 +150,7 @@ pub(super) struct Predictor {
 impl Predictor {
     pub(super) fn new(moves: Moves) -> Self {
         let mut forms = Vec::new();
-        forms.resize_with(FORMS, FormModel::default);
+        forms.resize_with(FORMS * BASES, FormModel::default);
         Self { moves, remembered: Vec::new(), forms }
     }
 
@@ -191,7 +191,7 @@ impl Predictor {
         actual: Option<&[u8]>,
     ) {
         let form = here.field.form;
-        let new_base = here.zone.bases[1];
+        let new_base = here.zone.bases[1][usize::from(here.field.base)];
         let asked = here.field.target;
         let (expected, source) = self.guess(here.space, asked);
         form.put(bytes, expected, here.new, new_base);
@@ -200,7 +200,8 @@ impl Predictor {
         let wide = form.width() == 8;
         let guess = number(bytes, wide);
         let error = actual.map_or(0, |actual| difference(number(actual, wide), guess, wide));
-        let error = self.forms[form as usize].code(coder, source, error);
+        let error = self.forms[form as usize * BASES + usize::from(here.field.base)]
+            .code(coder, source, error);
         if error == 0 {
             return;
         }
