@@ -2,6 +2,7 @@
 //! bytes around them. Both ends of a patch find the same fields in the same old
 //! bytes; one that is none costs a wrong guess, one that is missed is copied.
 
+use super::go_fields;
 use super::image::{BASES, Image, Kind};
 
 /// How an address is written.
@@ -133,7 +134,8 @@ fn unit(word: u32) -> u32 {
     if word & 0xc480_0000 == 0x0480_0000 && word >> 26 & 1 == 1 { 4 } else { word >> 30 }
 }
 
-fn word(bytes: &[u8]) -> [u8; 4] {
+/// The first four bytes.
+pub(super) fn word(bytes: &[u8]) -> [u8; 4] {
     bytes[..4].try_into().unwrap_or_default()
 }
 
@@ -163,8 +165,8 @@ pub(super) fn find(
             let parts = [(Form::Whole, 0), (Form::Row, 12), (Form::Whole, 16)];
             rows(bytes, base, skipped, image, &parts, found);
         }
-        Kind::GoIndex => go_index(bytes, bases, skipped, image, found),
-        Kind::GoFunctions => go_functions(bytes, here, bases, image, found),
+        Kind::GoIndex => go_fields::index(bytes, bases, skipped, image, found),
+        Kind::GoFunctions => go_fields::functions(bytes, here, bases, image, found),
     }
 }
 
@@ -315,77 +317,6 @@ fn from_base(bytes: &[u8], here: u64, base: u64, image: &Image, found: &mut impl
     }
 }
 
-/// Pairs of a function's place and its entry's.
-fn go_index(
-    bytes: &[u8],
-    bases: &[u64; BASES],
-    skipped: u64,
-    image: &Image,
-    found: &mut impl FnMut(Field),
-) {
-    let mut at = (skipped.wrapping_neg() & 3) as usize;
-    while at + 4 <= bytes.len() {
-        let base = ((skipped + at as u64) >> 2 & 1) as usize;
-        go_field(&bytes[at..], at, base, bases, image, found);
-        at += 4;
-    }
-}
-
-/// Entries of functions [runtime: `_func`]: eleven words, then as many places
-/// and pieces of data as they say.
-fn go_functions(
-    bytes: &[u8],
-    here: u64,
-    bases: &[u64; BASES],
-    image: &Image,
-    found: &mut impl FnMut(Field),
-) {
-    const WORDS: usize = 11;
-    // Which base the words of an entry count from: none, or one more than its index.
-    const COUNTS_FROM: [usize; WORDS] = [1, 2, 0, 0, 3, 3, 3, 0, 5, 0, 0];
-    let mut at = (here.wrapping_neg() & 7) as usize;
-    while at + 4 * WORDS <= bytes.len() {
-        let number = |index: usize| u32::from_le_bytes(word(&bytes[at + 4 * index..])) as usize;
-        let (places, data) = (number(7), usize::from(bytes[at + 43]));
-        let code = Form::FromBase.target(&bytes[at..], 0, bases[0]);
-        let name = Form::FromBase.target(&bytes[at + 4..], 0, bases[1]);
-        let end = at + 4 * (WORDS + places.min(64) + data);
-        let is_entry = places < 64 && data < 64 && image.is_code(code) && name < bases[4];
-        if !is_entry || name < bases[1] || end > bytes.len() {
-            at += 8;
-            continue;
-        }
-        for (index, from) in COUNTS_FROM.into_iter().enumerate() {
-            if from > 0 {
-                let at = at + 4 * index;
-                go_field(&bytes[at..], at, from - 1, bases, image, found);
-            }
-        }
-        for index in 0..places + data {
-            let at = at + 4 * (WORDS + index);
-            let base = if index < places { 2 } else { 3 };
-            go_field(&bytes[at..], at, base, bases, image, found);
-        }
-        at += (end - at).next_multiple_of(8);
-    }
-}
-
-/// A distance, unless it is none: 0 and -1 stand for nothing.
-fn go_field(
-    field: &[u8],
-    at: usize,
-    base: usize,
-    bases: &[u64; BASES],
-    image: &Image,
-    found: &mut impl FnMut(Field),
-) {
-    let target = Form::FromBase.target(field, 0, bases[base]);
-    let empty = word(field) == [0; 4] || word(field) == [0xff; 4];
-    if !empty && image.holds(target) {
-        found(Field { at, form: Form::FromBase, target, base: base as u8 });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -421,10 +352,10 @@ mod tests {
 
         #[test]
         fn fields_lie_inside_in_order_and_apart(kind in 0usize..9, bytes in proptest::collection::vec(any::<u8>(), 0..600), here in 0u64..1 << 20) {
-            let segment = super::super::image::Segment { at: 0, len: 1 << 40, address: 0, memory: u64::MAX, code: 1 };
+            let segment = crate::delta::image::Segment { at: 0, len: 1 << 40, address: 0, memory: u64::MAX, code: 1 };
             let image = Image { segments: vec![segment] };
             let mut end = 0;
-            find(super::super::image::KINDS[kind], &bytes, here, &[0, 0, 0, 0, u64::MAX], here, &image, &mut |field| {
+            find(crate::delta::image::KINDS[kind], &bytes, here, &[0, 0, 0, 0, u64::MAX], here, &image, &mut |field| {
                 assert!(field.at >= end, "{field:?} before {end}");
                 end = field.at + field.form.width();
             });

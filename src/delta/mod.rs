@@ -23,6 +23,7 @@ mod executables;
 mod fields;
 mod frame;
 mod go;
+mod go_fields;
 mod image;
 mod mask;
 mod plan;
