@@ -6,6 +6,8 @@
 mod by_hand;
 #[path = "flow/fleet.rs"]
 mod fleet;
+#[path = "flow/forgotten.rs"]
+mod forgotten;
 #[path = "flow/full.rs"]
 mod full;
 #[path = "flow/happy.rs"]

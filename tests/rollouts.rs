@@ -6,6 +6,8 @@
 mod freezes;
 #[path = "rollouts/house.rs"]
 mod house;
+#[path = "rollouts/plans.rs"]
+mod plans;
 #[path = "rollouts/region.rs"]
 mod region;
 

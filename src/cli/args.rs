@@ -99,7 +99,7 @@ pub struct HowArgs {
     #[arg(long = "region", value_name = "REGION", value_delimiter = ',',
           add = ArgValueCompleter::new(complete::regions))]
     pub regions: Vec<RegionName>,
-    /// How it reaches hosts: standard or all-at-once
+    /// How it reaches hosts: fast, standard, careful or all-at-once
     #[arg(long, value_name = "PLAN", default_value = "standard", hide_possible_values = true)]
     pub plan: Plan,
     /// Every bake of the plan
@@ -113,8 +113,12 @@ pub struct HowArgs {
 /// The plans by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Plan {
+    /// A few hosts, then everybody
+    Fast,
     /// Canary, then region by region
     Standard,
+    /// As standard, slower, held after the first wave
+    Careful,
     /// Every host at once
     AllAtOnce,
 }
@@ -127,7 +131,9 @@ impl HowArgs {
             kind: RolloutKind::Deploy,
             target,
             plan: match self.plan {
+                Plan::Fast => PlanName::Fast,
                 Plan::Standard => PlanName::Standard,
+                Plan::Careful => PlanName::Careful,
                 Plan::AllAtOnce => PlanName::AllAtOnce,
             },
             regions: self.regions.clone(),

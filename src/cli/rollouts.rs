@@ -131,7 +131,7 @@ pub async fn start(
         }
         let danger = match (request.plan, request.break_glass) {
             (PlanName::AllAtOnce, _) | (_, true) => Danger::Severe(app.as_str()),
-            (PlanName::Standard, false) => Danger::Moderate,
+            (PlanName::Fast | PlanName::Standard | PlanName::Careful, false) => Danger::Moderate,
         };
         confirm::ask(ctx, env, "Deploy?", danger).await?;
     }

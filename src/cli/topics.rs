@@ -168,6 +168,9 @@ How a rollout reaches hosts:
   standard      a canary first, then region by region, each step watched for a while
                 (a bake) before the next. Release faults revert by themselves; faults of
                 hosts or the network pause and wait for a person.
+  fast          a twentieth of all hosts and a bake of a minute, then everybody.
+  careful       as standard, with bakes six times as long; once the first wave is done it
+                pauses until a person says deployctl promote or resume.
   all-at-once   every host at once: no gate before the last host. In prod it asks for
                 the app's name.
 

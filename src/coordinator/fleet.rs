@@ -9,13 +9,15 @@ use serde::Deserialize;
 use crate::coordinator::feed::check_region;
 use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::{Coordinator, Shared};
-use crate::coordinator::{apps, facts};
+use crate::coordinator::{apps, facts, hosts as gone};
 use crate::model::id::{AppName, EnvName, RegionName};
 use crate::net::auth::Identity;
 use crate::net::server::{Json, Params};
 use crate::rules::authorize::Class;
 use crate::store::db::regions::RegionRow;
-use crate::store::db::{DbError, Topic, Tx, envs, feed, hosts, regions, replicas, tallies};
+use crate::store::db::{
+    DbError, Topic, Tx, envs, feed, forgotten, hosts, regions, replicas, tallies,
+};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::fleet::{HostRow, Hosts, Region, Regions};
 use crate::wire::v1::region::{RegionReport, RegionReportReply};
@@ -62,7 +64,7 @@ async fn report(
             news |= tallies::put(tx, region, counts, now)?;
         }
         follow_by_hand(tx, &report)?;
-        for row in &report.hosts {
+        for row in gone::sift(tx, &report)? {
             let row = HostRow { region: region.clone(), ..row.clone() };
             hosts::put(tx, region, &row)?;
         }
@@ -72,7 +74,10 @@ async fn report(
         if news {
             tx.touch(Topic::Rollouts);
         }
-        Ok::<_, DbError>(RegionReportReply { heal: replicas::lost(tx, region)? })
+        Ok::<_, DbError>(RegionReportReply {
+            heal: replicas::lost(tx, region)?,
+            forget: forgotten::owed(tx, region)?,
+        })
     };
     Ok(Json(shared.db.write(take).await?))
 }
@@ -95,6 +100,7 @@ fn check_bounds(report: &RegionReport) -> Result<(), Problem> {
         ("hosts", report.hosts.len(), HOSTS_MAX),
         ("tallies", report.tallies.len(), TALLIES_MAX),
         ("replicas", report.replicas.len(), REPLICAS_MAX),
+        ("forgot", report.forgot.len(), HOSTS_MAX),
     ];
     match counts.into_iter().find(|(_, count, most)| count > most) {
         Some((what, count, most)) => Err(Problem::new(Code::TooLarge, "the report is too large")

@@ -16,6 +16,7 @@ mod feed;
 mod first_start;
 mod fleet;
 mod freezes;
+mod hosts;
 mod inspection;
 mod logs;
 mod monitor;

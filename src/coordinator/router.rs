@@ -17,8 +17,8 @@ use axum::routing::{MethodFilter, MethodRouter, get as on_get, on};
 
 use crate::coordinator::state::Shared;
 use crate::coordinator::{
-    apps, auth, builds, claims, diff, events, feed, fleet, freezes, openapi, patches, releases,
-    rollouts, status, tokens, web,
+    apps, auth, builds, claims, diff, events, feed, fleet, freezes, hosts, openapi, patches,
+    releases, rollouts, status, tokens, web,
 };
 use crate::rules::authorize::Class;
 use crate::wire::problem::{Code, Problem};
@@ -48,6 +48,7 @@ pub(super) fn table() -> Vec<Route> {
         feed::routes(),
         fleet::routes(),
         freezes::routes(),
+        hosts::routes(),
         openapi::routes(),
         patches::routes(),
         releases::routes(),

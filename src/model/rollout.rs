@@ -112,9 +112,13 @@ impl RolloutKind {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PlanName {
+    /// A twentieth everywhere, a short bake, then everybody.
+    Fast,
     /// Canary, then region by region, with bakes and gates.
     #[default]
     Standard,
+    /// As standard, with bakes six times as long, and a person says when to leave the first wave.
+    Careful,
     /// Every host at once; no gate before the last host.
     AllAtOnce,
 }
@@ -124,7 +128,9 @@ impl PlanName {
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
+            Self::Fast => "fast",
             Self::Standard => "standard",
+            Self::Careful => "careful",
             Self::AllAtOnce => "all-at-once",
         }
     }
@@ -132,7 +138,9 @@ impl PlanName {
     /// Reads [`PlanName::word`] back.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Standard, Self::AllAtOnce].into_iter().find(|plan| plan.word() == word)
+        [Self::Fast, Self::Standard, Self::Careful, Self::AllAtOnce]
+            .into_iter()
+            .find(|plan| plan.word() == word)
     }
 }
 
@@ -160,6 +168,9 @@ pub struct Step {
     pub admit: BTreeMap<String, u32>,
     /// Bake after it converged, seconds.
     pub bake_s: u32,
+    /// Whether a person says when the next step begins.
+    #[serde(default)]
+    pub hold: bool,
 }
 
 impl Step {

@@ -150,6 +150,13 @@ impl Fleet {
         }
     }
 
+    /// Forgets those of `hosts` that can't be reached: a person says they are gone.
+    pub fn forget(&self, hosts: &[HostId]) {
+        if self.table().forget(hosts) {
+            self.news.notify_one();
+        }
+    }
+
     /// Counts anew what is stale and returns every goal's counts. Blocks for as long as
     /// counting takes, but holds the table for one goal at a time.
     #[must_use]
@@ -278,6 +285,23 @@ impl Table {
             self.hosts.remove(&host);
             self.unreachable -= 1;
             self.forgotten.push(host);
+        }
+        news
+    }
+
+    /// Says whether anything is new.
+    fn forget(&mut self, hosts: &[HostId]) -> bool {
+        let mut news = false;
+        for host in hosts {
+            if self.hosts.get(host).is_some_and(|entry| !entry.reachable)
+                && let Some(entry) = self.hosts.remove(host)
+            {
+                self.unreachable -= 1;
+                self.stale_envs.insert(entry.info.env);
+                (self.urgent.remove(host), self.progress.remove(host), self.unsaved.remove(host));
+                self.forgotten.push(host.clone());
+                news = true;
+            }
         }
         news
     }

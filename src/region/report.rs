@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+use crate::model::id::HostId;
 use crate::net::backoff::Backoff;
 use crate::net::client::CallError;
 use crate::region::coordinators::Coordinators;
@@ -51,6 +52,7 @@ impl Reporter {
         let mut changes = self.mirror.changes();
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut last = Instant::now() - PERIOD;
+        let mut forgot = vec![];
         loop {
             let settling = settled_at.saturating_duration_since(Instant::now());
             let wait = PERIOD.saturating_sub(last.elapsed());
@@ -62,7 +64,8 @@ impl Reporter {
                 () = tokio::time::sleep(wait) => true,
             };
             let began = Instant::now();
-            let pause = match self.report(Instant::now() >= settled_at, periodic).await {
+            let pause = match self.report(Instant::now() >= settled_at, periodic, &mut forgot).await
+            {
                 Ok(()) => {
                     if backoff.succeeded() {
                         tracing::info!("reports are answered again");
@@ -85,7 +88,13 @@ impl Reporter {
         }
     }
 
-    async fn report(&self, settled: bool, periodic: bool) -> Result<(), CallError> {
+    /// `forgot` is what the last answer asked to forget, acknowledged by this report.
+    async fn report(
+        &self,
+        settled: bool,
+        periodic: bool,
+        forgot: &mut Vec<HostId>,
+    ) -> Result<(), CallError> {
         let (fleet, goals) = (self.fleet.clone(), self.mirror.goals());
         let tallies =
             tokio::task::spawn_blocking(
@@ -102,12 +111,15 @@ impl Reporter {
             host_count,
             unreachable,
             replicas: self.replicator.changed(),
+            forgot: forgot.clone(),
         };
         let sent: Result<RegionReportReply, CallError> =
             self.coordinators.current().post("/v1/region/report", &report, TIMEOUT).await;
         match sent {
             Ok(reply) => {
                 self.replicator.answered(&report.replicas);
+                self.fleet.forget(&reply.forget);
+                *forgot = reply.forget;
                 reply.heal.into_iter().for_each(|artifact| self.replicator.heal(artifact));
                 Ok(())
             }

@@ -70,6 +70,7 @@ fn under_way() -> Status {
         name: name.into(),
         admit: [("eu".to_owned(), buckets)].into(),
         bake_s: 60,
+        hold: false,
     };
     open.steps = vec![step("canary eu", 0), step("eu 100%", 10_000)];
     status

@@ -314,7 +314,7 @@ async fn report(
 ) -> Json<RegionReportReply> {
     let mut told = coordinator.told.lock().unwrap();
     told.reports.push(report);
-    Json(RegionReportReply { heal: std::mem::take(&mut told.heal) })
+    Json(RegionReportReply { heal: std::mem::take(&mut told.heal), forget: vec![] })
 }
 
 /// Folders of one region and its main store, and the process while it runs.

@@ -187,6 +187,7 @@ impl FakeRegion {
             host_count: self.hosts.len() as u64,
             unreachable: self.hosts.iter().filter(|host| !host.reachable).count() as u64,
             replicas: vec![],
+            forgot: vec![],
         };
         let _: RegionReportReply =
             self.client.post("/v1/region/report", &report, PATIENCE).await.unwrap();

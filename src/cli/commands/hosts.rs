@@ -1,16 +1,18 @@
 //! `deployctl hosts`: what each host runs, and which are not where they should be.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
+use reqwest::Method;
 
 use crate::cli::api::{Api, with_query};
 use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::hosts::{cells, new_table};
+use crate::cli::table::Table;
 use crate::model::fleet::AppStatus;
 use crate::model::id::{HostId, RegionName};
-use crate::wire::v1::fleet::{HostRow, Hosts};
+use crate::wire::v1::fleet::{Forgotten, HostRow, Hosts};
 
 /// Most hosts that the coordinator lists at once.
 const LIMIT: &str = "20000";
@@ -20,7 +22,10 @@ const LIMIT: &str = "20000";
 #[command(
     after_help = "Examples:\n  deployctl hosts --behind\n  deployctl hosts --failed --region eu -o json"
 )]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct HostsArgs {
+    #[command(subcommand)]
+    command: Option<HostsCommand>,
     /// Only this host
     #[arg(value_name = "HOST", add = ArgValueCompleter::new(complete::hosts))]
     host: Option<HostId>,
@@ -44,11 +49,52 @@ pub struct HostsArgs {
     exit_code: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum HostsCommand {
+    Forget(ForgetArgs),
+}
+
+/// Forget hosts that are gone for good, so that no rollout waits for them
+///
+/// Only hosts that can't be reached. One that comes back is known again.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  deployctl hosts forget web-8812\n  deployctl hosts forget web-1 web-2 -o json"
+)]
+pub struct ForgetArgs {
+    /// Which
+    #[arg(value_name = "HOST", required = true, add = ArgValueCompleter::new(complete::hosts))]
+    hosts: Vec<HostId>,
+}
+
+async fn forget(ctx: &Context, hosts: &[HostId]) -> Result<ExitCode, Failure> {
+    let api = Api::new(ctx)?;
+    let mut table = Table::new(&["HOST", "REGION"], 2, "");
+    let mut all = Vec::new();
+    for host in hosts {
+        let path = format!("/v1/hosts/{host}/forget");
+        let done: Forgotten = api.change(Method::POST, &path, &serde_json::json!({})).await?;
+        if done.regions.is_empty() {
+            return Err(Failure::new(ExitCode::NotFound, format!("no host {host}"))
+                .hint("deployctl hosts -A"));
+        }
+        for region in &done.regions {
+            table.push([host.as_str().into(), region.as_str().into()]);
+        }
+        all.push(done);
+    }
+    ctx.out.answer(&serde_json::json!({ "forgotten": all }), &table);
+    Ok(ExitCode::Ok)
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// As the coordinator refuses it; exit code 3 when a host that was named is not there.
 pub async fn run(ctx: &Context, args: HostsArgs) -> Result<ExitCode, Failure> {
+    if let Some(HostsCommand::Forget(args)) = &args.command {
+        return forget(ctx, &args.hosts).await;
+    }
     let app = if args.all { None } else { ctx.app_if_said()? };
     let env = ctx.flags.env.clone();
     let query = [

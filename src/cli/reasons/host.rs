@@ -57,7 +57,8 @@ pub fn of(seen: Seen<'_>) -> Reasons {
         return Reasons::new(headline)
             .because(format!("{name} was last heard of {} ago", age(now.since(host.seen_at))))
             .next("it converges by itself once its agent reaches the region again")
-            .hint(format!("deployctl hosts {name} -A"));
+            .hint(format!("deployctl hosts {name} -A"))
+            .hint(format!("if it is gone for good: deployctl hosts forget {name}"));
     }
     let Some(status) = status else {
         return Reasons::new(headline)

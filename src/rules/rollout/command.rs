@@ -126,6 +126,9 @@ impl Rollout {
             self.hurried = true;
             return Ok(vec![]);
         }
+        if let Some(step) = self.steps.get_mut(self.step as usize) {
+            step.hold = false;
+        }
         let mut actions = self.next_step(now, facts);
         actions.push(self.tell("rollout.promoted", "promoted".into()));
         Ok(actions)

@@ -10,6 +10,7 @@
 //! running    a release fault over its budget           reverting, a new generation; no base: failed
 //! running    one early host of one fails               running, one more host is asked
 //! running    host faults, unreachable, stalled, no data  paused
+//! running    a step that the plan holds after is done  paused
 //! running    a freeze stands where the next step would begin  paused
 //! running    (rollback) all settled                    succeeded; not in 15 min: failed
 //! paused     resume, promote, retry                    running
@@ -431,6 +432,14 @@ impl Rollout {
     pub(crate) fn next_step(&mut self, now: UnixMillis, facts: &Facts) -> Vec<Action> {
         if self.step as usize + 1 >= self.steps.len() {
             return self.succeed(facts);
+        }
+        // Held once: whoever resumes or promotes has decided.
+        let held = self
+            .steps
+            .get_mut(self.step as usize)
+            .is_some_and(|step| std::mem::take(&mut step.hold));
+        if held && !self.hurried && self.state == RolloutState::Running {
+            return self.pause(format!("{} is done; the plan holds here", self.step_name()));
         }
         if let Some(freeze) = facts.frozen.as_ref().filter(|_| !self.through_freeze) {
             return self.pause(format!("frozen, {freeze}"));

@@ -20,6 +20,8 @@ const FIRST_WAVE_BAKE_S: u32 = 600;
 const WAVE_BAKE_S: u32 = 300;
 /// Bake of a first deploy's early hosts, seconds: the plan `fast` [orchestration 6.5].
 const FAST_BAKE_S: u32 = 60;
+/// How much longer the plan `careful` bakes.
+const CAREFUL_BAKES: u32 = 6;
 /// Early hosts of a first deploy, percent of the fleet.
 const FAST_PERCENT: usize = 5;
 
@@ -59,6 +61,7 @@ struct Draft {
     name: String,
     wanted: Vec<(RegionName, Wanted)>,
     bake_s: u32,
+    hold: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -110,8 +113,9 @@ impl Fleet {
 pub fn plan(wish: Wish, fleet: &Fleet) -> Plan {
     let drafts = match (wish.plan, wish.first) {
         (PlanName::AllAtOnce, _) => vec![],
-        (PlanName::Standard, true) => vec![early(fleet)],
+        (PlanName::Fast, _) | (_, true) => vec![early(fleet)],
         (PlanName::Standard, false) => standard(fleet),
+        (PlanName::Careful, false) => careful(fleet),
     };
     let spare = drafts.first().and_then(|draft| spare(fleet, draft));
     Plan { steps: steps(wish, fleet, drafts), spare }
@@ -130,8 +134,10 @@ fn steps(wish: Wish, fleet: &Fleet, drafts: Vec<Draft>) -> Vec<Step> {
             *entry = threshold.max(*entry);
         }
         if fleet.admitted(&admit) > before {
-            let Draft { wave, name, bake_s, .. } = draft;
-            kept.push(Step { wave, name, admit: admit.clone(), bake_s: bake(bake_s) });
+            let Draft { wave, name, bake_s, hold, .. } = draft;
+            kept.push(Step { wave, name, admit: admit.clone(), bake_s: bake(bake_s), hold });
+        } else if let Some(last) = kept.last_mut() {
+            last.hold |= draft.hold;
         }
     }
     let mut all: BTreeMap<String, u32> =
@@ -142,9 +148,11 @@ fn steps(wish: Wish, fleet: &Fleet, drafts: Vec<Draft>) -> Vec<Step> {
         _ => {
             let wave = kept.last().map_or(0, |step| step.wave + 1);
             let bake_s = wish.bake_s.filter(|_| wish.plan == PlanName::AllAtOnce).unwrap_or(0);
-            kept.push(Step { wave, name: "all hosts".into(), admit: all, bake_s });
+            kept.push(Step { wave, name: "all hosts".into(), admit: all, bake_s, hold: false });
         }
     }
+    // After the last step there is nothing to hold.
+    kept.iter_mut().next_back().into_iter().for_each(|step| step.hold = false);
     kept
 }
 
@@ -161,6 +169,7 @@ fn standard(fleet: &Fleet) -> Vec<Draft> {
         name: format!("canary {first}"),
         wanted: vec![(first.clone(), Wanted::Hosts(canary))],
         bake_s: CANARY_BAKE_S,
+        hold: false,
     }];
     for (index, regions) in fleet.waves.iter().enumerate() {
         let parts: &[(usize, u32)] = match index {
@@ -174,8 +183,21 @@ fn standard(fleet: &Fleet) -> Vec<Draft> {
                 name: format!("{} {percent}%", names(regions)),
                 wanted: regions.iter().map(|r| (r.clone(), Wanted::Percent(percent))).collect(),
                 bake_s,
+                hold: false,
             });
         }
+    }
+    drafts
+}
+
+/// As [`standard`], slower, and held where the first wave ends [orchestration 6.5].
+fn careful(fleet: &Fleet) -> Vec<Draft> {
+    let mut drafts = standard(fleet);
+    for draft in &mut drafts {
+        draft.bake_s *= CAREFUL_BAKES;
+    }
+    if let Some(last) = drafts.iter_mut().rfind(|draft| draft.wave == 1) {
+        last.hold = true;
     }
     drafts
 }
@@ -192,7 +214,7 @@ fn early(fleet: &Fleet) -> Draft {
     {
         first.1 = Wanted::Hosts(1);
     }
-    Draft { wave: 0, name: "first hosts".into(), wanted, bake_s: FAST_BAKE_S }
+    Draft { wave: 0, name: "first hosts".into(), wanted, bake_s: FAST_BAKE_S, hold: false }
 }
 
 /// One more host than an only early one.
@@ -312,6 +334,28 @@ mod tests {
     fn a_first_deploy_has_few_early_hosts_and_one_bake() {
         let first = Wish { first: true, ..STANDARD };
         check(first, &[("eu", 4), ("us", 4)], &[("first hosts", 1, 60), ("all hosts", 8, 0)]);
+    }
+
+    #[test]
+    fn fast_has_one_bake_and_careful_holds_where_its_first_wave_ends() {
+        let fast = Wish { plan: PlanName::Fast, ..STANDARD };
+        check(fast, &[("eu", 40), ("us", 40)], &[("first hosts", 4, 60), ("all hosts", 80, 0)]);
+        let careful = Wish { plan: PlanName::Careful, ..STANDARD };
+        let expected = [
+            ("canary eu", 1, 1800),
+            ("eu 100%", 4, 3600),
+            ("us 10%", 5, 0),
+            ("us 50%", 6, 0),
+            ("us 100%", 8, 1800),
+        ];
+        check(careful, &[("eu", 4), ("us", 4)], &expected);
+        let held = |sizes: &[(&str, usize)]| {
+            let steps = plan(careful, &fleet(sizes)).steps;
+            steps.into_iter().filter(|s| s.hold).map(|s| s.name).collect::<Vec<_>>()
+        };
+        assert_eq!(held(&[("eu", 4), ("us", 4)]), ["eu 100%"]);
+        assert_eq!(held(&[("eu", 1), ("us", 4)]), ["canary eu"]);
+        assert_eq!(held(&[("eu", 4)]), [""; 0]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod deployables;
 pub mod envs;
 pub mod events;
 pub mod feed;
+pub mod forgotten;
 pub mod freezes;
 pub mod goals;
 pub mod hosts;

@@ -14,6 +14,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (4, "patches", include_str!("schema/0004_patches.sql")),
     (5, "freezes", include_str!("schema/0005_freezes.sql")),
     (6, "sessions", include_str!("schema/0006_sessions.sql")),
+    (7, "forgotten", include_str!("schema/0007_forgotten.sql")),
 ];
 
 /// Brings the file to the newest schema; each migration in one transaction.

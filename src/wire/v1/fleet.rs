@@ -97,6 +97,15 @@ pub struct Hosts {
     pub total: u64,
 }
 
+/// `POST /v1/hosts/{host}/forget`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgotten {
+    /// The host.
+    pub host: HostId,
+    /// Where it was known; none: it is not known anywhere.
+    pub regions: Vec<RegionName>,
+}
+
 /// A region as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Region {

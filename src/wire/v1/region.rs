@@ -10,7 +10,7 @@ use super::patch::Between;
 use super::token::Verifier;
 use crate::model::digest::ArtifactId;
 use crate::model::fleet::Tally;
-use crate::model::id::{AppName, EnvName, RegionName};
+use crate::model::id::{AppName, EnvName, HostId, RegionName};
 use crate::model::pieces::PieceSet;
 use crate::wire::seal::{PublicKey, Sealed};
 
@@ -136,6 +136,9 @@ pub struct RegionReport {
     pub unreachable: u64,
     /// Artifacts whose replication changed since the last report that was answered.
     pub replicas: Vec<ReplicaReport>,
+    /// Hosts that it has forgotten, as it was told to, at most 2,000.
+    #[serde(default)]
+    pub forgot: Vec<HostId>,
 }
 
 /// One app and env's hosts in the region.
@@ -171,4 +174,7 @@ pub struct RegionReportReply {
     /// store: fetch them again.
     #[serde(default)]
     pub heal: Vec<ArtifactId>,
+    /// Hosts that are gone for good: forget those that can't be reached.
+    #[serde(default)]
+    pub forget: Vec<HostId>,
 }
