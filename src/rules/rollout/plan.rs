@@ -152,7 +152,9 @@ fn steps(wish: Wish, fleet: &Fleet, drafts: Vec<Draft>) -> Vec<Step> {
         }
     }
     // After the last step there is nothing to hold.
-    kept.iter_mut().next_back().into_iter().for_each(|step| step.hold = false);
+    if let Some(last) = kept.last_mut() {
+        last.hold = false;
+    }
     kept
 }
 
