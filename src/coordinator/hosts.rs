@@ -12,8 +12,7 @@ use crate::rules::authorize::Class;
 use crate::store::db::events::NewEvent;
 use crate::store::db::{DbError, Tx, forgotten};
 use crate::wire::problem::{Code, Problem};
-use crate::wire::v1::fleet::Forgotten;
-use crate::wire::v1::fleet::HostRow;
+use crate::wire::v1::fleet::{Forgotten, HostRow};
 use crate::wire::v1::region::RegionReport;
 
 pub(super) fn routes() -> Vec<Route> {
