@@ -12,7 +12,7 @@
 //! |--:|---|---|
 //! | 0 | [`model`] | the words as plain values |
 //! | 1 | [`rules`], [`wire`], [`delta`] | decisions without I/O; bytes that cross a process; patches |
-//! | 2 | [`store`], [`net`], [`host`], [`config`] | what lasts; HTTP; the operating system; configuration |
+//! | 2 | [`store`], [`net`], [`host`], [`config`], [`simulator`] | what lasts; HTTP; the operating system; configuration; a network of one's own |
 //! | 3 | [`coordinator`], [`region`], [`worker`], [`agent`] | the roles; none imports another |
 //! | 4 | [`cli`] | what people see |
 
@@ -26,6 +26,7 @@ pub mod model;
 pub mod net;
 pub mod region;
 pub mod rules;
+pub mod simulator;
 pub mod store;
 pub mod telemetry;
 pub mod wire;

@@ -19,7 +19,7 @@ use deployctl::wire::problem::Code;
 use deployctl::wire::seal::verify_manifest;
 use deployctl::wire::v1::fleet::{HostInfo, PollReply, PollRequest, Report, ReportReply};
 use deployctl::wire::v1::region::{Trust, Wanted};
-use deployctl::wire::v1::swarm::{BeatRequest, JoinReply, JoinRequest, LeaseReply, LeaseRequest};
+use deployctl::wire::v1::swarm::{JoinReply, JoinRequest};
 use fixture::{Coordinator, Region, eventually, flip, host, path_in};
 
 const CALL: Duration = Duration::from_secs(20);
@@ -302,25 +302,11 @@ async fn packs_are_read_in_bounded_ranges_and_only_under_a_lease() {
         zone: String::new(),
         epoch: None,
         have: PieceSet::default(),
+        wants: true,
     };
-    let swarm = |verb: &str| format!("/v1/agent/swarm/{}/{verb}", made.id);
-    let joined: JoinReply = agent.post(&swarm("join"), &join, CALL).await.unwrap();
-    let lease = loop {
-        let beat = BeatRequest {
-            epoch: joined.epoch,
-            host: join.host.clone(),
-            have: PieceSet::default(),
-            neighbours: joined.neighbours.version,
-            holding: vec![],
-        };
-        let request =
-            LeaseRequest { beat, unserved: PieceSet::default(), returned: vec![], starved_ms: 0 };
-        let reply: LeaseReply = agent.post(&swarm("lease"), &request, CALL).await.unwrap();
-        match reply.lease {
-            Some(lease) => break lease,
-            None => tokio::time::sleep(Duration::from_millis(reply.retry_ms)).await,
-        }
-    };
+    let join_path = format!("/v1/agent/swarm/{}/join", made.id);
+    let joined: JoinReply = agent.post(&join_path, &join, CALL).await.unwrap();
+    let lease = joined.beat.lease.expect("the first member of a swarm gets a lease");
     let offsets = made.manifest.wire_offsets();
     let first = lease.first as usize;
     let (from, to) = (offsets[first], offsets[first + lease.count as usize]);
@@ -341,4 +327,13 @@ async fn packs_are_read_in_bounded_ranges_and_only_under_a_lease() {
     let content = format!("bytes {from}-{}/{}", to - 1, made.pack.len());
     assert_eq!(reply.headers()["content-range"], content.as_str());
     assert_eq!(reply.bytes().await.unwrap(), &made.pack[from as usize..to as usize]);
+    let custodian = |range: String| {
+        get("pack").header("range", range).header("deployctl-custodian", "1").send()
+    };
+    let reply = custodian(format!("bytes={from}-{}", to - 1)).await.unwrap();
+    assert_eq!(reply.status(), 206);
+    assert_eq!(reply.bytes().await.unwrap(), &made.pack[from as usize..to as usize]);
+    let all = format!("bytes=0-{}", made.pack.len() - 1);
+    let several = made.manifest.pieces.len() > 1;
+    assert_eq!(custodian(all).await.unwrap().status() == 403, several);
 }

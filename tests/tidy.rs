@@ -14,6 +14,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("store", 2),
     ("net", 2),
     ("host", 2),
+    ("simulator", 2),
     ("config", 2),
     ("telemetry", 2),
     ("coordinator", 3),

@@ -8,37 +8,37 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::agent::link::Link;
-use crate::agent::membership::{Asking, Membership, Word};
+use crate::agent::membership::{Membership, Saying};
 use crate::agent::pieces::{Assembly, Refused};
 use crate::agent::source::{FetchFailure, Progress};
 use crate::agent::transfer::{Broken, GIVE_UP, Heard, PeerRoute, StoreRead};
 use crate::model::fleet::FailureClass;
 use crate::model::id::HostId;
 use crate::model::pieces::PieceSet;
-use crate::model::time::UnixMillis;
-use crate::net::auth::{random_key, random_seed};
-use crate::rules::swarm::{Action, Event, PeerNo, Source, Start, Swarm};
-use crate::wire::v1::swarm::{HAVE_WAIT_MS_MAX, Lease, Neighbours};
+use crate::net::auth::random_seed;
+use crate::rules::swarm::{
+    Action, Event, Haves, Leave, Micros, Pace, PeerNo, Source, Start, Swarm, Word, micros,
+};
+use crate::wire::v1::swarm::{BeatReply, HAVE_WAIT_MS_MAX, Neighbours};
 
 /// Bytes of pieces held in memory by all downloads of one agent: with two
 /// decoders of the largest piece and the upload slots this stays under 64 MiB.
 pub(super) const BUFFER_BYTES: usize = 40 << 20;
 /// Pieces verified, decoded and written at once.
 pub(super) const WRITERS: usize = 2;
-/// The rules hear of the passing of time this often.
-const TICK: Duration = Duration::from_millis(100);
+/// The rules hear of the passing of time at least and at most this often.
+const TICK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(500));
 /// First and longest wait before an unreachable peer is asked again.
 const PEER_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
 /// Wait after the tracker or the store failed.
 const REGION_RETRY: Duration = Duration::from_millis(1000);
-
 /// Times the patience while bytes come: 8 pieces of 8 MiB at 60 KB/s take 20 minutes.
 const SLOW_PATIENCE: u32 = 10;
-/// A tracker can't make us beat more often.
+/// A tracker can't make us call more often, unless it granted a lease.
 const BEAT_MIN: Duration = Duration::from_millis(50);
 
 /// What all downloads of an agent share.
@@ -55,7 +55,12 @@ pub(super) struct Shared {
 /// What a task sends back to the loop.
 enum Note {
     Happened(Event),
-    Heard(Word),
+    /// What a peer has now.
+    Has(PeerNo, PieceSet),
+    /// A peer has not got this piece.
+    Lacks(PeerNo, u32),
+    /// The tracker answered; the ticket comes with a join.
+    Heard(Option<String>, BeatReply),
     /// A transfer or call failed; only the last one is told if all fails.
     Trouble(String),
     Fatal(FetchFailure),
@@ -67,6 +72,16 @@ struct Peer {
     watcher: AbortHandle,
     /// Generation of its bits that we know.
     generation: Arc<Mutex<u64>>,
+}
+
+/// What each peer has, by its number.
+#[derive(Default)]
+struct Bits(BTreeMap<PeerNo, PieceSet>);
+
+impl Haves for Bits {
+    fn words(&self, peer: PeerNo) -> &[u64] {
+        self.0.get(&peer).map_or(&[], PieceSet::words)
+    }
 }
 
 /// A lease being read and when it last made progress.
@@ -83,20 +98,21 @@ struct Context {
     holding: Holding,
     returned: Arc<Mutex<Vec<u64>>>,
     heard: Heard,
-    beat_now: Arc<Notify>,
 }
 
 /// One download under way.
 pub(super) struct Download {
     context: Context,
     core: Swarm,
+    bits: Bits,
+    actions: Vec<Action>,
     tasks: JoinSet<()>,
     requests: HashMap<(PeerNo, u32), AbortHandle>,
     numbers: BTreeMap<HostId, PeerNo>,
     peers: BTreeMap<PeerNo, Peer>,
     ticket: String,
     progress: watch::Sender<Progress>,
-    started: (Instant, UnixMillis),
+    started: Instant,
     moved_at: Instant,
     trouble: String,
     finished: bool,
@@ -109,16 +125,16 @@ impl Download {
         assembly: Arc<Assembly>,
         membership: Arc<Membership>,
         link: Link,
-        (progress, urgent): (watch::Sender<Progress>, bool),
+        (progress, pace): (watch::Sender<Progress>, Option<Pace>),
     ) -> Result<(), FetchFailure> {
         let (notes, incoming) = mpsc::channel(256);
         let manifest = assembly.pack.manifest.clone();
-        let started = (Instant::now(), crate::host::clock::now());
         let start = Start {
             wire: manifest.pieces.iter().map(|piece| piece.wire_bytes).collect(),
             done: assembly.pack.have.borrow().done.clone(),
             window_max: BUFFER_BYTES as u64,
-            urgent,
+            pace,
+            identity: membership.identity(),
             seed: random_seed(),
         };
         let context = Context {
@@ -130,11 +146,13 @@ impl Download {
             holding: Holding::default(),
             returned: Arc::default(),
             heard: Heard::new(),
-            beat_now: Arc::new(Notify::new()),
         };
+        let started = Instant::now();
         let download = Self {
             context,
-            core: Swarm::new(started.1, start),
+            core: Swarm::new(0, start),
+            bits: Bits::default(),
+            actions: vec![],
             tasks: JoinSet::new(),
             requests: HashMap::new(),
             numbers: BTreeMap::new(),
@@ -142,7 +160,7 @@ impl Download {
             ticket: String::new(),
             progress,
             started,
-            moved_at: started.0,
+            moved_at: started,
             trouble: String::new(),
             finished: false,
         };
@@ -150,17 +168,27 @@ impl Download {
     }
 
     async fn follow(mut self, mut incoming: mpsc::Receiver<Note>) -> Result<(), FetchFailure> {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        self.tasks.spawn(beat_on(self.context.clone()));
+        self.happen(Event::Tick);
         while !self.finished {
+            let now = self.now();
+            let wait = Duration::from_micros(self.core.wake_at(now).saturating_sub(now));
             let note = tokio::select! {
                 note = incoming.recv() => note,
-                _ = tick.tick() => Some(Note::Happened(Event::Tick)),
+                () = tokio::time::sleep(wait.clamp(TICK.0, TICK.1)) => {
+                    Some(Note::Happened(Event::Tick))
+                }
             };
             match note {
                 Some(Note::Happened(event)) => self.happen(event),
-                Some(Note::Heard(word)) => self.hear(word),
+                Some(Note::Has(peer, have)) => {
+                    self.bits.0.insert(peer, have);
+                    self.happen(Event::Have(peer));
+                }
+                Some(Note::Lacks(peer, piece)) => {
+                    self.bits.0.entry(peer).or_default().remove(piece);
+                    self.happen(Event::Missing(peer, piece));
+                }
+                Some(Note::Heard(ticket, reply)) => self.hear(ticket, reply),
                 Some(Note::Trouble(trouble)) => self.trouble = trouble,
                 Some(Note::Fatal(failure)) => return Err(failure),
                 None => break,
@@ -178,7 +206,7 @@ impl Download {
         if quiet < patience || slow {
             return Ok(());
         }
-        let left = self.core.missing().count();
+        let left = self.core.left();
         let why = if self.trouble.is_empty() { "nobody offers them" } else { &self.trouble };
         let s = quiet.as_secs();
         Err(failure(
@@ -187,8 +215,8 @@ impl Download {
         ))
     }
 
-    fn now(&self) -> UnixMillis {
-        self.started.1 + self.started.0.elapsed()
+    fn now(&self) -> Micros {
+        micros(self.started.elapsed())
     }
 
     fn happen(&mut self, event: Event) {
@@ -206,13 +234,14 @@ impl Download {
             }
             _ => {}
         }
-        for action in self.core.handle(self.now(), event) {
-            self.act(action);
-        }
+        let (now, mut actions) = (self.now(), std::mem::take(&mut self.actions));
+        self.core.handle(now, event, &self.bits, &mut actions);
+        actions.drain(..).for_each(|action| self.act(action));
+        self.actions = actions;
     }
 
     fn count(&self, piece: u32, source: Source) {
-        if !self.core.missing().contains(piece) {
+        if !self.core.misses(piece) {
             return;
         }
         let bytes = self.context.assembly.pack.wire_len(piece);
@@ -220,7 +249,7 @@ impl Download {
             progress.done += 1;
             match source {
                 Source::Peer(_) => progress.sources.peer += bytes,
-                Source::Store(_) => progress.sources.store += bytes,
+                Source::Store(_) | Source::Custody => progress.sources.store += bytes,
             }
         });
     }
@@ -242,11 +271,18 @@ impl Download {
                     handle.abort();
                 }
             }
-            Action::ReadStore(id, first, count) => {
-                self.tasks.spawn(read_store(context, (id, first, count)));
+            Action::ReadStore(leave) => {
+                self.tasks.spawn(read_store(context, leave));
             }
-            Action::AskLease => {
-                self.tasks.spawn(ask_lease(context, self.moved_at.elapsed()));
+            Action::ReadAsCustodian(piece) => {
+                tracing::info!(
+                    piece,
+                    "no tracker and no peer has the piece: read as its custodian"
+                );
+                self.tasks.spawn(read_as_custodian(context, piece));
+            }
+            Action::Call { .. } => {
+                self.tasks.spawn(call_tracker(context, self.moved_at.elapsed()));
             }
             Action::Ban(peer, piece) => {
                 let from = self.peers.get(&peer).map(|peer| peer.host.clone());
@@ -255,7 +291,6 @@ impl Download {
                     self.tasks.spawn(async move { context.membership.bad(piece, from).await });
                 }
             }
-            Action::Beat => context.beat_now.notify_one(),
             Action::Done => self.finished = true,
         }
     }
@@ -268,8 +303,8 @@ impl Download {
         });
     }
 
-    fn hear(&mut self, word: Word) {
-        if let Some(ticket) = word.ticket {
+    fn hear(&mut self, ticket: Option<String>, reply: BeatReply) {
+        if let Some(ticket) = ticket {
             self.context.assembly.pack.set_ticket(&ticket);
             if self.ticket != ticket {
                 self.ticket = ticket;
@@ -278,12 +313,22 @@ impl Download {
                 self.peers.clear();
             }
         }
-        if let Some(neighbours) = word.neighbours {
-            self.meet(neighbours);
+        let ask_min = if reply.lease.is_some() { Duration::ZERO } else { BEAT_MIN };
+        let word = Word {
+            neighbours: reply.neighbours.map(|neighbours| self.meet(neighbours)),
+            lease: reply.lease.map(|l| Leave { id: l.id, first: l.first, count: l.count }),
+            ask_in: reply.ask_ms.map(|ms| Duration::from_millis(ms).max(ask_min)),
+            beat_in: Duration::from_millis(reply.beat_ms).max(BEAT_MIN),
+            members: reply.members,
+        };
+        if let Some(leave) = word.lease {
+            self.context.moved(leave.id);
         }
+        self.happen(Event::Tracker(word));
     }
 
-    fn meet(&mut self, neighbours: Neighbours) {
+    /// Follows these peers and no others.
+    fn meet(&mut self, neighbours: Neighbours) -> Vec<(PeerNo, u8)> {
         let mut list = vec![];
         let mut there = BTreeMap::new();
         for neighbour in neighbours.peers {
@@ -305,7 +350,8 @@ impl Download {
         for gone in std::mem::replace(&mut self.peers, there).into_values() {
             gone.watcher.abort();
         }
-        self.happen(Event::Neighbours(list));
+        self.bits.0.retain(|peer, _| self.peers.contains_key(peer));
+        list
     }
 
     fn watch_peer(&mut self, no: PeerNo, host: HostId, address: String) -> Peer {
@@ -417,7 +463,7 @@ async fn fetch_piece(
         Ok((wire, news)) => {
             if let Some((generation, have)) = news {
                 *known.lock().unwrap_or_else(PoisonError::into_inner) = generation;
-                context.happened(Event::Have(peer, have)).await;
+                let _ = context.notes.send(Note::Has(peer, have)).await;
             }
             match context.put(piece, wire).await {
                 Some(true) => Event::PieceOk(piece, Source::Peer(peer)),
@@ -426,7 +472,10 @@ async fn fetch_piece(
             }
         }
         Err(Broken::Busy(retry)) => Event::Busy(peer, piece, retry),
-        Err(Broken::Missing) => Event::Missing(peer, piece),
+        Err(Broken::Missing) => {
+            let _ = context.notes.send(Note::Lacks(peer, piece)).await;
+            return;
+        }
         Err(broken) => {
             context.trouble("peer failed", &broken).await;
             if matches!(broken, Broken::Unreachable(_)) {
@@ -452,8 +501,7 @@ async fn watch_have(
             Ok(reply) => {
                 wait = PEER_RETRY.0;
                 *known.lock().unwrap_or_else(PoisonError::into_inner) = reply.generation;
-                let event = Event::Have(peer, reply.have);
-                if notes.send(Note::Happened(event)).await.is_err() {
+                if notes.send(Note::Has(peer, reply.have)).await.is_err() {
                     return;
                 }
             }
@@ -469,73 +517,56 @@ async fn watch_have(
     }
 }
 
-async fn beat_on(context: Context) {
-    loop {
-        let (served, _) = context.have();
-        let every = match context.membership.beat(served, context.holding()).await {
-            Ok(word) => {
-                let every = word.beat.max(BEAT_MIN);
-                let _ = context.notes.send(Note::Heard(word)).await;
-                every
-            }
-            Err(error) => {
-                context.trouble("tracker", &error).await;
-                REGION_RETRY
-            }
-        };
-        // A fifth of jitter keeps a fleet's beats apart.
-        let jitter = every.mul_f64(f64::from(random_key()[0]) / 640.0);
-        tokio::select! {
-            () = tokio::time::sleep(every.mul_f64(0.8) + jitter) => {}
-            () = context.beat_now.notified() => {}
-        }
-    }
-}
-
-async fn ask_lease(context: Context, starved: Duration) {
-    let (served, unserved) = context.have();
+/// Tells the tracker what we have; `quiet`: no piece came for so long.
+async fn call_tracker(context: Context, quiet: Duration) {
+    let (have, unserved) = context.have();
     let returned =
         std::mem::take(&mut *context.returned.lock().unwrap_or_else(PoisonError::into_inner));
-    let asking = Asking { unserved, returned, starved_ms: starved.as_millis() as u64 };
-    match context.membership.lease(served, context.holding(), asking).await {
-        Ok((reply, word)) => {
-            let _ = context.notes.send(Note::Heard(word)).await;
-            let event = match reply.lease {
-                Some(Lease { id, first, count, .. }) => {
-                    context.moved(id);
-                    Event::LeaseGranted(id, first, count)
-                }
-                None => Event::LeaseRefused(Duration::from_millis(reply.retry_ms)),
-            };
-            context.happened(event).await;
+    let holding = context.holding();
+    let starved_ms = quiet.as_millis() as u64;
+    let saying = Saying { have, unserved, holding, returned, starved_ms, wants: true };
+    match context.membership.call(saying).await {
+        Ok(heard) => {
+            let _ = context.notes.send(Note::Heard(heard.ticket, heard.reply)).await;
         }
         Err(error) => {
             context.trouble("tracker", &error).await;
-            context.happened(Event::LeaseRefused(REGION_RETRY)).await;
+            context.happened(Event::TrackerLost).await;
         }
     }
 }
 
 /// Reads the pieces of a lease that are still missing, one after the other.
-async fn read_store(context: Context, (lease, first, count): (u64, u32, u32)) {
+async fn read_store(context: Context, leave: Leave) {
     let pieces = context.assembly.pack.manifest.pieces.len() as u32;
-    let end = first.saturating_add(count).min(pieces);
+    let end = leave.first.saturating_add(leave.count).min(pieces);
     let done = context.assembly.pack.have.borrow().done.clone();
-    let missing: Vec<u32> = (first..end).filter(|piece| !done.contains(*piece)).collect();
+    let missing: Vec<u32> = (leave.first..end).filter(|piece| !done.contains(*piece)).collect();
     let mut whole = true;
     for run in missing.chunk_by(|a, b| a + 1 == *b) {
-        if let Err(broken) = read_run(&context, lease, run).await {
+        if let Err(broken) = read_run(&context, Some(leave.id), run).await {
             context.trouble("regional store", &broken).await;
             whole = false;
             tokio::time::sleep(REGION_RETRY).await;
             break;
         }
     }
-    context.let_go(lease, !whole || missing.is_empty());
-    context.happened(Event::LeaseEnded(lease)).await;
+    context.let_go(leave.id, !whole || missing.is_empty());
+    context.happened(Event::LeaseEnded(leave.id)).await;
 }
 
-async fn read_run(context: &Context, lease: u64, run: &[u32]) -> Result<(), Broken> {
+/// Reads one piece without a lease: no tracker answers and no peer has it.
+async fn read_as_custodian(context: Context, piece: u32) {
+    if let Err(broken) = read_run(&context, None, &[piece]).await {
+        context.trouble("regional store", &broken).await;
+        tokio::time::sleep(REGION_RETRY).await;
+    }
+    context.happened(Event::CustodyEnded(piece)).await;
+}
+
+/// Reads neighbouring pieces under a lease, or as custodian.
+async fn read_run(context: &Context, lease: Option<u64>, run: &[u32]) -> Result<(), Broken> {
+    let source = lease.map_or(Source::Custody, Source::Store);
     let pack = &context.assembly.pack;
     let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(()) };
     let largest = run.iter().map(|piece| pack.wire_len(*piece)).max().unwrap_or(0);
@@ -550,13 +581,16 @@ async fn read_run(context: &Context, lease: u64, run: &[u32]) -> Result<(), Brok
             }
         })?;
     for &piece in run {
-        let moved = || context.moved(lease);
+        let moved = || match lease {
+            Some(lease) => context.moved(lease),
+            None => context.heard.now(),
+        };
         let wire = read.take(pack.wire_len(piece), moved).await?;
         match context.put(piece, wire).await {
-            Some(true) => context.happened(Event::PieceOk(piece, Source::Store(lease))).await,
+            Some(true) => context.happened(Event::PieceOk(piece, source)).await,
             Some(false) => {
                 context.trouble("regional store", format!("piece {piece} has wrong bytes")).await;
-                context.happened(Event::PieceBad(piece, Source::Store(lease))).await;
+                context.happened(Event::PieceBad(piece, source)).await;
                 context.membership.bad(piece, None).await;
             }
             None => return Err(Broken::Cut("disk".into())),

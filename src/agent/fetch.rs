@@ -221,7 +221,7 @@ impl Fetcher {
             Arc::new(Membership::new(inner.link.clone(), inner.info.clone(), want.artifact));
         if done < total {
             let (shared, link) = (inner.shared.clone(), inner.link.clone());
-            let how = (progress.clone(), want.urgent);
+            let how = (progress.clone(), None);
             Download::run(shared, assembly.clone(), membership.clone(), link, how).await?;
         }
         let paths = inner.paths.clone();

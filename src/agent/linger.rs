@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
-use crate::agent::membership::Membership;
+use crate::agent::membership::{Membership, Saying};
 use crate::agent::pieces::{Pack, Paths};
 use crate::agent::serve::Shelf;
 use crate::model::digest::ArtifactId;
@@ -34,12 +34,12 @@ pub(super) async fn serve_on(
     let ours = || shelf.get(pack.artifact).is_some_and(|there| Arc::ptr_eq(&there, &pack));
     while Instant::now() < end && ours() {
         let served = pack.have.borrow().served.clone();
-        let wait = match membership.beat(served, vec![]).await {
+        let wait = match membership.call(Saying { have: served, ..Saying::default() }).await {
             Ok(word) => {
                 if let Some(ticket) = word.ticket {
                     pack.set_ticket(&ticket);
                 }
-                word.beat.max(Duration::from_millis(50))
+                Duration::from_millis(word.reply.beat_ms.max(50))
             }
             Err(_) => RETRY,
         };

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
 use crate::agent::link::Link;
@@ -18,8 +19,7 @@ use crate::net::client::CallError;
 use crate::wire::problem::Code;
 use crate::wire::v1::fleet::HostInfo;
 use crate::wire::v1::swarm::{
-    BadRequest, BeatReply, BeatRequest, DoneRequest, JoinReply, JoinRequest, LeaseReply,
-    LeaseRequest, Neighbours,
+    BadRequest, BeatReply, BeatRequest, DoneRequest, JoinReply, JoinRequest,
 };
 
 /// The tracker answers from memory: slower than this is as good as down.
@@ -41,23 +41,25 @@ pub(super) struct Membership {
     standing: Mutex<Standing>,
 }
 
-/// What goes with the wish for a lease; see [`LeaseRequest`].
+/// What goes with a call; see [`BeatRequest`].
 #[derive(Debug, Clone, Default)]
-pub(super) struct Asking {
+pub(super) struct Saying {
+    pub(super) have: PieceSet,
     pub(super) unserved: PieceSet,
+    pub(super) holding: Vec<u64>,
     pub(super) returned: Vec<u64>,
     pub(super) starved_ms: u64,
+    /// Whether a lease is of use: we download.
+    pub(super) wants: bool,
 }
 
 /// What the tracker said.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Word {
+#[derive(Debug, Clone)]
+pub(super) struct Heard {
     /// The ticket for peers, when we joined just now.
     pub(super) ticket: Option<String>,
-    /// The neighbours, when they changed.
-    pub(super) neighbours: Option<Neighbours>,
-    /// How often to beat.
-    pub(super) beat: Duration,
+    /// All else.
+    pub(super) reply: BeatReply,
 }
 
 impl Membership {
@@ -65,40 +67,69 @@ impl Membership {
         Self { link, info, artifact, standing: Mutex::default() }
     }
 
-    /// Says what we have; joins if need be.
-    pub(super) async fn beat(&self, have: PieceSet, holding: Vec<u64>) -> Result<Word, CallError> {
-        let (beat, joined) = self.enter(have, holding).await?;
-        if let Some(word) = joined {
-            return Ok(word);
+    /// Says what we have; joins if need be, and is done with that.
+    pub(super) async fn call(&self, saying: Saying) -> Result<Heard, CallError> {
+        let mut standing = self.standing.lock().await;
+        if !standing.joined {
+            let reply = self.join(standing.epoch, saying.have, saying.wants).await?;
+            let version = reply.beat.neighbours.as_ref().map_or(0, |n| n.version);
+            *standing = Standing { epoch: Some(reply.epoch), joined: true, version };
+            return Ok(Heard { ticket: Some(reply.ticket), reply: reply.beat });
         }
-        let reply: BeatReply = self.call("beat", &beat).await?;
-        Ok(self.heard(None, reply).await)
+        let Saying { have, unserved, holding, returned, starved_ms, wants } = saying;
+        let request = BeatRequest {
+            host: self.info.host.clone(),
+            epoch: standing.epoch.unwrap_or_default(),
+            have,
+            neighbours: standing.version,
+            holding,
+            unserved,
+            returned,
+            starved_ms,
+            wants,
+        };
+        let reply: Result<BeatReply, CallError> = self.post("beat", &request).await;
+        if reply.as_ref().is_err_and(|error| error.code() == Code::Conflict) {
+            // The next call joins again.
+            standing.joined = false;
+        }
+        let reply = reply?;
+        if let Some(neighbours) = &reply.neighbours {
+            standing.version = neighbours.version;
+        }
+        Ok(Heard { ticket: None, reply })
     }
 
-    /// Asks for a store lease; joins first if need be.
-    pub(super) async fn lease(
+    async fn join(
         &self,
+        epoch: Option<u64>,
         have: PieceSet,
-        holding: Vec<u64>,
-        asking: Asking,
-    ) -> Result<(LeaseReply, Word), CallError> {
-        let (beat, joined) = self.enter(have, holding).await?;
-        let Asking { unserved, returned, starved_ms } = asking;
-        let request = LeaseRequest { beat, unserved, returned, starved_ms };
-        let reply: LeaseReply = self.call("lease", &request).await?;
-        let mut word = self.heard(None, reply.beat.clone()).await;
-        if let Some(joined) = joined {
-            word.ticket = joined.ticket;
-            word.neighbours = word.neighbours.or(joined.neighbours);
-        }
-        Ok((reply, word))
+        wants: bool,
+    ) -> Result<JoinReply, CallError> {
+        let request = JoinRequest {
+            host: self.info.host.clone(),
+            peer_port: self.info.peer_port,
+            rack: self.info.rack.clone(),
+            zone: self.info.zone.clone(),
+            epoch,
+            have,
+            wants,
+        };
+        self.post("join", &request).await
+    }
+
+    /// A hash of host and artifact: what this host is custodian of.
+    pub(super) fn identity(&self) -> u64 {
+        let text = format!("deployctl custodian v1:{}:{}", self.artifact, self.info.host);
+        let hash = Sha256::digest(text.as_bytes());
+        u64::from_le_bytes(std::array::from_fn(|at| hash[at]))
     }
 
     /// Reports a bad piece; `from` is `None` for the regional store. Best effort.
     pub(super) async fn bad(&self, piece: u32, from: Option<HostId>) {
         let epoch = self.standing.lock().await.epoch.unwrap_or_default();
         let request = BadRequest { host: self.info.host.clone(), epoch, piece, from };
-        if let Err(error) = self.call::<()>("bad", &request).await {
+        if let Err(error) = self.post::<()>("bad", &request).await {
             tracing::debug!(%error, piece, "bad piece not reported");
         }
     }
@@ -107,58 +138,12 @@ impl Membership {
     pub(super) async fn leave(&self) {
         let epoch = self.standing.lock().await.epoch.unwrap_or_default();
         let request = DoneRequest { host: self.info.host.clone(), epoch };
-        if let Err(error) = self.call::<()>("done", &request).await {
+        if let Err(error) = self.post::<()>("done", &request).await {
             tracing::debug!(%error, "swarm not left, the tracker will notice");
         }
     }
 
-    async fn enter(
-        &self,
-        have: PieceSet,
-        holding: Vec<u64>,
-    ) -> Result<(BeatRequest, Option<Word>), CallError> {
-        let mut standing = self.standing.lock().await;
-        let mut word = None;
-        if !standing.joined {
-            let request = JoinRequest {
-                host: self.info.host.clone(),
-                peer_port: self.info.peer_port,
-                rack: self.info.rack.clone(),
-                zone: self.info.zone.clone(),
-                epoch: standing.epoch,
-                have: have.clone(),
-            };
-            let reply: JoinReply = self.call("join", &request).await?;
-            *standing = Standing {
-                epoch: Some(reply.epoch),
-                joined: true,
-                version: reply.neighbours.version,
-            };
-            word = Some(Word {
-                ticket: Some(reply.ticket),
-                neighbours: Some(reply.neighbours),
-                beat: Duration::from_millis(reply.beat_ms),
-            });
-        }
-        let beat = BeatRequest {
-            host: self.info.host.clone(),
-            epoch: standing.epoch.unwrap_or_default(),
-            have,
-            neighbours: standing.version,
-            holding,
-        };
-        Ok((beat, word))
-    }
-
-    async fn heard(&self, ticket: Option<String>, reply: BeatReply) -> Word {
-        if let Some(neighbours) = &reply.neighbours {
-            self.standing.lock().await.version = neighbours.version;
-        }
-        let beat = Duration::from_millis(reply.beat_ms);
-        Word { ticket, neighbours: reply.neighbours, beat }
-    }
-
-    async fn call<T: DeserializeOwned>(
+    async fn post<T: DeserializeOwned>(
         &self,
         verb: &str,
         request: &impl Serialize,
@@ -166,15 +151,8 @@ impl Membership {
         let client = self.link.client();
         let path = format!("/v1/agent/swarm/{}/{verb}", self.artifact);
         let reply = client.post(&path, request, CALL_TIMEOUT).await;
-        match &reply {
-            Err(CallError::Unreachable { .. }) => self.link.failed(&client),
-            // The next call joins again. (Not when `enter` itself holds the lock.)
-            Err(error) if error.code() == Code::Conflict => {
-                if let Ok(mut standing) = self.standing.try_lock() {
-                    standing.joined = false;
-                }
-            }
-            _ => {}
+        if let Err(CallError::Unreachable { .. }) = &reply {
+            self.link.failed(&client);
         }
         reply
     }

@@ -116,7 +116,7 @@ impl Fetcher {
         let mut shelved = Shelved { shelf: inner.shelf.clone(), pack: pack.clone(), keep: false };
         let membership =
             Arc::new(Membership::new(inner.link.clone(), inner.info.clone(), offer.patch));
-        self.fetch_patch(&source, &membership, want.urgent, progress).await?;
+        self.fetch_patch(&source, &membership, progress).await?;
 
         let files = Files::new(&inner.paths, &wanted.app, &offer);
         let applied = apply(files.clone(), target.clone(), progress.clone()).await;
@@ -147,7 +147,6 @@ impl Fetcher {
         &self,
         source: &Arc<Assembly>,
         membership: &Arc<Membership>,
-        urgent: bool,
         progress: &watch::Sender<Progress>,
     ) -> Result<(), FetchFailure> {
         let total = source.pack.manifest.pieces.len() as u32;
@@ -160,7 +159,7 @@ impl Fetcher {
         let shared = Arc::new(Shared { patience, ..shared });
         let (own, link) = (watch::Sender::new(Progress::default()), inner.link.clone());
         let (source, membership) = (source.clone(), membership.clone());
-        let fetched = Download::run(shared, source, membership, link, (own.clone(), urgent)).await;
+        let fetched = Download::run(shared, source, membership, link, (own.clone(), None)).await;
         let cost = own.borrow().sources;
         progress.send_modify(|progress| progress.sources += cost);
         fetched

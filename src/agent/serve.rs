@@ -21,19 +21,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use crate::agent::pieces::Pack;
 use crate::model::digest::ArtifactId;
 use crate::net::server::{Json, Params, Path};
+use crate::rules::swarm::uploads::UPLOAD_SLOTS;
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::swarm::{
     HAVE_HEADER, HAVE_SINCE_HEADER, HAVE_WAIT_MS_MAX, HaveQuery, HaveReply, RETRY_HEADER,
 };
 
-/// Pieces sent at once [distribution 6.4].
-const UPLOAD_SLOTS: usize = 4;
 /// Bytes read and sent at a time; with the slots this bounds memory to 3 MiB.
 const CHUNK_BYTES: u64 = 256 << 10;
 /// A reader that takes no chunk for this long loses its slot.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-/// Long polls are answered at most this often [distribution 6.4].
-const HAVE_SPACING: Duration = Duration::from_millis(100);
+/// Long polls are answered at most this often: a piece of 256 KiB takes 21 ms at
+/// 100 Mbit/s, and late news costs time.
+const HAVE_SPACING: Duration = Duration::from_millis(20);
 
 /// The packs that peers may read; shared with the fetches that fill them.
 #[derive(Clone)]

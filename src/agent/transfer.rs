@@ -15,7 +15,7 @@ use crate::model::digest::ArtifactId;
 use crate::model::pieces::PieceSet;
 use crate::net::client::{Client, http_client};
 use crate::wire::v1::swarm::{
-    HAVE_HEADER, HAVE_SINCE_HEADER, HaveReply, LEASE_HEADER, RETRY_HEADER,
+    CUSTODIAN_HEADER, HAVE_HEADER, HAVE_SINCE_HEADER, HaveReply, LEASE_HEADER, RETRY_HEADER,
 };
 
 /// Time to connect to a peer [distribution 6.5].
@@ -24,6 +24,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) const STALL: Duration = Duration::from_secs(2);
 /// Without a byte for this long a request is given up.
 pub(super) const GIVE_UP: Duration = Duration::from_secs(10);
+/// The region lets few read its store at once; others wait for their turn.
+const STORE_TURN: Duration = Duration::from_secs(60);
 /// Longest body of a peer's bits.
 const HAVE_BYTES_MAX: usize = 4096;
 
@@ -158,18 +160,22 @@ pub(super) struct StoreRead {
 }
 
 impl StoreRead {
-    /// Starts reading `range` of the pack under a lease.
+    /// Starts reading `range` of the pack under a lease, or as custodian. The region
+    /// may let it wait for its turn.
     pub(super) async fn open(
         client: &Client,
         artifact: ArtifactId,
-        lease: u64,
+        lease: Option<u64>,
         range: Range<u64>,
     ) -> Result<Self, Broken> {
         let request = client
             .request(Method::GET, &format!("/v1/agent/artifacts/{artifact}/pack"))
-            .header(LEASE_HEADER, lease.to_string())
+            .header(
+                lease.map_or(CUSTODIAN_HEADER, |_| LEASE_HEADER),
+                lease.unwrap_or(1).to_string(),
+            )
             .header(header::RANGE, format!("bytes={}-{}", range.start, range.end - 1));
-        let reply = started(request, GIVE_UP).await?;
+        let reply = started(request, STORE_TURN).await?;
         if reply.status() == StatusCode::PARTIAL_CONTENT {
             return Ok(Self { reply, rest: vec![] });
         }

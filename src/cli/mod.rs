@@ -23,6 +23,7 @@ pub mod reasons;
 pub mod recipes;
 pub mod reference;
 pub mod rollouts;
+pub mod simulate;
 pub mod table;
 pub mod topics;
 pub mod wait;
@@ -75,6 +76,7 @@ enum Command {
     Events(c::events::EventsArgs),
     Open(c::open::OpenArgs),
     Doctor(c::doctor::DoctorArgs),
+    Simulate(c::simulate::SimulateArgs),
     Demo(c::demo::DemoArgs),
     Tokens(c::tokens::TokensArgs),
     Plumbing(c::plumbing::PlumbingArgs),
@@ -94,7 +96,10 @@ pub const GROUPS: &[(&str, &[&str])] = &[
         &["build", "deploy", "status", "watch", "promote", "rollback", "history", "logs", "why"],
     ),
     ("Steer", &["pause", "resume", "cancel", "retry", "freeze"]),
-    ("Look", &["apps", "builds", "diff", "hosts", "regions", "workers", "events", "open"]),
+    (
+        "Look",
+        &["apps", "builds", "diff", "hosts", "regions", "workers", "events", "open", "simulate"],
+    ),
     ("Set up", &["init", "doctor", "tokens", "demo", "completion", "plumbing", "help", "version"]),
     ("Run", &["coordinator", "region", "worker", "agent"]),
 ];
@@ -125,6 +130,7 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, Failure> 
         Command::Events(args) => c::events::run(ctx, args).await,
         Command::Open(args) => c::open::run(ctx, args).await,
         Command::Doctor(args) => c::doctor::run(ctx, args).await,
+        Command::Simulate(args) => c::simulate::run(ctx, args).await,
         Command::Demo(args) => c::demo::run(ctx, args).await,
         Command::Tokens(args) => c::tokens::run(ctx, args).await,
         Command::Plumbing(args) => c::plumbing::run(ctx, args).await,

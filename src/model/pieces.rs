@@ -96,6 +96,18 @@ impl PieceSet {
         })
     }
 
+    /// The set as words, piece 0 in the lowest bit of the first; missing words are empty.
+    #[must_use]
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// The set that these words stand for; pieces from [`PIECES_MAX`] on are ignored.
+    #[must_use]
+    pub fn from_words(words: &[u64]) -> Self {
+        Self { words: words.iter().take(PIECES_MAX as usize / 64).copied().collect() }.trimmed()
+    }
+
     /// The pieces of this set that are not in `other`.
     #[must_use]
     pub fn minus(&self, other: &Self) -> Self {

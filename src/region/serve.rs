@@ -17,6 +17,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use futures_util::StreamExt;
 
 use crate::model::digest::ArtifactId;
 use crate::net::auth::Identity;
@@ -35,7 +36,7 @@ use crate::store::blobs::RANGE_BYTES_MAX;
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::fleet::{HostInfo, PollReply, PollRequest, Report, ReportReply};
 use crate::wire::v1::region::Trust;
-use crate::wire::v1::swarm::{LEASE_HEADER, SIGNATURE_HEADER};
+use crate::wire::v1::swarm::{CUSTODIAN_HEADER, LEASE_HEADER, SIGNATURE_HEADER};
 use crate::wire::v1::token::Role;
 
 /// Longest wait of a poll, milliseconds: under the usual 60 s of proxies between.
@@ -230,15 +231,29 @@ async fn pack(
         return Ok(unsatisfiable(length));
     };
     let lease = headers.get(LEASE_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
-    let lease = lease.ok_or_else(|| {
-        Problem::new(Code::Forbidden, "a read of a pack needs a lease of the tracker")
-    })?;
     let landing = listener.landings.find(&artifact);
     if let Some(landing) = &landing {
         let landed = tokio::time::timeout(LANDING_WAIT, landing.wait_for(&range)).await;
         landed.map_err(|_| Problem::new(Code::Unavailable, "these pieces are on their way"))?;
     }
-    listener.tracker.admit_read(lease, identity.host.as_ref(), artifact, range.clone())?;
+    match lease {
+        Some(lease) => {
+            let host = identity.host.as_ref();
+            listener.tracker.admit_read(lease, host, artifact, range.clone())?;
+        }
+        None if headers.contains_key(CUSTODIAN_HEADER) => {
+            let (tracker, range) = (listener.tracker.clone(), range.clone());
+            // The store's hook may read a file.
+            tokio::task::spawn_blocking(move || tracker.admit_custodian(artifact, range))
+                .await
+                .map_err(|e| Problem::new(Code::Internal, "the tracker failed").because(e))??;
+        }
+        None => {
+            let title = "a read of a pack needs a lease of the tracker";
+            return Err(Problem::new(Code::Forbidden, title));
+        }
+    }
+    let turn = listener.tracker.turn(artifact, lease).await?;
     let body = match landing {
         Some(landing) => Body::from_stream(siblings::staged(landing, range.clone())),
         None => {
@@ -246,7 +261,12 @@ async fn pack(
             Body::from_stream(bytes.map_err(refuse)?)
         }
     };
-    Ok(partial(body, &range, length))
+    // The turn ends with the body, sent or dropped.
+    let bytes = body.into_data_stream().map(move |part| {
+        let _in_turn = &turn;
+        part
+    });
+    Ok(partial(Body::from_stream(bytes), &range, length))
 }
 
 /// 206 with `body`, which is `range` of `length` bytes.

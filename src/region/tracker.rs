@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Extension, Router};
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::model::digest::{ArtifactId, to_hex};
 use crate::model::id::HostId;
@@ -26,8 +27,8 @@ use crate::rules::tracker::graph::Place;
 use crate::rules::tracker::leases::ReadRefused;
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::swarm::{
-    BadRequest, BeatReply, BeatRequest, DoneRequest, JoinReply, JoinRequest, Lease, LeaseReply,
-    LeaseRequest, Neighbour, Neighbours, PLACE_BYTES_MAX,
+    BadRequest, BeatReply, BeatRequest, DoneRequest, JoinReply, JoinRequest, Lease, Neighbour,
+    Neighbours, PLACE_BYTES_MAX,
 };
 
 pub use crate::rules::tracker::Settings;
@@ -42,6 +43,9 @@ const EMPTY_KEEP: Duration = Duration::from_secs(1200);
 /// Most leases named in one call.
 const LEASES_NAMED_MAX: usize = 8;
 
+/// Longest turn of one read of the store; a slower one goes on beside the others.
+const TURN_MAX: Duration = Duration::from_secs(20);
+
 /// What the tracker needs to know of the region's store.
 pub trait Replicas: Send + Sync {
     /// The manifest of an artifact that the regional store holds complete;
@@ -55,6 +59,8 @@ pub trait Replicas: Send + Sync {
 
 struct Swarm {
     core: rules::Tracker,
+    /// Turns to read the store, first come, first served.
+    turns: Arc<Semaphore>,
     numbers: BTreeMap<HostId, rules::HostNo>,
     /// By number.
     hosts: Vec<(HostId, SocketAddr)>,
@@ -71,6 +77,24 @@ pub struct Tracker {
     replicas: Box<dyn Replicas>,
     swarms: Mutex<BTreeMap<ArtifactId, Swarm>>,
     started: (Instant, UnixMillis),
+}
+
+/// A read of the store under way; see [`Tracker::turn`].
+pub struct Turn {
+    tracker: Arc<Tracker>,
+    artifact: ArtifactId,
+    lease: Option<u64>,
+    _over: oneshot::Sender<()>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let (Some(lease), Some(swarm)) =
+            (self.lease, self.tracker.lock().get_mut(&self.artifact))
+        {
+            swarm.core.read_ended(lease);
+        }
+    }
 }
 
 /// Numbers of one artifact's swarm, for a person or a test.
@@ -125,6 +149,51 @@ impl Tracker {
             ReadRefused::Range => Problem::new(Code::Forbidden, refused.to_string()),
             ReadRefused::OverBudget => Problem::new(Code::Unavailable, refused.to_string()),
         })
+    }
+
+    /// Admits one read of a piece without a lease: the caller says that the tracker
+    /// was gone for it and that it is the piece's custodian. The same budget bounds
+    /// such reads, so a lie costs no more than the swarm may cost anyway.
+    ///
+    /// # Errors
+    /// `not-found` for an artifact that is not complete here, `forbidden` for more
+    /// than one piece, `unavailable` over the budget.
+    pub fn admit_custodian(&self, artifact: ArtifactId, range: Range<u64>) -> Result<(), Problem> {
+        self.open(artifact)?;
+        let mut swarms = self.lock();
+        let swarm = swarms.get_mut(&artifact).ok_or_else(gone)?;
+        swarm.used = Instant::now();
+        let refused = match swarm.core.read_as_custodian(self.now(), &range) {
+            Ok(()) => return Ok(()),
+            Err(refused) => refused,
+        };
+        let over = refused == ReadRefused::OverBudget;
+        let code = if over { Code::Unavailable } else { Code::Forbidden };
+        Err(Problem::new(code, refused.to_string()))
+    }
+
+    /// Waits for this read's turn: few read at once, so that the first copies of
+    /// pieces are whole early and spread while the store sends others. The turn is
+    /// over, and the lease read, when what is returned is dropped.
+    ///
+    /// # Errors
+    /// `conflict` when the swarm is gone.
+    pub async fn turn(
+        self: &Arc<Self>,
+        artifact: ArtifactId,
+        lease: Option<u64>,
+    ) -> Result<Turn, Problem> {
+        let turns = self.lock().get(&artifact).map(|swarm| swarm.turns.clone());
+        let (over, ended) = oneshot::channel();
+        let turn = Turn { tracker: self.clone(), artifact, lease, _over: over };
+        let turns = turns.ok_or_else(gone)?;
+        let permit = turns.acquire_owned().await.map_err(|_| gone())?;
+        tokio::spawn(async move {
+            let _permit = permit;
+            // A reader that does not read keeps its bytes, not its turn.
+            let _ = tokio::time::timeout(TURN_MAX, ended).await;
+        });
+        Ok(turn)
     }
 
     /// Counts of one swarm; `None` when there is none.
@@ -182,14 +251,11 @@ impl Tracker {
         let host = swarm.number(&request.host, SocketAddr::new(from, request.peer_port));
         let place = swarm.place(&request.rack, &request.zone);
         let returning = request.epoch.is_some_and(|epoch| epoch != self.epoch);
-        let joining = rules::Joining { host, place, have, returning };
-        let neighbours = swarm.core.join(now, joining);
-        Ok(JoinReply {
-            epoch: self.epoch,
-            ticket: self.ticket(artifact),
-            neighbours: swarm.named(neighbours),
-            beat_ms: swarm.beat_ms(),
-        })
+        let wants = request.wants;
+        let joining = rules::Joining { host, place, have, returning, wants };
+        let word = swarm.core.join(now, joining);
+        let (epoch, ticket) = (self.epoch, self.ticket(artifact));
+        Ok(JoinReply { epoch, ticket, beat: swarm.reply(word) })
     }
 
     /// Makes the artifact's swarm if there is none.
@@ -210,6 +276,7 @@ impl Tracker {
         let core = rules::Tracker::new(self.settings, offsets, self.now(), seed);
         swarms.entry(artifact).or_insert_with(|| Swarm {
             core,
+            turns: Arc::new(Semaphore::new(self.settings.reads_at_once)),
             numbers: BTreeMap::new(),
             hosts: vec![],
             racks: BTreeMap::new(),
@@ -222,28 +289,6 @@ impl Tracker {
     fn beat(&self, artifact: ArtifactId, request: BeatRequest) -> Result<BeatReply, Problem> {
         self.with_member(artifact, request.epoch, &request.host.clone(), |swarm, host, now| {
             swarm.beat(now, host, request)
-        })
-    }
-
-    fn lease(&self, artifact: ArtifactId, request: LeaseRequest) -> Result<LeaseReply, Problem> {
-        let LeaseRequest { beat, unserved, mut returned, starved_ms } = request;
-        returned.truncate(LEASES_NAMED_MAX);
-        self.with_member(artifact, beat.epoch, &beat.host.clone(), |swarm, host, now| {
-            let beat = swarm.beat(now, host, beat)?;
-            let unserved = checked(swarm, unserved)?;
-            let starved = Duration::from_millis(starved_ms);
-            let asking = rules::Asking { unserved, returned, starved };
-            let (lease, wait) = match swarm.core.lease(now, host, &asking) {
-                Ok(lease) => (Some(lease), Duration::ZERO),
-                Err(wait) => (None, wait),
-            };
-            let lease = lease.map(|lease| Lease {
-                id: lease.id,
-                first: lease.first,
-                count: lease.count,
-                ttl_ms: lease.ttl.as_millis() as u64,
-            });
-            Ok(LeaseReply { lease, retry_ms: wait.as_millis() as u64, beat })
         })
     }
 
@@ -333,8 +378,21 @@ impl Swarm {
         Neighbours { version, peers: peers.into_iter().filter_map(named).collect() }
     }
 
-    fn beat_ms(&self) -> u64 {
-        self.core.beat_every().as_millis() as u64
+    fn reply(&self, word: rules::Word) -> BeatReply {
+        let ms = |span: Duration| span.as_millis() as u64;
+        let lease = |l: rules::leases::Lease| Lease {
+            id: l.id,
+            first: l.first,
+            count: l.count,
+            ttl_ms: ms(l.ttl),
+        };
+        BeatReply {
+            neighbours: word.neighbours.map(|neighbours| self.named(neighbours)),
+            lease: word.lease.map(lease),
+            ask_ms: word.ask_in.map(ms),
+            beat_ms: ms(word.beat_in),
+            members: word.members as u32,
+        }
     }
 
     fn beat(
@@ -343,13 +401,22 @@ impl Swarm {
         host: rules::HostNo,
         request: BeatRequest,
     ) -> Result<BeatReply, Problem> {
-        let have = checked(self, request.have)?;
-        let mut holding = request.holding;
-        holding.truncate(LEASES_NAMED_MAX);
-        let beat = rules::Beat { have, known: request.neighbours, holding };
-        let neighbours = self.core.beat(now, host, beat).map_err(|_| gone())?;
-        let neighbours = neighbours.map(|neighbours| self.named(neighbours));
-        Ok(BeatReply { neighbours, beat_ms: self.beat_ms() })
+        let (have, unserved) = (checked(self, request.have)?, checked(self, request.unserved)?);
+        let few = |mut leases: Vec<u64>| {
+            leases.truncate(LEASES_NAMED_MAX);
+            leases
+        };
+        let beat = rules::Beat {
+            have,
+            unserved,
+            known: request.neighbours,
+            holding: few(request.holding),
+            returned: few(request.returned),
+            starved: Duration::from_millis(request.starved_ms),
+            wants: request.wants,
+        };
+        let word = self.core.beat(now, host, beat).map_err(|_| gone())?;
+        Ok(self.reply(word))
     }
 }
 
@@ -358,7 +425,6 @@ impl Swarm {
 pub fn routes(tracker: Arc<Tracker>) -> Router {
     Router::new()
         .route("/v1/agent/swarm/{artifact}/join", post(join))
-        .route("/v1/agent/swarm/{artifact}/lease", post(lease))
         .route("/v1/agent/swarm/{artifact}/beat", post(beat))
         .route("/v1/agent/swarm/{artifact}/done", post(done))
         .route("/v1/agent/swarm/{artifact}/bad", post(bad))
@@ -390,16 +456,6 @@ async fn join(
         .await
         .map_err(|e| Problem::new(Code::Internal, "the tracker failed").because(e))?
         .map(Json)
-}
-
-async fn lease(
-    State(tracker): Shared,
-    Path(artifact): Path<ArtifactId>,
-    Extension(identity): Extension<Identity>,
-    Json(request): Json<LeaseRequest>,
-) -> Result<Json<LeaseReply>, Problem> {
-    allow(&identity, &request.beat.host)?;
-    tracker.lease(artifact, request).map(Json)
 }
 
 async fn beat(

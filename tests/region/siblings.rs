@@ -13,9 +13,7 @@ use deployctl::net::client::Client;
 use deployctl::net::server::Json;
 use deployctl::rules::fanout::{Site, parents};
 use deployctl::wire::v1::region::{PiecesReply, PiecesRequest, RegionReport};
-use deployctl::wire::v1::swarm::{
-    BeatRequest, JoinReply, JoinRequest, Lease, LeaseReply, LeaseRequest,
-};
+use deployctl::wire::v1::swarm::{BeatReply, BeatRequest, JoinReply, JoinRequest, Lease};
 
 use crate::fixture::{Coordinator, Published, Region, Serving, path_in};
 
@@ -297,6 +295,7 @@ impl<'a> Member<'a> {
             zone: String::new(),
             epoch: None,
             have: PieceSet::default(),
+            wants: true,
         };
         let swarm = format!("/v1/agent/swarm/{}", made.id);
         let joined = agent.post(&format!("{swarm}/join"), &join, CALL).await.unwrap();
@@ -304,21 +303,26 @@ impl<'a> Member<'a> {
     }
 
     async fn lease(&mut self, have: &PieceSet) -> Lease {
+        if let Some(lease) = self.joined.beat.lease.take() {
+            return lease;
+        }
         loop {
             let beat = BeatRequest {
                 epoch: self.joined.epoch,
                 host: "h1".parse().unwrap(),
                 have: have.clone(),
-                neighbours: self.joined.neighbours.version,
+                neighbours: 0,
                 holding: vec![],
+                unserved: PieceSet::default(),
+                returned: vec![],
+                starved_ms: 0,
+                wants: true,
             };
-            let unserved = PieceSet::default();
-            let request = LeaseRequest { beat, unserved, returned: vec![], starved_ms: 0 };
-            let path = format!("{}/lease", self.swarm);
-            let reply: LeaseReply = self.agent.post(&path, &request, CALL).await.unwrap();
+            let path = format!("{}/beat", self.swarm);
+            let reply: BeatReply = self.agent.post(&path, &beat, CALL).await.unwrap();
             match reply.lease {
                 Some(lease) => return lease,
-                None => tokio::time::sleep(Duration::from_millis(reply.retry_ms)).await,
+                None => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
     }

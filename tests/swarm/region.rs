@@ -26,7 +26,8 @@ use deployctl::wire::problem::{Code, Problem};
 use deployctl::wire::seal;
 use deployctl::wire::v1::patch::{Between, PatchOffer, Patches, PatchesQuery};
 use deployctl::wire::v1::swarm::{
-    BeatReply, BeatRequest, JoinReply, JoinRequest, LEASE_HEADER, SIGNATURE_HEADER,
+    BeatReply, BeatRequest, CUSTODIAN_HEADER, JoinReply, JoinRequest, LEASE_HEADER,
+    SIGNATURE_HEADER,
 };
 use deployctl::wire::v1::token::Role;
 use ed25519_dalek::SigningKey;
@@ -183,7 +184,7 @@ pub(crate) fn quick() -> Settings {
         settle: Duration::from_millis(500),
         starved: Duration::from_secs(3),
         retry_busy: Duration::from_millis(50),
-        retry_idle: Duration::from_millis(200),
+        beat_complete: Duration::from_millis(500),
         ..Settings::default()
     }
 }
@@ -239,11 +240,22 @@ impl Region {
             zone: String::new(),
             epoch: None,
             have: have.clone(),
+            wants: false,
         };
         let limit = Duration::from_secs(5);
         let joined: JoinReply = client.post(&path("join"), &join, limit).await.unwrap();
         let epoch = joined.epoch;
-        let beat = BeatRequest { host, epoch, have, neighbours: 0, holding: vec![] };
+        let beat = BeatRequest {
+            host,
+            epoch,
+            have,
+            neighbours: 0,
+            holding: vec![],
+            unserved: PieceSet::new(),
+            returned: vec![],
+            starved_ms: 0,
+            wants: false,
+        };
         let path = path("beat");
         tokio::spawn(async move {
             loop {
@@ -310,16 +322,24 @@ async fn pack(
     let text = headers["range"].to_str().unwrap().strip_prefix("bytes=").unwrap().to_owned();
     let (first, last) = text.split_once('-').unwrap();
     let range = first.parse::<u64>().unwrap()..last.parse::<u64>().unwrap() + 1;
-    let lease = headers[LEASE_HEADER].to_str().unwrap().parse().unwrap();
-    tracker.admit_read(lease, None, artifact, range.clone())?;
+    let lease = headers.get(LEASE_HEADER).map(|lease| lease.to_str().unwrap().parse().unwrap());
+    match lease {
+        Some(lease) => tracker.admit_read(lease, None, artifact, range.clone())?,
+        None => {
+            assert_eq!(headers[CUSTODIAN_HEADER], "1");
+            tracker.admit_custodian(artifact, range.clone())?;
+        }
+    }
+    let turn = tracker.turn(artifact, lease).await?;
     let made = store.made.lock().unwrap().get(&artifact).cloned().unwrap();
     store.egress.fetch_add(range.end - range.start, Ordering::SeqCst);
     let bytes = made.pack[range.start as usize..range.end as usize].to_vec();
     if store.slow.load(Ordering::SeqCst) {
-        let drip = futures_util::stream::unfold(bytes::Bytes::from(bytes), |mut rest| async {
+        let rest = (bytes::Bytes::from(bytes), turn);
+        let drip = futures_util::stream::unfold(rest, |(mut rest, turn)| async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             let part = rest.split_to(rest.len().min(32 << 10));
-            (!part.is_empty()).then_some((Ok::<_, std::io::Error>(part), rest))
+            (!part.is_empty()).then_some((Ok::<_, std::io::Error>(part), (rest, turn)))
         });
         let body = axum::body::Body::from_stream(drip);
         return Ok((StatusCode::PARTIAL_CONTENT, body).into_response());

@@ -25,6 +25,7 @@ pub mod regions;
 pub mod retry;
 pub mod role;
 pub mod rollback;
+pub mod simulate;
 pub mod status;
 pub mod tokens;
 pub mod version;

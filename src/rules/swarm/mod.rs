@@ -1,412 +1,454 @@
 //! One download: what to fetch from whom, as events in and actions out.
 //!
-//! Pure and seeded: the agent runs it over sockets, a simulator over a model of
-//! a network. Store leases come first, then the rarest of a few pieces from the
-//! better of two peers; a slow request is doubled, a bad piece bans its sender.
-//! A download never waits for ever: with nothing in flight it asks the tracker again.
+//! Pure and seeded: the agent runs it over sockets, `deployctl simulate` over a
+//! model of a network. The rarest piece from the better of two peers; leases of
+//! the store when the tracker grants them; a slow request is doubled, a bad piece
+//! bans its sender. No event allocates; what the neighbours have is read where it
+//! lies. A download never waits for ever: with nothing in flight it calls the
+//! tracker, and without a tracker few hosts may read the store.
 
+mod custody;
 pub mod peers;
-pub mod picker;
-#[cfg(test)]
-mod together;
+mod picker;
+mod timing;
+pub mod uploads;
+pub mod words;
 
-use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::model::pieces::PieceSet;
 use crate::model::rng::Rng;
-use crate::model::time::UnixMillis;
 
-use peers::Peers;
+use custody::Custody;
+use peers::{Peers, has};
+use timing::{Allowance, Timing};
+pub use words::{Action, Event, Haves, Leave, Micros, Pace, PeerNo, Source, Start, Word, micros};
 
-/// A neighbour's number within one download.
-pub type PeerNo = u32;
-
-/// Leases held at once: one is read while the next is asked for.
-const LEASES_MAX: usize = 2;
-/// Requests in flight, in pieces: at least, at most [distribution 6.5].
-const WINDOW_PIECES: (u64, u64) = (2, 8);
-/// Nothing in flight for this long: ask the tracker again.
-const IDLE: Duration = Duration::from_millis(1000);
-/// The rate is measured over spans of this length.
-const RATE_SPAN: Duration = Duration::from_millis(500);
-/// A request is doubled after this many times the usual slow one (p90), and at least [`SLOW_MIN`].
-const SLOW_FACTOR: u32 = 3;
-/// Requests younger than this are never doubled for their age.
-const SLOW_MIN: Duration = Duration::from_millis(500);
-/// Durations remembered for the p90.
-const TIMES_KEPT: usize = 64;
+/// Requests in flight, in pieces: at least, at most. The most is a sender's slots:
+/// when both are equal, free slots and free windows find each other at once, and no
+/// link idles while requests wait in line elsewhere (docs/decisions).
+const WINDOW_PIECES: (u64, u64) = (2, uploads::UPLOAD_SLOTS as u64);
+/// Nothing in flight for this long: call the tracker. Doubles up to [`IDLE_MAX`].
+const IDLE: Duration = Duration::from_secs(2);
+/// See [`IDLE`].
+const IDLE_MAX: Duration = Duration::from_secs(16);
+/// Call again this long after a tracker that did not answer; up to [`IDLE_MAX`].
+const LOST: Duration = Duration::from_secs(1);
 /// Doubled requests may move this share of the artifact, thousandths, and two pieces.
 const HEDGE_PERMILLE: u64 = 10;
 
-/// Where a piece came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// A neighbour.
-    Peer(PeerNo),
-    /// The regional store, under this lease.
-    Store(u64),
-}
-
-/// What happened.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// The tracker's whole list of neighbours with their distances.
-    Neighbours(Vec<(PeerNo, u8)>),
-    /// A neighbour answered: all that it has.
-    Have(PeerNo, PieceSet),
-    /// A piece is verified and written.
-    PieceOk(u32, Source),
-    /// A piece's bytes were wrong.
-    PieceBad(u32, Source),
-    /// A neighbour has no free slot and wishes to be left for a while.
-    Busy(PeerNo, u32, Duration),
-    /// A neighbour does not have the piece after all.
-    Missing(PeerNo, u32),
-    /// A request made no progress for 2 s and still runs.
-    Stalled(u32),
-    /// A request ended without its piece.
-    Timeout(PeerNo, u32),
-    /// A neighbour can't be reached.
-    PeerGone(PeerNo),
-    /// The tracker granted a lease: its id, first piece and count.
-    LeaseGranted(u64, u32, u32),
-    /// The tracker granted none, or did not answer; ask again after this.
-    LeaseRefused(Duration),
-    /// The read of a lease ended, whatever came of it.
-    LeaseEnded(u64),
-    /// Time passed; at least each 250 ms.
-    Tick,
-}
-
-/// What to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Ask a neighbour for a piece.
-    Request(PeerNo, u32),
-    /// Drop a request: the piece came from elsewhere.
-    Cancel(PeerNo, u32),
-    /// Read these pieces from the store under a lease: id, first, count.
-    ReadStore(u64, u32, u32),
-    /// Ask the tracker for a lease.
-    AskLease,
-    /// Tell the tracker that this neighbour sent a bad piece.
-    Ban(PeerNo, u32),
-    /// Ask the tracker for neighbours: nothing moves.
-    Beat,
-    /// Every piece is there. Comes once.
-    Done,
-}
-
-#[derive(Debug, Clone)]
-struct Attempt {
+#[derive(Debug, Clone, Copy)]
+struct Flight {
+    piece: u32,
     peer: PeerNo,
-    since: UnixMillis,
+    since: Micros,
+    /// It or its twin is the second copy.
+    doubled: bool,
 }
 
 /// One download.
 #[derive(Debug)]
 pub struct Swarm {
     rng: Rng,
-    /// Wire bytes of each piece.
-    wire: Vec<u32>,
+    wire: std::sync::Arc<[u32]>,
+    /// Bytes of the largest piece and of all.
+    sizes: (u64, u64),
     window_max: u64,
-    urgent: bool,
-    missing: PieceSet,
+    /// Not there yet.
+    missing: Box<[u64]>,
+    /// Not there yet, and nobody is fetching it.
+    wanted: Box<[u64]>,
+    left: (u32, u64),
     peers: Peers,
-    flights: BTreeMap<u32, Vec<Attempt>>,
-    leases: BTreeMap<u64, PieceSet>,
-    asked: bool,
-    ask_at: UnixMillis,
-    idle_since: Option<UnixMillis>,
-    times: VecDeque<Duration>,
-    span: (UnixMillis, u64),
-    rate: u64,
+    flights: Vec<Flight>,
+    leases: Vec<Leave>,
+    calling: bool,
+    beat_at: Micros,
+    ask_at: Micros,
+    idle_at: Micros,
+    idle: Duration,
+    lost: Duration,
+    custody: Custody,
+    reading: Option<u32>,
+    timing: Timing,
+    allowance: Allowance,
+    pace_at: Micros,
     hedged: u64,
+    hungry: bool,
     finished: bool,
 }
 
-/// How to start a download.
-#[derive(Debug, Clone)]
-pub struct Start {
-    /// Wire bytes of each piece.
-    pub wire: Vec<u32>,
-    /// Pieces that are there already.
-    pub done: PieceSet,
-    /// Most bytes in flight, whatever the rate.
-    pub window_max: u64,
-    /// Whether to go flat out from the start: a rollback.
-    pub urgent: bool,
-    /// The seed of every choice.
-    pub seed: u64,
-}
-
 impl Swarm {
-    /// A download at `now`.
+    /// A download at `now`; its first action is to call the tracker.
     #[must_use]
-    pub fn new(now: UnixMillis, start: Start) -> Self {
-        let all = PieceSet::full(start.wire.len() as u32);
+    pub fn new(now: Micros, start: Start) -> Self {
+        let Start { wire, done, window_max, pace, identity, seed } = start;
+        let mut rng = Rng::new(seed);
+        let pieces = PieceSet::full(wire.len() as u32).minus(&done);
+        let mut missing = vec![0; wire.len().div_ceil(64)].into_boxed_slice();
+        missing[..pieces.words().len()].copy_from_slice(pieces.words());
+        let bytes = pieces.iter().map(|piece| u64::from(wire[piece as usize])).sum();
+        let largest = wire.iter().copied().max().map_or(0, u64::from);
+        let total = wire.iter().map(|bytes| u64::from(*bytes)).sum();
+        let custody = Custody::new(identity, &mut rng);
         Self {
-            rng: Rng::new(start.seed),
-            missing: all.minus(&start.done),
-            wire: start.wire,
-            window_max: start.window_max,
-            urgent: start.urgent,
+            rng,
+            sizes: (largest, total),
+            wire,
+            window_max,
+            wanted: missing.clone(),
+            missing,
+            left: (pieces.count(), bytes),
             peers: Peers::default(),
-            flights: BTreeMap::new(),
-            leases: BTreeMap::new(),
-            asked: false,
-            ask_at: now,
-            idle_since: None,
-            times: VecDeque::new(),
-            span: (now, 0),
-            rate: 0,
+            flights: Vec::with_capacity(10),
+            leases: vec![],
+            calling: false,
+            beat_at: now,
+            ask_at: Micros::MAX,
+            idle_at: Micros::MAX,
+            idle: IDLE,
+            lost: LOST,
+            custody,
+            reading: None,
+            timing: Timing::new(now),
+            allowance: Allowance::new(now, pace),
+            pace_at: now,
             hedged: 0,
+            hungry: true,
             finished: false,
         }
     }
 
-    /// Takes one event; what to do now, in order.
-    pub fn handle(&mut self, now: UnixMillis, event: Event) -> Vec<Action> {
-        let mut actions = vec![];
-        self.apply(now, event, &mut actions);
-        if self.missing.is_empty() {
+    /// Takes one event; appends what to do now, in order.
+    pub fn handle(
+        &mut self,
+        now: Micros,
+        event: Event,
+        haves: &impl Haves,
+        actions: &mut Vec<Action>,
+    ) {
+        self.apply(now, event, haves, actions);
+        if self.left.0 == 0 {
             if !std::mem::replace(&mut self.finished, true) {
                 actions.push(Action::Done);
             }
-            return actions;
+            return;
         }
-        self.ask(now, &mut actions);
-        self.request(now, &mut actions);
-        self.wake(now, &mut actions);
-        actions
+        self.request(now, haves, actions);
+        self.call(now, actions);
+        self.take_custody(now, haves, actions);
     }
 
-    /// Pieces that are not there yet.
+    /// How many pieces are not there yet.
     #[must_use]
-    pub fn missing(&self) -> &PieceSet {
-        &self.missing
+    pub fn left(&self) -> u32 {
+        self.left.0
     }
 
-    fn apply(&mut self, now: UnixMillis, event: Event, actions: &mut Vec<Action>) {
+    /// Whether a piece is not there yet.
+    #[must_use]
+    pub fn misses(&self, piece: u32) -> bool {
+        has(&self.missing, piece)
+    }
+
+    /// Whether a request for this piece to this peer is under way.
+    #[must_use]
+    pub fn expects(&self, peer: PeerNo, piece: u32) -> bool {
+        self.flights.iter().any(|flight| flight.peer == peer && flight.piece == piece)
+    }
+
+    /// Whether it would ask for a piece at once if somebody offered one: only then
+    /// must it be told of every neighbour's news.
+    #[must_use]
+    pub fn hungry(&self) -> bool {
+        self.hungry
+    }
+
+    /// When it must hear of the time at the latest; [`Micros::MAX`]: never.
+    #[must_use]
+    pub fn wake_at(&self, now: Micros) -> Micros {
+        if self.left.0 == 0 {
+            return Micros::MAX;
+        }
+        let mut at = self.custody.wake_at();
+        if !self.calling {
+            at = at.min(self.beat_at).min(self.idle_at);
+            at = if self.lacks() { at.min(self.ask_at) } else { at };
+        }
+        if self.hungry {
+            at = at.min(self.peers.next_free(now).unwrap_or(Micros::MAX));
+        }
+        if self.pace_at > now {
+            at = at.min(self.pace_at);
+        }
+        match (self.timing.slow(), self.flights.iter().map(|flight| flight.since).min()) {
+            (Some(slow), Some(since)) if self.may_double() => at.min((since + slow).max(now + 1)),
+            _ => at,
+        }
+    }
+
+    fn apply(&mut self, now: Micros, event: Event, haves: &impl Haves, actions: &mut Vec<Action>) {
         match event {
-            Event::Neighbours(list) => {
-                for peer in self.peers.replace(&list) {
-                    self.drop_requests(peer, actions);
-                }
+            Event::Tracker(word) => self.hear(now, word, actions),
+            Event::TrackerLost => {
+                self.calling = false;
+                self.custody.lost(now);
+                self.beat_at = now + self.jittered(self.lost);
+                (self.ask_at, self.lost) = (Micros::MAX, (self.lost * 2).min(IDLE_MAX));
             }
-            Event::Have(peer, have) => self.peers.have(peer, have),
+            Event::Have(peer) => self.peers.heard(peer),
             Event::PieceOk(piece, source) => self.take(now, piece, source, actions),
             Event::PieceBad(piece, Source::Peer(peer)) => {
                 self.end(peer, piece);
                 self.peers.ban(peer);
                 actions.push(Action::Ban(peer, piece));
             }
-            Event::PieceBad(piece, Source::Store(lease)) => self.drop_leased(lease, piece),
+            Event::PieceBad(piece, Source::Store(_) | Source::Custody) => self.want(piece),
             Event::Busy(peer, piece, retry) => {
                 self.end(peer, piece);
                 self.peers.busy(now, peer, retry, &mut self.rng);
             }
             Event::Missing(peer, piece) => {
                 self.end(peer, piece);
-                self.peers.missing(peer, piece);
+                self.peers.missing(now, peer);
             }
-            Event::Stalled(piece) => self.hedge(now, piece, actions),
+            Event::Stalled(piece) => self.hedge(now, piece, haves, actions),
             Event::Timeout(peer, piece) => {
                 self.end(peer, piece);
                 self.peers.failed(now, peer);
             }
             Event::PeerGone(peer) => self.peers.gone(peer),
-            Event::LeaseGranted(lease, first, count) => {
-                self.asked = false;
-                self.lease(lease, first, count, actions);
+            Event::LeaseEnded(lease) => self.end_lease(now, lease),
+            Event::CustodyEnded(piece) => {
+                self.reading = None;
+                self.want(piece);
             }
-            Event::LeaseRefused(retry) => {
-                self.asked = false;
-                let jitter = self.rng.below(retry.as_millis() as u64 / 2 + 1);
-                self.ask_at = now + retry + Duration::from_millis(jitter);
-            }
-            Event::LeaseEnded(lease) => {
-                self.leases.remove(&lease);
-            }
-            Event::Tick => self.hedge_slow(now, actions),
+            Event::Tick => self.hedge_slow(now, haves, actions),
         }
     }
 
-    fn take(&mut self, now: UnixMillis, piece: u32, source: Source, actions: &mut Vec<Action>) {
+    fn hear(&mut self, now: Micros, word: Word, actions: &mut Vec<Action>) {
+        let Word { neighbours, lease, ask_in, beat_in, members } = word;
+        self.calling = false;
+        self.lost = LOST;
+        self.custody.heard(members);
+        self.beat_at = now + self.jittered(beat_in);
+        self.ask_at = ask_in.map_or(Micros::MAX, |span| now + self.jittered(span));
+        for peer in neighbours.map(|list| self.peers.replace(&list)).unwrap_or_default() {
+            self.drop_requests(peer, actions);
+        }
+        if let Some(leave) = lease {
+            self.lease(leave, actions);
+        }
+    }
+
+    fn take(&mut self, now: Micros, piece: u32, source: Source, actions: &mut Vec<Action>) {
         let bytes = self.wire.get(piece as usize).copied().unwrap_or(0);
-        for copy in self.flights.remove(&piece).unwrap_or_default() {
-            self.peers.ended(copy.peer);
-            if source == Source::Peer(copy.peer) {
-                let took = now.since(copy.since);
-                self.peers.delivered(copy.peer, bytes, took);
-                self.times.push_back(took);
-                if self.times.len() > TIMES_KEPT {
-                    self.times.pop_front();
-                }
+        while let Some(at) = self.flights.iter().position(|flight| flight.piece == piece) {
+            let flight = self.flights.swap_remove(at);
+            self.peers.ended(flight.peer);
+            if source == Source::Peer(flight.peer) {
+                let took = now.saturating_sub(flight.since);
+                self.peers.delivered(flight.peer, bytes, took);
+                self.timing.took(took);
             } else {
-                actions.push(Action::Cancel(copy.peer, piece));
+                actions.push(Action::Cancel(flight.peer, piece));
             }
         }
-        if let Source::Store(lease) = source {
-            self.drop_leased(lease, piece);
+        if has(&self.missing, piece) {
+            self.missing[piece as usize / 64] &= !(1 << (piece % 64));
+            self.left = (self.left.0 - 1, self.left.1 - u64::from(bytes));
         }
-        self.missing.remove(piece);
-        self.idle_since = None;
-        self.measure(now, u64::from(bytes));
+        self.unwant(piece);
+        self.custody.moved(now);
+        self.idle = IDLE;
+        self.timing.moved(now, u64::from(bytes));
     }
 
-    /// Leases first: only so do first copies spread at the store's full rate.
-    fn ask(&mut self, now: UnixMillis, actions: &mut Vec<Action>) {
-        let room = self.leases.len() < LEASES_MAX && !self.asked && self.ask_at <= now;
-        if room && !self.wanted().is_empty() {
-            self.asked = true;
-            actions.push(Action::AskLease);
+    fn lease(&mut self, leave: Leave, actions: &mut Vec<Action>) {
+        let end = leave.first.saturating_add(leave.count).min(self.wire.len() as u32);
+        if (leave.first..end).any(|piece| has(&self.missing, piece)) {
+            self.leases.push(leave);
         }
-    }
-
-    fn lease(&mut self, lease: u64, first: u32, count: u32, actions: &mut Vec<Action>) {
-        let end = first.saturating_add(count).min(self.wire.len() as u32);
-        let pieces: PieceSet = (first..end).filter(|p| self.missing.contains(*p)).collect();
-        if !pieces.is_empty() {
-            self.leases.insert(lease, pieces);
+        for piece in leave.first..end {
+            self.unwant(piece);
+            self.allowance.spend(u64::from(self.wire[piece as usize]));
         }
         // Also when nothing of it is missing: whoever reads gives the lease back.
-        actions.push(Action::ReadStore(lease, first, count));
+        actions.push(Action::ReadStore(leave));
     }
 
-    fn request(&mut self, now: UnixMillis, actions: &mut Vec<Action>) {
-        while self.in_flight() < self.window() {
-            let (wanted, done) = (self.wanted(), self.done());
-            let piece = picker::pick(now, &wanted, done, &self.peers, &mut self.rng);
-            let Some(piece) = piece else { return };
-            let Some(peer) = self.peers.choose(now, piece, &[], &mut self.rng) else { return };
-            self.send(now, peer, piece, actions);
+    fn end_lease(&mut self, now: Micros, lease: u64) {
+        if let Some(at) = self.leases.iter().position(|leave| leave.id == lease) {
+            let leave = self.leases.swap_remove(at);
+            for piece in leave.first..leave.first.saturating_add(leave.count) {
+                self.want(piece);
+            }
+        }
+        self.ask_at = self.ask_at.min(now);
+    }
+
+    fn request(&mut self, now: Micros, haves: &impl Haves, actions: &mut Vec<Action>) {
+        self.hungry = false;
+        while self.room() {
+            self.pace_at = self.allowance.ready_at(now, self.left.1, self.sizes.0);
+            if self.pace_at > now {
+                return;
+            }
+            let free = self.peers.free(now);
+            let picked = picker::pick(&self.wanted, (&self.peers, free), haves, &mut self.rng);
+            let asked = picked.and_then(|piece| {
+                Some((piece, self.peers.choose(piece, free, haves, &mut self.rng)?))
+            });
+            let Some((piece, at)) = asked else {
+                self.hungry = true;
+                return;
+            };
+            self.send(now, at, piece, false, actions);
         }
     }
 
-    /// Nothing in flight for a while: the lease may be asked for again, and the
-    /// neighbours may have changed.
-    fn wake(&mut self, now: UnixMillis, actions: &mut Vec<Action>) {
-        if !self.flights.is_empty() || !self.leases.is_empty() || self.asked {
-            self.idle_since = None;
+    /// Beats when it is time, asks for leases when it may, and calls when nothing
+    /// has moved for a while: the neighbours may have changed.
+    fn call(&mut self, now: Micros, actions: &mut Vec<Action>) {
+        let still = self.flights.is_empty() && self.leases.is_empty() && self.reading.is_none();
+        if !still {
+            self.idle_at = Micros::MAX;
+        } else if self.idle_at == Micros::MAX {
+            self.idle_at = now + self.jittered(self.idle);
+        }
+        let idle = self.idle_at <= now;
+        let lease = self.ask_at <= now && self.lacks();
+        if self.calling || !(idle || lease || self.beat_at <= now) {
             return;
         }
-        let since = *self.idle_since.get_or_insert(now);
-        if now.since(since) < IDLE {
-            return;
+        if idle {
+            self.idle = (self.idle * 2).min(IDLE_MAX);
+            self.idle_at = now + self.jittered(self.idle);
         }
-        let jitter = Duration::from_millis(self.rng.below(IDLE.as_millis() as u64));
-        self.idle_since = Some(now + jitter);
-        self.ask_at = self.ask_at.min(now + jitter);
-        actions.push(Action::Beat);
+        (self.calling, self.ask_at, self.beat_at) = (true, Micros::MAX, Micros::MAX);
+        actions.push(Action::Call { lease: lease || idle });
     }
 
-    fn hedge_slow(&mut self, now: UnixMillis, actions: &mut Vec<Action>) {
-        let Some(slow) = self.slow() else { return };
-        let late = |(piece, copies): (&u32, &Vec<Attempt>)| {
-            copies.iter().all(|copy| now.since(copy.since) > slow).then_some(*piece)
-        };
-        for piece in self.flights.iter().filter_map(late).collect::<Vec<_>>() {
-            self.hedge(now, piece, actions);
+    /// Without a tracker: reads a piece that no neighbour has, if it is one of
+    /// few that may.
+    fn take_custody(&mut self, now: Micros, haves: &impl Haves, actions: &mut Vec<Action>) {
+        if !self.custody.tick(now) || self.reading.is_some() {
+            return;
+        }
+        let mut alone = [0; picker::WORDS_MAX];
+        for (at, word) in self.wanted.iter().enumerate() {
+            let offered = self.peers.reachable().fold(0, |all, peer| {
+                all | haves.words(self.peers.no(peer)).get(at).copied().unwrap_or(0)
+            });
+            let mut rest = word & !offered;
+            while rest != 0 {
+                let bit = rest.trailing_zeros();
+                rest &= rest - 1;
+                alone[at] |= u64::from(self.custody.covers(at as u32 * 64 + bit)) << bit;
+            }
+        }
+        if let Some(piece) = picker::draw(&alone, &mut self.rng) {
+            self.unwant(piece);
+            self.reading = Some(piece);
+            actions.push(Action::ReadAsCustodian(piece));
+        }
+    }
+
+    fn hedge_slow(&mut self, now: Micros, haves: &impl Haves, actions: &mut Vec<Action>) {
+        let Some(slow) = self.timing.slow() else { return };
+        let late = |flight: &Flight| !flight.doubled && now >= flight.since + slow;
+        for at in 0..self.flights.len() {
+            if late(&self.flights[at]) {
+                self.hedge(now, self.flights[at].piece, haves, actions);
+            }
         }
     }
 
     /// A second copy from another peer; never a third, and few in all.
-    fn hedge(&mut self, now: UnixMillis, piece: u32, actions: &mut Vec<Action>) {
-        let Some([only]) = self.flights.get(&piece).map(Vec::as_slice) else { return };
-        let bytes = u64::from(self.wire.get(piece as usize).copied().unwrap_or(0));
-        let total: u64 = self.wire.iter().map(|bytes| u64::from(*bytes)).sum();
-        if self.hedged + bytes > total * HEDGE_PERMILLE / 1000 + 2 * self.piece_max() {
+    fn hedge(&mut self, now: Micros, piece: u32, haves: &impl Haves, actions: &mut Vec<Action>) {
+        let mut copies = self.flights.iter().filter(|flight| flight.piece == piece);
+        let (Some(only), None) = (copies.next(), copies.next()) else { return };
+        if !self.may_double() {
             return;
         }
-        let except = [only.peer];
-        if let Some(peer) = self.peers.choose(now, piece, &except, &mut self.rng) {
-            self.hedged += bytes;
-            self.send(now, peer, piece, actions);
+        let mut free = self.peers.free(now);
+        let same = self.peers.reachable().find(|at| self.peers.no(*at) == only.peer);
+        same.into_iter().for_each(|at| free &= !(1 << at));
+        if let Some(at) = self.peers.choose(piece, free, haves, &mut self.rng) {
+            self.hedged += u64::from(self.wire[piece as usize]);
+            self.flights.iter_mut().filter(|f| f.piece == piece).for_each(|f| f.doubled = true);
+            self.send(now, at, piece, true, actions);
         }
     }
 
-    fn send(&mut self, now: UnixMillis, peer: PeerNo, piece: u32, actions: &mut Vec<Action>) {
-        self.peers.sent(peer);
-        self.flights.entry(piece).or_default().push(Attempt { peer, since: now });
+    fn may_double(&self) -> bool {
+        let (largest, total) = self.sizes;
+        self.hedged + largest <= total * HEDGE_PERMILLE / 1000 + 2 * largest
+    }
+
+    fn send(
+        &mut self,
+        now: Micros,
+        at: usize,
+        piece: u32,
+        doubled: bool,
+        actions: &mut Vec<Action>,
+    ) {
+        let peer = self.peers.no(at);
+        self.peers.sent(at);
+        self.unwant(piece);
+        self.allowance.spend(u64::from(self.wire[piece as usize]));
+        self.flights.push(Flight { piece, peer, since: now, doubled });
         actions.push(Action::Request(peer, piece));
     }
 
     fn end(&mut self, peer: PeerNo, piece: u32) {
-        let Some(copies) = self.flights.get_mut(&piece) else { return };
-        let before = copies.len();
-        copies.retain(|copy| copy.peer != peer);
-        if copies.len() < before {
-            self.peers.ended(peer);
-        }
-        if copies.is_empty() {
-            self.flights.remove(&piece);
-        }
+        let same = |flight: &Flight| flight.piece == piece && flight.peer == peer;
+        let Some(at) = self.flights.iter().position(same) else { return };
+        self.flights.swap_remove(at);
+        self.peers.ended(peer);
+        self.want(piece);
     }
 
     fn drop_requests(&mut self, peer: PeerNo, actions: &mut Vec<Action>) {
-        let asked = |(piece, copies): (&u32, &Vec<Attempt>)| {
-            copies.iter().any(|copy| copy.peer == peer).then_some(*piece)
-        };
-        for piece in self.flights.iter().filter_map(asked).collect::<Vec<_>>() {
+        while let Some(at) = self.flights.iter().position(|flight| flight.peer == peer) {
+            let piece = self.flights[at].piece;
             self.end(peer, piece);
             actions.push(Action::Cancel(peer, piece));
         }
     }
 
-    fn drop_leased(&mut self, lease: u64, piece: u32) {
-        if let Some(pieces) = self.leases.get_mut(&lease) {
-            pieces.remove(piece);
+    /// A piece is wanted again, unless it is there or somebody fetches it.
+    fn want(&mut self, piece: u32) {
+        let flying = self.flights.iter().any(|flight| flight.piece == piece);
+        if !flying && has(&self.missing, piece) && self.reading != Some(piece) {
+            self.wanted[piece as usize / 64] |= 1 << (piece % 64);
         }
     }
 
-    /// Missing, and nobody is fetching it.
-    fn wanted(&self) -> PieceSet {
-        let mut busy: PieceSet = self.flights.keys().copied().collect();
-        self.leases.values().for_each(|pieces| busy.extend(pieces));
-        self.missing.minus(&busy)
+    fn unwant(&mut self, piece: u32) {
+        if let Some(word) = self.wanted.get_mut(piece as usize / 64) {
+            *word &= !(1 << (piece % 64));
+        }
     }
 
-    fn done(&self) -> u32 {
-        self.wire.len() as u32 - self.missing.count()
+    /// Whether there is a piece that nobody fetches.
+    fn lacks(&self) -> bool {
+        self.wanted.iter().any(|word| *word != 0)
     }
 
-    fn piece_max(&self) -> u64 {
-        self.wire.iter().copied().max().map_or(0, u64::from)
-    }
-
-    /// Bytes in flight; of a lease one piece at a time is held in memory.
-    fn in_flight(&self) -> u64 {
-        let asked = |(piece, copies): (&u32, &Vec<Attempt>)| {
-            u64::from(self.wire.get(*piece as usize).copied().unwrap_or(0)) * copies.len() as u64
-        };
-        let peers: u64 = self.flights.iter().map(asked).sum();
-        peers + self.leases.len() as u64 * self.piece_max()
-    }
-
-    fn window(&self) -> u64 {
+    fn room(&self) -> bool {
+        let largest = self.sizes.0.max(1);
         let (least, most) = WINDOW_PIECES;
-        let (least, most) = (least * self.piece_max(), most * self.piece_max());
-        let wanted = if self.urgent || self.rate == 0 { most } else { self.rate };
-        wanted.clamp(least, most).min(self.window_max.max(self.piece_max()))
+        let rate = if self.timing.rate == 0 { u64::MAX } else { self.timing.rate };
+        let window = (rate / largest).clamp(least, most).min((self.window_max / largest).max(1));
+        (self.flights.len() as u64) < window
     }
 
-    fn measure(&mut self, now: UnixMillis, bytes: u64) {
-        self.span.1 += bytes;
-        let elapsed = now.since(self.span.0);
-        if elapsed >= RATE_SPAN {
-            let rate = self.span.1 * 1000 / elapsed.as_millis().max(1) as u64;
-            self.rate = if self.rate == 0 { rate } else { (self.rate + rate) / 2 };
-            self.span = (now, 0);
-        }
-    }
-
-    /// How old a request must be to be doubled; `None` while too few ended.
-    fn slow(&self) -> Option<Duration> {
-        let mut times: Vec<Duration> = self.times.iter().copied().collect();
-        times.sort_unstable();
-        let p90 = times.get(times.len() * 9 / 10).filter(|_| times.len() >= 8)?;
-        Some((*p90 * SLOW_FACTOR).max(SLOW_MIN))
+    /// A span and up to a fifth more or less, so that a fleet's calls stay apart.
+    fn jittered(&mut self, span: Duration) -> Micros {
+        let span = micros(span);
+        span - span / 5 + self.rng.below(span / 5 * 2 + 1)
     }
 }

@@ -1,37 +1,38 @@
 //! What a downloader knows of its neighbours, and which of them to ask.
 //!
 //! Two are drawn, the one expected to finish first is asked: near the best
-//! choice without a rush on one peer [distribution 6.5]. Never decides which
-//! piece.
+//! choice without a rush on one peer [distribution 6.5]. A flat table: a
+//! neighbour list is short. Never decides which piece.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::PeerNo;
-use crate::model::pieces::PieceSet;
+use super::{Haves, Micros, PeerNo, micros};
 use crate::model::rng::Rng;
-use crate::model::time::UnixMillis;
 
-/// Requests in flight per peer: one is sent while the other waits.
-const IN_FLIGHT_MAX: u32 = 2;
+/// Most neighbours of one download; a longer list of the tracker's is cut.
+pub const PEERS_MAX: usize = 31;
+/// Requests in flight per peer: more would only share its link with themselves.
+const IN_FLIGHT_MAX: u8 = 1;
 /// What a transfer from the same rack, the same zone and farther costs.
-const DISTANCE_COST: [f64; 3] = [1.0, 1.5, 4.0];
-/// Rate of a peer that was never asked, bytes a millisecond: half of 1 Gbit/s.
-const RATE_GUESS: f64 = 60_000.0;
+const DISTANCE_COST: [f32; 3] = [1.0, 1.5, 4.0];
+/// Rate of a peer that was never asked, bytes a microsecond: 1 Gbit/s.
+const RATE_GUESS: f32 = 125.0;
 /// Wait after a failed transfer; doubles with each further one, up to 32 times.
 const FAILED_WAIT: Duration = Duration::from_secs(1);
 /// Bounds of a busy peer's own wish.
-const BUSY_WAIT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
+const BUSY_WAIT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(5));
+/// A peer that lacks what it offered is left for this long: its news is on the way.
+const MISSING_WAIT: Duration = Duration::from_millis(100);
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 struct Peer {
+    no: PeerNo,
+    not_before: Micros,
+    /// Bytes a microsecond; 0: nothing came yet.
+    rate: f32,
     distance: u8,
-    have: PieceSet,
-    in_flight: u32,
-    /// Bytes a millisecond; `None`: nothing came yet.
-    rate: Option<f64>,
-    not_before: UnixMillis,
-    failures: u32,
+    in_flight: u8,
+    failures: u8,
     gone: bool,
     banned: bool,
 }
@@ -39,51 +40,59 @@ struct Peer {
 /// The neighbours of one download.
 #[derive(Debug, Default)]
 pub struct Peers {
-    by_no: BTreeMap<PeerNo, Peer>,
+    list: Vec<Peer>,
 }
 
 impl Peers {
     /// Takes the whole new list; what is known of those that stay is kept. Those
     /// that left are returned. A ban outlives a short absence only at the tracker.
     pub fn replace(&mut self, neighbours: &[(PeerNo, u8)]) -> Vec<PeerNo> {
-        let wanted: BTreeMap<PeerNo, u8> = neighbours.iter().copied().collect();
-        let left: Vec<PeerNo> =
-            self.by_no.keys().filter(|peer| !wanted.contains_key(peer)).copied().collect();
-        for peer in &left {
-            self.by_no.remove(peer);
-        }
-        for (peer, distance) in wanted {
-            let known = self.by_no.entry(peer).or_insert(Peer {
+        let neighbours = &neighbours[..neighbours.len().min(PEERS_MAX)];
+        let stays = |peer: &Peer| neighbours.iter().any(|(no, _)| *no == peer.no);
+        let left = self.list.iter().filter(|peer| !stays(peer)).map(|peer| peer.no).collect();
+        let known = |no| self.list.iter().find(|peer| peer.no == no).copied();
+        let list = neighbours.iter().map(|&(no, distance)| {
+            let new = Peer {
+                no,
+                not_before: 0,
+                rate: 0.0,
                 distance,
-                have: PieceSet::new(),
                 in_flight: 0,
-                rate: None,
-                not_before: UnixMillis(0),
                 failures: 0,
                 gone: false,
                 banned: false,
-            });
-            known.distance = distance;
-        }
+            };
+            Peer { distance, ..known(no).unwrap_or(new) }
+        });
+        self.list = list.collect();
         left
     }
 
-    /// The peer answered, and this is what it has.
-    pub fn have(&mut self, peer: PeerNo, have: PieceSet) {
-        self.change(peer, |peer| {
-            peer.have = have;
-            peer.gone = false;
-        });
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// The peer answered or has news.
+    pub fn heard(&mut self, peer: PeerNo) {
+        self.change(peer, |peer| peer.gone = false);
     }
 
     /// The peer has not got a piece that it said it had.
-    pub fn missing(&mut self, peer: PeerNo, piece: u32) {
-        self.change(peer, |peer| peer.have.remove(piece));
+    pub fn missing(&mut self, now: Micros, peer: PeerNo) {
+        self.change(peer, |peer| peer.not_before = now + micros(MISSING_WAIT));
     }
 
     /// A request was sent.
-    pub fn sent(&mut self, peer: PeerNo) {
-        self.change(peer, |peer| peer.in_flight += 1);
+    pub(super) fn sent(&mut self, at: usize) {
+        self.list[at].in_flight += 1;
     }
 
     /// A request ended, whatever its outcome.
@@ -92,27 +101,27 @@ impl Peers {
     }
 
     /// A piece came whole and good.
-    pub fn delivered(&mut self, peer: PeerNo, bytes: u32, took: Duration) {
-        let rate = f64::from(bytes) / (took.as_millis().max(1) as f64);
+    pub fn delivered(&mut self, peer: PeerNo, bytes: u32, took: Micros) {
+        let rate = bytes as f32 / took.max(1) as f32;
         self.change(peer, |peer| {
-            peer.rate = Some(peer.rate.map_or(rate, |known| known * 0.7 + rate * 0.3));
+            peer.rate = if peer.rate == 0.0 { rate } else { peer.rate * 0.7 + rate * 0.3 };
             peer.failures = 0;
         });
     }
 
     /// All its upload slots are taken; it wishes to be left for `retry`.
-    pub fn busy(&mut self, now: UnixMillis, peer: PeerNo, retry: Duration, rng: &mut Rng) {
-        let wait = retry.clamp(BUSY_WAIT.0, BUSY_WAIT.1);
-        let jitter = Duration::from_millis(rng.below(wait.as_millis() as u64 / 2 + 1));
-        self.change(peer, |peer| peer.not_before = now + wait + jitter);
+    pub fn busy(&mut self, now: Micros, peer: PeerNo, retry: Duration, rng: &mut Rng) {
+        let wait = micros(retry.clamp(BUSY_WAIT.0, BUSY_WAIT.1));
+        let until = now + wait + rng.below(wait / 2 + 1);
+        self.change(peer, |peer| peer.not_before = until);
     }
 
     /// A transfer was cut off or too slow.
-    pub fn failed(&mut self, now: UnixMillis, peer: PeerNo) {
+    pub fn failed(&mut self, now: Micros, peer: PeerNo) {
         self.change(peer, |peer| {
-            peer.not_before = now + FAILED_WAIT * 2u32.pow(peer.failures.min(5));
-            peer.failures += 1;
-            peer.rate = peer.rate.map(|rate| rate / 2.0);
+            peer.not_before = now + (micros(FAILED_WAIT) << peer.failures.min(5));
+            peer.failures = peer.failures.saturating_add(1);
+            peer.rate /= 2.0;
         });
     }
 
@@ -126,93 +135,74 @@ impl Peers {
         self.change(peer, |peer| peer.banned = true);
     }
 
-    /// Every piece that some peer which may be asked now has.
+    /// When the next of those that wished to be left may be asked; `None`: nobody waits.
     #[must_use]
-    pub fn on_offer(&self, now: UnixMillis) -> PieceSet {
-        let mut all = PieceSet::new();
-        self.by_no.values().filter(|peer| peer.free(now)).for_each(|peer| all.extend(&peer.have));
-        all
+    pub fn next_free(&self, now: Micros) -> Option<Micros> {
+        self.list.iter().map(|peer| peer.not_before).filter(|at| *at > now).min()
     }
 
-    /// How many neighbours have a piece.
-    #[must_use]
-    pub fn holders(&self, piece: u32) -> usize {
-        self.by_no.values().filter(|peer| !peer.banned && peer.have.contains(piece)).count()
+    /// The positions of those that can be reached.
+    pub(super) fn reachable(&self) -> impl Iterator<Item = usize> + '_ {
+        let able = |(_, peer): &(usize, &Peer)| !peer.banned && !peer.gone;
+        self.list.iter().enumerate().filter(able).map(|(at, _)| at)
     }
 
-    /// Whom to ask for a piece now; never one of `except`.
-    pub fn choose(
+    pub(super) fn no(&self, at: usize) -> PeerNo {
+        self.list[at].no
+    }
+
+    /// Those that may be asked now, as bits by position.
+    pub(super) fn free(&self, now: Micros) -> u32 {
+        let bit = |(at, peer): (usize, &Peer)| u32::from(peer.free(now)) << at;
+        self.list.iter().enumerate().fold(0, |bits, at| bits | bit(at))
+    }
+
+    /// Whom of `free` to ask for a piece, by position.
+    pub(super) fn choose(
         &self,
-        now: UnixMillis,
         piece: u32,
-        except: &[PeerNo],
+        free: u32,
+        haves: &impl Haves,
         rng: &mut Rng,
-    ) -> Option<PeerNo> {
-        let suits = |(no, peer): &(&PeerNo, &Peer)| {
-            peer.free(now) && peer.have.contains(piece) && !except.contains(no)
-        };
-        let able: Vec<(&PeerNo, &Peer)> = self.by_no.iter().filter(suits).collect();
-        let draw = |rng: &mut Rng| able.get(rng.below(able.len() as u64) as usize).copied();
-        let (first, second) = (draw(rng)?, draw(rng)?);
-        let best = if second.1.cost() < first.1.cost() { second } else { first };
-        Some(*best.0)
+    ) -> Option<usize> {
+        let (mut able, mut count) = ([0; PEERS_MAX], 0);
+        for (at, peer) in self.list.iter().enumerate().filter(|(at, _)| free >> at & 1 == 1) {
+            if has(haves.words(peer.no), piece) {
+                able[count] = at;
+                count += 1;
+            }
+        }
+        if count == 0 {
+            return None;
+        }
+        let mut draw = || able[rng.below(count as u64) as usize];
+        let (first, second) = (draw(), draw());
+        let better = self.list[second].cost() < self.list[first].cost();
+        Some(if better { second } else { first })
     }
 
     fn change(&mut self, peer: PeerNo, change: impl FnOnce(&mut Peer)) {
-        if let Some(peer) = self.by_no.get_mut(&peer) {
+        if let Some(peer) = self.list.iter_mut().find(|known| known.no == peer) {
             change(peer);
         }
     }
 }
 
+/// Whether a set of words has a piece.
+#[must_use]
+pub fn has(words: &[u64], piece: u32) -> bool {
+    words.get((piece / 64) as usize).is_some_and(|word| word >> (piece % 64) & 1 == 1)
+}
+
 impl Peer {
-    fn free(&self, now: UnixMillis) -> bool {
-        !self.banned && !self.gone && self.in_flight < IN_FLIGHT_MAX && self.not_before <= now
+    fn free(&self, now: Micros) -> bool {
+        let able = !self.gone && !self.banned && self.not_before <= now;
+        able && self.in_flight < IN_FLIGHT_MAX
     }
 
     /// Expected time to finish one more request; only the order counts.
-    fn cost(&self) -> f64 {
-        let distance = DISTANCE_COST[usize::from(self.distance.min(2))];
-        f64::from(self.in_flight + 1) / self.rate.unwrap_or(RATE_GUESS).max(1.0) * distance
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_faster_and_nearer_of_two_is_asked_more_often() {
-        let mut peers = Peers::default();
-        peers.replace(&[(1, 0), (2, 2)]);
-        peers.have(1, PieceSet::full(4));
-        peers.have(2, PieceSet::full(4));
-        let mut rng = Rng::new(3);
-        let near =
-            (0..200).filter(|_| peers.choose(UnixMillis(0), 0, &[], &mut rng) == Some(1)).count();
-        assert!((130..170).contains(&near), "{near}");
-    }
-
-    #[test]
-    fn busy_failed_gone_and_banned_peers_are_left_alone() {
-        let (now, mut rng) = (UnixMillis(1000), Rng::new(1));
-        let mut peers = Peers::default();
-        peers.replace(&[(1, 0)]);
-        peers.have(1, PieceSet::full(1));
-        let asks = |peers: &Peers, at: UnixMillis| peers.choose(at, 0, &[], &mut Rng::new(1));
-        assert_eq!(asks(&peers, now), Some(1));
-        peers.busy(now, 1, Duration::from_secs(1), &mut rng);
-        assert_eq!(asks(&peers, now), None);
-        assert_eq!(asks(&peers, UnixMillis(2600)), Some(1));
-        peers.failed(now, 1);
-        assert_eq!(asks(&peers, UnixMillis(1900)), None);
-        peers.gone(1);
-        assert_eq!(asks(&peers, UnixMillis(9000)), None);
-        peers.have(1, PieceSet::full(1));
-        assert_eq!(asks(&peers, UnixMillis(9000)), Some(1));
-        peers.ban(1);
-        peers.have(1, PieceSet::full(1));
-        assert_eq!(asks(&peers, UnixMillis(9000)), None);
-        assert_eq!(peers.replace(&[]), vec![1]);
+    fn cost(&self) -> f32 {
+        let rate = if self.rate > 0.0 { self.rate } else { RATE_GUESS };
+        f32::from(self.in_flight + 1) / rate * DISTANCE_COST[usize::from(self.distance.min(2))]
     }
 }

@@ -38,6 +38,19 @@ pub struct Lease {
     pub ttl: Duration,
 }
 
+/// Who asks for a lease.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker {
+    /// Its number.
+    pub host: HostNo,
+    /// Whether it had none for long, and may have what others hold.
+    pub starved: bool,
+    /// Leases that it may hold unread.
+    pub most: usize,
+    /// Whether it had its share: it gets one only if the store would idle else.
+    pub sated: bool,
+}
+
 /// Why a read from the store is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReadRefused {
@@ -61,6 +74,8 @@ struct Live {
     until: UnixMillis,
     /// Bytes that were paid for and not read.
     unread: u64,
+    /// Not read to its end yet.
+    open: bool,
 }
 
 /// A budget of bytes that refills at a fixed rate, exactly.
@@ -108,7 +123,12 @@ pub struct Leases {
     /// Groups of neighbouring pieces that may have something to lease.
     open: VecDeque<u32>,
     bucket: Bucket,
+    /// Leases that were not read yet.
+    unread: usize,
+    granted: u64,
     expected: Duration,
+    /// Between two beats of a member: a lease lives for two at least.
+    beat: Duration,
     egress: u64,
 }
 
@@ -131,7 +151,10 @@ impl Leases {
             live: BTreeMap::new(),
             open: open.into(),
             bucket: Bucket { level: capacity, capacity, rate, at: now },
+            unread: 0,
+            granted: 0,
             expected: Duration::ZERO,
+            beat: Duration::ZERO,
             egress: 0,
         }
     }
@@ -148,29 +171,42 @@ impl Leases {
         self.egress
     }
 
-    /// Leases in flight.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.live.len()
+    /// Members are heard of this often.
+    pub fn set_beat(&mut self, beat: Duration) {
+        self.beat = beat;
     }
 
-    /// Grants a lease of pieces outside `except`, or says how long to wait. A host
-    /// that is starved may have what others hold.
+    /// Leases that were granted, ever.
+    #[must_use]
+    pub fn granted(&self) -> u64 {
+        self.granted
+    }
+
+    /// Leases that a host holds and has not read.
+    #[must_use]
+    pub fn unread_by(&self, host: HostNo) -> usize {
+        self.live.values().filter(|live| live.host == host && live.open).count()
+    }
+
+    /// Grants a lease of pieces outside `except`; `Err` with how long to wait, or
+    /// with `None`: until one ended, or the next beat. A host that is starved may
+    /// have what others hold.
     ///
     /// # Errors
-    /// How long to wait.
+    /// See above.
     pub fn grant(
         &mut self,
         now: UnixMillis,
-        (host, starved): (HostNo, bool),
+        asker: Asker,
         except: &PieceSet,
         rng: &mut Rng,
-    ) -> Result<Lease, Duration> {
+    ) -> Result<Lease, Option<Duration>> {
+        let Asker { host, starved, most, sated } = asker;
         self.lapse(now);
-        let own = self.live.values().filter(|live| live.host == host).count();
-        if self.live.len() >= self.settings.leases_in_flight || own >= self.settings.leases_per_host
-        {
-            return Err(self.settings.retry_busy);
+        let busy = self.unread >= self.settings.leases_in_flight
+            || sated && self.unread >= self.settings.reads_at_once + 2;
+        if (self.open.is_empty() && !starved) || busy || self.unread_by(host) >= most {
+            return Err(None);
         }
         for _ in 0..self.open.len() {
             let Some(group) = self.open.pop_front() else { break };
@@ -191,7 +227,31 @@ impl Leases {
         if let Some(Some(run)) = held {
             return self.lease(now, host, run, rng);
         }
-        Err(self.settings.retry_idle)
+        Err(None)
+    }
+
+    /// Admits a read of a piece without a lease: the caller is its custodian, as it
+    /// says; the budget bounds it all the same.
+    ///
+    /// # Errors
+    /// See [`ReadRefused`].
+    pub fn read_as_custodian(
+        &mut self,
+        now: UnixMillis,
+        range: &Range<u64>,
+    ) -> Result<(), ReadRefused> {
+        let piece = self.offsets.partition_point(|start| *start <= range.start);
+        let end = self.offsets.get(piece).copied().unwrap_or(0);
+        if range.is_empty() || range.end > end {
+            return Err(ReadRefused::Range);
+        }
+        let bytes = range.end - range.start;
+        self.bucket.refill(now);
+        if !self.bucket.take(bytes) {
+            return Err(ReadRefused::OverBudget);
+        }
+        self.egress += bytes;
+        Ok(())
     }
 
     /// Admits one read of `range` of the pack under lease `id`.
@@ -224,6 +284,13 @@ impl Leases {
         live.unread -= paid;
         self.egress += bytes;
         Ok(())
+    }
+
+    /// A read under a lease ended, whatever came of it: the store is free for others.
+    pub fn read_ended(&mut self, id: u64) {
+        if let Some(live) = self.live.get_mut(&id) {
+            self.unread -= usize::from(std::mem::replace(&mut live.open, false));
+        }
     }
 
     /// Prolongs a lease whose holder says that it makes progress.
@@ -300,7 +367,7 @@ impl Leases {
     }
 
     fn ttl(&self) -> Duration {
-        self.settings.lease_ttl.max(self.expected * 4)
+        self.settings.lease_ttl.max(self.expected * 4).max(self.beat * 2)
     }
 
     fn group(&self, group: u32) -> Range<u32> {
@@ -338,25 +405,30 @@ impl Leases {
         host: HostNo,
         run: Range<u32>,
         rng: &mut Rng,
-    ) -> Result<Lease, Duration> {
+    ) -> Result<Lease, Option<Duration>> {
         let bytes = self.offsets[run.end as usize] - self.offsets[run.start as usize];
         self.bucket.refill(now);
         if !self.bucket.take(bytes) {
-            return Err(self.bucket.wait(bytes).clamp(self.settings.retry_busy, REFUSED_MAX));
+            let wait = self.bucket.wait(bytes);
+            return Err(Some(wait.clamp(self.settings.retry_busy, REFUSED_MAX)));
         }
         let mut id = rng.next_u64();
         while self.live.contains_key(&id) {
             id = rng.next_u64();
         }
         let (first, count, ttl) = (run.start, run.end - run.start, self.ttl());
-        let live = Live { host, first, count, granted: now, until: now + ttl, unread: bytes };
+        let (granted, until) = (now, now + ttl);
+        let live = Live { host, first, count, granted, until, unread: bytes, open: true };
         self.live.insert(id, live);
+        self.unread += 1;
+        self.granted += 1;
         run.for_each(|piece| self.lease_of[piece as usize] = Some(id));
         Ok(Lease { id, first, count, ttl })
     }
 
     fn close(&mut self, id: u64) {
         let Some(live) = self.live.remove(&id) else { return };
+        self.unread -= usize::from(live.open);
         self.bucket.level = self.bucket.capacity.min(self.bucket.level + live.unread);
         for piece in live.first..live.first + live.count {
             if self.lease_of[piece as usize] == Some(id) {

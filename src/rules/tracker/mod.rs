@@ -26,49 +26,61 @@ const STRIKES: usize = 2;
 /// How long a host in quarantine serves nobody [distribution 6.5].
 const QUARANTINE: Duration = Duration::from_secs(600);
 
+/// Beats of a download, at least; the rest of its calls are join, leases, done.
+const BEATS: f64 = 6.0;
+/// First beat after a join: by then the graph has grown.
+const FIRST_BEAT: Duration = Duration::from_secs(2);
+/// Leases that the members of a small swarm share; a large one has one each.
+const LEASES_SHARED: usize = 32;
+
 /// What may be tuned; tests make it quick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Pieces of one lease at most; one store read of 8-32 MiB [distribution 6.2].
+    /// Pieces of one lease at most: with one, first copies spread evenly.
     pub lease_pieces: u32,
-    /// Least time to live of a lease; 4 times the usual duration if that is more.
+    /// Least time to live of a lease; 4 times the usual duration or two beats if
+    /// that is more.
     pub lease_ttl: Duration,
-    /// Leases in flight in the region, per artifact.
+    /// Leases granted and not read, per artifact.
     pub leases_in_flight: usize,
-    /// Leases in flight of one host: one is read while the next is asked for.
+    /// Leases granted and not read of one host, at most.
     pub leases_per_host: usize,
+    /// Reads of the store at once, per artifact; more wait their turn. Few, so that
+    /// each first copy is whole early and passed on while the store sends others.
+    pub reads_at_once: usize,
     /// Egress budget, thousandths of the wire size.
     pub budget_permille: u64,
     /// A member not heard of for this long, and three beats, is gone.
     pub silent: Duration,
     /// Shortest and longest beat.
     pub beat: (Duration, Duration),
+    /// Beat of a member that has every piece: it only serves.
+    pub beat_complete: Duration,
     /// After a restart, members come back with what they have for this long
     /// before anything is leased.
     pub settle: Duration,
     /// A host that had no piece for this long may read what others hold: they
     /// may be out of its reach. The budget bounds it.
     pub starved: Duration,
-    /// Retry when too many leases are in flight.
+    /// Shortest wait that a refusal names.
     pub retry_busy: Duration,
-    /// Retry when there is nothing to lease.
-    pub retry_idle: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            lease_pieces: 4,
+            lease_pieces: 1,
             lease_ttl: Duration::from_secs(10),
             leases_in_flight: 64,
-            leases_per_host: 2,
+            leases_per_host: 4,
+            reads_at_once: 6,
             budget_permille: 2000,
             silent: Duration::from_secs(10),
             beat: (Duration::from_secs(1), Duration::from_secs(15)),
+            beat_complete: Duration::from_secs(60),
             settle: Duration::from_secs(5),
             starved: Duration::from_secs(10),
             retry_busy: Duration::from_millis(300),
-            retry_idle: Duration::from_secs(3),
         }
     }
 }
@@ -89,37 +101,55 @@ pub struct Joining {
     pub have: PieceSet,
     /// Whether it knew another epoch: the tracker was restarted.
     pub returning: bool,
+    /// Whether a lease is of use to it: it downloads.
+    pub wants: bool,
 }
 
-/// What a member says with every call.
+/// What a member says when it calls.
 #[derive(Debug, Clone, Default)]
 pub struct Beat {
     /// What it can serve.
     pub have: PieceSet,
+    /// Pieces that it has beside those.
+    pub unserved: PieceSet,
     /// The version of its neighbours that it knows.
     pub known: u64,
     /// Leases that make progress.
     pub holding: Vec<u64>,
-}
-
-/// What a member says when it asks for a lease.
-#[derive(Debug, Clone, Default)]
-pub struct Asking {
-    /// Pieces that it has beside those it serves.
-    pub unserved: PieceSet,
     /// Leases that it gives back.
     pub returned: Vec<u64>,
     /// How long no piece came.
     pub starved: Duration,
+    /// Whether a lease is of use to it: it downloads.
+    pub wants: bool,
 }
 
 /// A host's neighbours and their distances, and the number of that version.
 pub type Neighbours = (u64, Vec<(HostNo, u8)>);
 
+/// What a member is told.
+#[derive(Debug, Clone)]
+pub struct Word {
+    /// Its neighbours, when they changed.
+    pub neighbours: Option<Neighbours>,
+    /// A lease, if there is something for it to read.
+    pub lease: Option<Lease>,
+    /// When to ask for a lease, if it should before its next beat.
+    pub ask_in: Option<Duration>,
+    /// When to call in any case.
+    pub beat_in: Duration,
+    /// Members of the swarm.
+    pub members: usize,
+}
+
 #[derive(Debug)]
 struct Member {
     have: PieceSet,
+    joined: UnixMillis,
     seen: UnixMillis,
+    /// Heard of by then, or gone.
+    due: UnixMillis,
+    leases: u64,
 }
 
 /// One artifact's swarm.
@@ -156,69 +186,97 @@ impl Tracker {
         }
     }
 
-    /// Adds a member, or takes it up again; its neighbours.
-    pub fn join(&mut self, now: UnixMillis, joining: Joining) -> Neighbours {
-        let Joining { host, place, have, returning } = joining;
+    /// Adds a member, or takes it up again.
+    pub fn join(&mut self, now: UnixMillis, joining: Joining) -> Word {
+        let Joining { host, place, have, returning, wants } = joining;
+        let beat = Beat { wants, ..Beat::default() };
         if returning {
             self.settle_until = self.settle_until.max(self.born + self.settings.settle);
         }
         self.drop_member(host);
-        self.members.insert(host, Member { have: PieceSet::new(), seen: now });
+        let empty = PieceSet::new();
+        let member = Member { have: empty, joined: now, seen: now, due: now, leases: 0 };
+        self.members.insert(host, member);
         if self.quarantined(now, host) {
-            return (1, self.graph.sample(&mut self.rng));
+            let sample = self.graph.sample(&mut self.rng);
+            return self.word(now, host, Some((1, sample)), &beat);
         }
         self.graph.join(host, place, &mut self.rng);
         self.update(now, host, have);
-        self.graph.neighbours(host)
+        let neighbours = self.graph.neighbours(host);
+        self.word(now, host, Some(neighbours), &beat)
     }
 
-    /// Takes a beat; the neighbours, when they changed.
+    /// Takes a member's call.
     ///
     /// # Errors
     /// [`NotMember`]: the host must join.
-    pub fn beat(
-        &mut self,
-        now: UnixMillis,
-        host: HostNo,
-        beat: Beat,
-    ) -> Result<Option<Neighbours>, NotMember> {
+    pub fn beat(&mut self, now: UnixMillis, host: HostNo, beat: Beat) -> Result<Word, NotMember> {
         self.members.get_mut(&host).ok_or(NotMember)?.seen = now;
-        for id in &beat.holding {
-            self.leases.hold(now, host, *id);
-        }
+        beat.holding.iter().for_each(|id| self.leases.hold(now, host, *id));
+        beat.returned.iter().for_each(|id| self.leases.give_back(host, *id));
         if self.quarantined(now, host) {
-            return Ok(None);
+            return Ok(self.word(now, host, None, &beat));
         }
         if self.graph.version(host) == 0 {
             // Its quarantine is over: it comes back as a new member.
             return Err(NotMember);
         }
-        self.update(now, host, beat.have);
+        self.update(now, host, beat.have.clone());
         let changed = self.graph.version(host) != beat.known;
-        Ok(changed.then(|| self.graph.neighbours(host)))
+        let neighbours = changed.then(|| self.graph.neighbours(host));
+        Ok(self.word(now, host, neighbours, &beat))
     }
 
-    /// Grants a lease to a member, or says how long to wait.
-    ///
-    /// # Errors
-    /// How long to wait.
-    pub fn lease(
+    fn word(
         &mut self,
         now: UnixMillis,
         host: HostNo,
-        asking: &Asking,
-    ) -> Result<Lease, Duration> {
-        let Some(member) = self.members.get(&host) else { return Err(self.settings.retry_busy) };
-        for id in &asking.returned {
-            self.leases.give_back(host, *id);
+        neighbours: Option<Neighbours>,
+        beat: &Beat,
+    ) -> Word {
+        let (lease, ask_in) = self.offer(now, host, beat);
+        let beat_in = self.beat_in(now, host);
+        let silent = self.settings.silent.max(beat_in * 3);
+        if let Some(member) = self.members.get_mut(&host) {
+            member.due = now + silent;
         }
+        Word { neighbours, lease, ask_in, beat_in, members: self.members.len() }
+    }
+
+    /// A lease for a member, if there is one; else when to ask again.
+    fn offer(
+        &mut self,
+        now: UnixMillis,
+        host: HostNo,
+        beat: &Beat,
+    ) -> (Option<Lease>, Option<Duration>) {
+        let count = self.members.len().max(1);
+        let Some(member) = self.members.get(&host).filter(|_| beat.wants) else {
+            return (None, None);
+        };
         if now < self.settle_until {
-            return Err(self.settle_until.since(now).max(self.settings.retry_busy));
+            return (None, Some(self.settle_until.since(now).max(self.settings.retry_busy)));
         }
         let mut except = member.have.clone();
-        except.extend(&asking.unserved);
-        let starved = asking.starved >= self.settings.starved;
-        self.leases.grant(now, (host, starved), &except, &mut self.rng)
+        if except.count() == self.pieces() {
+            return (None, None);
+        }
+        except.extend(&beat.unserved);
+        let most = (LEASES_SHARED / count).clamp(1, self.settings.leases_per_host);
+        let sated = member.leases > self.leases.granted() / count as u64;
+        let starved = beat.starved >= self.settings.starved;
+        let asker = leases::Asker { host, starved, most, sated };
+        match self.leases.grant(now, asker, &except, &mut self.rng) {
+            Ok(lease) => {
+                let more = self.leases.unread_by(host) < most;
+                if let Some(member) = self.members.get_mut(&host) {
+                    member.leases += 1;
+                }
+                (Some(lease), more.then_some(Duration::ZERO))
+            }
+            Err(wait) => (None, wait),
+        }
     }
 
     /// Admits a read of the store under a lease; counts it against the budget.
@@ -233,6 +291,24 @@ impl Tracker {
         range: &Range<u64>,
     ) -> Result<(), ReadRefused> {
         self.leases.read(now, lease, host, range)
+    }
+
+    /// A read under a lease ended, whatever came of it: the store is free for others.
+    pub fn read_ended(&mut self, lease: u64) {
+        self.leases.read_ended(lease);
+    }
+
+    /// Admits a read of one piece of the store by a host that says it is the
+    /// piece's custodian, within the same budget.
+    ///
+    /// # Errors
+    /// See [`ReadRefused`].
+    pub fn read_as_custodian(
+        &mut self,
+        now: UnixMillis,
+        range: &Range<u64>,
+    ) -> Result<(), ReadRefused> {
+        self.leases.read_as_custodian(now, range)
     }
 
     /// `reporter` had a bad piece from its neighbour `from`; whether that host
@@ -266,12 +342,11 @@ impl Tracker {
 
     /// Drops silent members and lapsed leases, mends the graph. At least each few seconds.
     pub fn tick(&mut self, now: UnixMillis) {
-        let limit = self.settings.silent.max(self.beat_every() * 3);
-        let silent =
-            |(host, member): (&HostNo, &Member)| (now.since(member.seen) >= limit).then_some(*host);
+        let silent = |(host, member): (&HostNo, &Member)| (now > member.due).then_some(*host);
         for host in self.members.iter().filter_map(silent).collect::<Vec<_>>() {
             self.leave(host);
         }
+        self.leases.set_beat(self.beat_every());
         self.leases.lapse(now);
         self.quarantine.retain(|_, until| *until > now);
         self.graph.mend(&mut self.rng);
@@ -289,6 +364,22 @@ impl Tracker {
     pub fn beat_every(&self) -> Duration {
         let (least, most) = self.settings.beat;
         (least + Duration::from_millis(self.members.len() as u64)).min(most).max(least)
+    }
+
+    /// When a member should call again: some times in its download, and soon after
+    /// its join.
+    fn beat_in(&self, now: UnixMillis, host: HostNo) -> Duration {
+        let Some(member) = self.members.get(&host) else { return self.beat_every() };
+        let (pieces, have) = (self.pieces(), member.have.count());
+        if have >= pieces {
+            return self.settings.beat_complete.max(self.beat_every());
+        }
+        let age = now.since(member.joined);
+        if age.is_zero() {
+            return FIRST_BEAT.min(self.beat_every());
+        }
+        let whole = age.mul_f64(f64::from(pieces) / f64::from(have.max(1)));
+        self.beat_every().max(whole.div_f64(BEATS).min(self.settings.beat.1))
     }
 
     /// How many members there are.
@@ -345,9 +436,14 @@ mod tests {
         Tracker::new(Settings::default(), offsets, UnixMillis(0), seed)
     }
 
-    fn join(tracker: &mut Tracker, now: UnixMillis, host: HostNo, have: PieceSet) {
-        let joining = Joining { host, place: Place::default(), have, returning: false };
-        tracker.join(now, joining);
+    fn join(tracker: &mut Tracker, now: UnixMillis, host: HostNo, have: PieceSet) -> Option<Lease> {
+        let joining =
+            Joining { host, place: Place::default(), have, returning: false, wants: true };
+        tracker.join(now, joining).lease
+    }
+
+    fn ask(tracker: &mut Tracker, now: UnixMillis, host: HostNo, have: PieceSet) -> Option<Lease> {
+        tracker.beat(now, host, Beat { have, wants: true, ..Beat::default() }).ok()?.lease
     }
 
     fn bytes(lease: &Lease) -> Range<u64> {
@@ -357,9 +453,8 @@ mod tests {
     #[test]
     fn a_lease_opens_its_own_pieces_to_its_own_host_until_it_lapses() {
         let (mut tracker, now) = (tracker(40, 1), UnixMillis(0));
-        join(&mut tracker, now, 1, PieceSet::new());
+        let lease = join(&mut tracker, now, 1, PieceSet::new()).unwrap();
         join(&mut tracker, now, 2, PieceSet::new());
-        let lease = tracker.lease(now, 1, &Asking::default()).unwrap();
         let range = bytes(&lease);
         let read = |tracker: &mut Tracker, now, host, range: Range<u64>| {
             tracker.read(now, lease.id, Some(host), &range)
@@ -378,28 +473,43 @@ mod tests {
         // Large enough that the refill does not matter within the test.
         let offsets = (0..=4u64).map(|i| i << 30).collect();
         let mut tracker = Tracker::new(Settings::default(), offsets, UnixMillis(0), 1);
-        join(&mut tracker, UnixMillis(0), 1, PieceSet::new());
-        let lease = tracker.lease(UnixMillis(0), 1, &Asking::default()).unwrap();
+        let lease = join(&mut tracker, UnixMillis(0), 1, PieceSet::new()).unwrap();
         let range = u64::from(lease.first) << 30..u64::from(lease.first + lease.count) << 30;
         let admitted =
-            (0..10).filter(|_| tracker.read(UnixMillis(1), lease.id, None, &range).is_ok()).count();
-        assert_eq!(admitted, 2);
+            (0..20).filter(|_| tracker.read(UnixMillis(1), lease.id, None, &range).is_ok()).count();
+        // All of twice the four pieces, paid with the lease or by the read.
+        assert_eq!(admitted, 8);
         assert_eq!(tracker.egress(), 8 << 30);
+        assert_eq!(
+            tracker.read_as_custodian(UnixMillis(1), &(0..1 << 30)),
+            Err(ReadRefused::OverBudget)
+        );
+    }
+
+    #[test]
+    fn a_custodian_reads_one_piece_at_most() {
+        let mut tracker = tracker(40, 1);
+        let mut read = |range| tracker.read_as_custodian(UnixMillis(0), &range);
+        assert_eq!(read(PIECE..2 * PIECE), Ok(()));
+        assert_eq!(read(PIECE + 10..2 * PIECE), Ok(()));
+        assert_eq!(read(PIECE..2 * PIECE + 1), Err(ReadRefused::Range));
+        assert_eq!(read(0..41 * PIECE), Err(ReadRefused::Range));
+        assert_eq!(read(40 * PIECE..40 * PIECE + 1), Err(ReadRefused::Range));
+        assert_eq!(read(7..7), Err(ReadRefused::Range));
     }
 
     #[test]
     fn two_reporters_put_a_neighbour_into_quarantine_and_its_pieces_are_leased_again() {
         let (mut tracker, now) = (tracker(4, 1), UnixMillis(0));
         join(&mut tracker, now, 9, PieceSet::full(4));
-        (1..4).for_each(|host| join(&mut tracker, now, host, PieceSet::new()));
-        assert!(tracker.lease(now, 1, &Asking::default()).is_err());
+        (1..4).for_each(|host| assert!(join(&mut tracker, now, host, PieceSet::new()).is_none()));
         assert!(!tracker.bad_peer(now, 1, 9));
         assert!(!tracker.bad_peer(now, 1, 9));
         assert!(!tracker.bad_peer(now, 77, 9), "a stranger's word");
         assert!(tracker.bad_peer(now, 2, 9));
         assert!(tracker.quarantined(now, 9));
         assert!(tracker.neighbours(3).1.iter().all(|(host, _)| *host != 9));
-        assert!(tracker.lease(now, 1, &Asking::default()).is_ok());
+        assert!(ask(&mut tracker, now, 1, PieceSet::new()).is_some());
         join(&mut tracker, now, 9, PieceSet::full(4));
         assert!(tracker.neighbours(9).1.is_empty(), "it may not come back at once");
     }
@@ -407,15 +517,32 @@ mod tests {
     #[test]
     fn after_a_restart_nothing_is_leased_before_members_came_back() {
         let (mut tracker, now) = (tracker(4, 1), UnixMillis(0));
-        let joining =
-            |host, have, returning| Joining { host, place: Place::default(), have, returning };
-        tracker.join(now, joining(1, PieceSet::new(), true));
-        assert!(tracker.lease(now, 1, &Asking::default()).is_err());
+        let joining = |host, have, returning| Joining {
+            host,
+            place: Place::default(),
+            have,
+            returning,
+            wants: true,
+        };
+        let word = tracker.join(now, joining(1, PieceSet::new(), true));
+        assert!(word.lease.is_none() && word.ask_in == Some(Settings::default().settle));
         let later = now + Duration::from_secs(4);
         tracker.join(later, joining(2, PieceSet::full(3), true));
         let settled = now + Settings::default().settle;
-        let lease = tracker.lease(settled, 1, &Asking::default()).unwrap();
+        let lease = ask(&mut tracker, settled, 1, PieceSet::new()).unwrap();
         assert_eq!((lease.first, lease.count), (3, 1));
+    }
+
+    #[test]
+    fn a_large_swarms_leases_go_to_different_hosts() {
+        let (mut tracker, now) = (tracker(1000, 1), UnixMillis(0));
+        let first: Vec<bool> =
+            (0..500).map(|host| join(&mut tracker, now, host, PieceSet::new()).is_some()).collect();
+        assert_eq!(first.iter().filter(|lease| **lease).count(), 64);
+        for host in 0..64 {
+            // One that had its share waits while others read.
+            assert!(ask(&mut tracker, now, host, PieceSet::new()).is_none());
+        }
     }
 
     proptest! {
@@ -439,8 +566,9 @@ mod tests {
                 match what {
                     0 => {
                         live.retain(|(owner, ..)| *owner != host);
-                        join(&mut tracker, now, host, PieceSet::new());
+                        let lease = join(&mut tracker, now, host, PieceSet::new());
                         have.insert(host, PieceSet::new());
+                        live.extend(lease.map(|lease| (host, lease, now + lease.ttl)));
                     }
                     1 => {
                         live.retain(|(owner, ..)| *owner != host);
@@ -448,7 +576,8 @@ mod tests {
                         have.remove(&host);
                     }
                     2 | 3 => {
-                        let Ok(lease) = tracker.lease(now, host, &Asking::default()) else { continue };
+                        let mine = have.get(&host).cloned().unwrap_or_default();
+                        let Some(lease) = ask(&mut tracker, now, host, mine) else { continue };
                         let range = lease.first..lease.first + lease.count;
                         for piece in range.clone() {
                             let held = have.values().any(|have| have.contains(piece));
@@ -463,8 +592,11 @@ mod tests {
                         let Some((owner, lease, _)) = live.iter().find(|l| l.0 == host) else { continue };
                         let mine = have.entry(*owner).or_default();
                         mine.extend(&(lease.first..lease.first + lease.count).collect());
-                        let beat = Beat { have: mine.clone(), ..Beat::default() };
-                        prop_assert!(tracker.beat(now, host, beat).is_ok());
+                        let beat = Beat { have: mine.clone(), wants: true, ..Beat::default() };
+                        let word = tracker.beat(now, host, beat);
+                        prop_assert!(word.is_ok());
+                        let lease = word.ok().and_then(|word| word.lease);
+                        live.extend(lease.map(|lease| (host, lease, now + lease.ttl)));
                     }
                     _ => now = now + Duration::from_millis(wait / 4),
                 }

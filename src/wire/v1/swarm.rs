@@ -1,5 +1,5 @@
 //! Swarm: what agents say to their region's tracker
-//! (`POST /v1/agent/swarm/{artifact}/{join,lease,beat,done,bad}`) and to each
+//! (`POST /v1/agent/swarm/{artifact}/{join,beat,done,bad}`) and to each
 //! other (`GET /v1/peer/{artifact}/have`, `GET /v1/peer/{artifact}/pieces/{i}`).
 //!
 //! A call under an epoch that the tracker does not know (it was restarted, or
@@ -12,6 +12,9 @@ use crate::model::pieces::PieceSet;
 
 /// Header of a read from the regional store: the lease that allows it.
 pub const LEASE_HEADER: &str = "deployctl-lease";
+/// Header of a read without a lease: the tracker is gone, and the caller is one of
+/// the piece's few custodians. Its value is `1`.
+pub const CUSTODIAN_HEADER: &str = "deployctl-custodian";
 /// Header of a manifest's reply: its signature.
 pub const SIGNATURE_HEADER: &str = "deployctl-signature";
 /// Request header: the generation of the sender's bits that the caller has.
@@ -44,6 +47,9 @@ pub struct JoinRequest {
     /// Pieces that it can serve.
     #[serde(default)]
     pub have: PieceSet,
+    /// Whether a lease is of use to it: it downloads.
+    #[serde(default)]
+    pub wants: bool,
 }
 
 /// What a member of a swarm needs to know.
@@ -53,10 +59,9 @@ pub struct JoinReply {
     pub epoch: u64,
     /// Opens the peers' listeners for this artifact, and is to be asked for.
     pub ticket: String,
-    /// Whom to fetch from.
-    pub neighbours: Neighbours,
-    /// How often to beat, milliseconds.
-    pub beat_ms: u64,
+    /// What a beat's answer says; whom to fetch from is always there.
+    #[serde(flatten)]
+    pub beat: BeatReply,
 }
 
 /// A host's neighbours, numbered so that they are sent only when they changed.
@@ -94,24 +99,6 @@ pub struct BeatRequest {
     /// Leases that still make progress, at most 8: each is prolonged.
     #[serde(default)]
     pub holding: Vec<u64>,
-}
-
-/// The answer to a beat.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BeatReply {
-    /// Its neighbours, when they changed.
-    #[serde(default)]
-    pub neighbours: Option<Neighbours>,
-    /// How often to beat, milliseconds.
-    pub beat_ms: u64,
-}
-
-/// Asks for leave to read some pieces from the regional store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeaseRequest {
-    /// A beat goes with it.
-    #[serde(flatten)]
-    pub beat: BeatRequest,
     /// Pieces that it has but can't serve: not to be leased to it.
     #[serde(default)]
     pub unserved: PieceSet,
@@ -121,18 +108,28 @@ pub struct LeaseRequest {
     /// How long no piece came, milliseconds: its peers may be out of its reach.
     #[serde(default)]
     pub starved_ms: u64,
+    /// Whether a lease is of use to it: it downloads.
+    #[serde(default)]
+    pub wants: bool,
 }
 
-/// A lease, or when to ask again.
+/// The answer to a beat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeaseReply {
-    /// The lease; `None`: not now.
+pub struct BeatReply {
+    /// Its neighbours, when they changed.
+    #[serde(default)]
+    pub neighbours: Option<Neighbours>,
+    /// A lease, asked for or not; it goes back in `returned` when it is of no use.
+    #[serde(default)]
     pub lease: Option<Lease>,
-    /// When to ask again if there was none, milliseconds.
-    pub retry_ms: u64,
-    /// The beat's answer.
-    #[serde(flatten)]
-    pub beat: BeatReply,
+    /// When to call for another lease, milliseconds; `None`: once one has ended.
+    #[serde(default)]
+    pub ask_ms: Option<u64>,
+    /// When to beat in any case, milliseconds.
+    pub beat_ms: u64,
+    /// Hosts in the swarm.
+    #[serde(default)]
+    pub members: u32,
 }
 
 /// Leave to read neighbouring pieces once from the regional store.
