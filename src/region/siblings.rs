@@ -83,9 +83,13 @@ async fn pieces(
     if let Ok(reply) = tokio::time::timeout(wait, other).await {
         return Ok(Json(reply));
     }
-    let landing = listener.landings.find(&artifact);
-    let have = landing.as_ref().map(|landing| landing.landed().borrow().clone());
-    Ok(Json(PiecesReply { known: have.is_some(), have: have.unwrap_or_default() }))
+    // Whoever does not wait is told what there is.
+    if let Some(landing) = listener.landings.find(&artifact) {
+        let have = landing.landed().borrow().clone();
+        return Ok(Json(PiecesReply { known: true, have }));
+    }
+    let nothing = || PiecesReply { known: false, have: PieceSet::new() };
+    Ok(Json(listener.whole(artifact).await.unwrap_or_else(nothing)))
 }
 
 impl Listener {
