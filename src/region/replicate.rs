@@ -211,7 +211,7 @@ impl Replicator {
         match outcome {
             Ok(Pulled { main_bytes, sibling_bytes, reused_bytes }) => {
                 let pulled_bytes = main_bytes + sibling_bytes;
-                tracing::info!(%artifact, pulled_bytes, sibling_bytes, reused_bytes, "artifact replicated");
+                tracing::info!(%artifact, pulled_bytes, reused_bytes, sibling_bytes, "artifact replicated");
                 replica.bytes = pulled_bytes + reused_bytes;
                 (replica.complete, replica.error) = (true, String::new());
                 replica.retry_at = None;

@@ -64,7 +64,7 @@ async fn seven_regions_read_the_main_store_three_times() {
         assert!(pack_in(region, &made) == made.pack, "{}", region.name);
         let (whole, log) = (made.pack.len(), region.log());
         let from_siblings = if *root { 0 } else { whole };
-        let said = format!("pulled_bytes={whole} sibling_bytes={from_siblings} ");
+        let said = format!("pulled_bytes={whole} reused_bytes=0 sibling_bytes={from_siblings}");
         assert!(log.contains(&said), "{log}");
     }
     let (first, other) = (&all[0], all[1].name.clone());
