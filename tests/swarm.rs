@@ -11,9 +11,11 @@ mod patch;
 mod region;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use deployctl::agent::fetch::Caps;
 use deployctl::agent::source::{Progress, Want};
 use deployctl::model::fleet::FailureClass;
 use host::{DEADLINE, Host, assert_release, hosts};
@@ -119,6 +121,56 @@ async fn bytes_that_a_kept_release_holds_are_not_moved() {
     assert_release(&host.release(&new), &new);
     assert!(sources.local >= 15 << 20, "{sources:?}");
     assert!(sources.store <= 2 << 20, "{sources:?}");
+    // And is served to others, compressed again where it was.
+    let egress = region.egress();
+    let late = Host::start(&region.url, "late").await;
+    assert_eq!(late.fetch(&new).await.unwrap().sources.peer, new.manifest.wire_size());
+    assert_release(&late.release(&new), &new);
+    assert_eq!(region.egress(), egress);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_pieces_lie_on_the_disk_once() {
+    let made = make("api", BTreeMap::from([("a".into(), region::noise(1, 8 << 20, false))]), &[]);
+    let region = Region::start(&[&made]).await;
+    let host = Host::start(&region.url, "h").await;
+    host.fetch(&made).await.unwrap();
+    let pack = host.root.path().join("packs").join(made.id().to_string()).join("pack");
+    let meta = std::fs::metadata(pack).unwrap();
+    assert_eq!(meta.len(), made.manifest.wire_size());
+    assert!(std::os::unix::fs::MetadataExt::blocks(&meta) < 64, "the pack is a hole");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_hears_of_rot_offers_it_no_more() {
+    let made = folder("api", 1, 2);
+    let region = Region::start(&[&made]).await;
+    let host = Host::start(&region.url, "h").await;
+    host.fetch(&made).await.unwrap();
+    let port = host.fetcher.as_ref().unwrap().peer_port();
+    let base = format!("http://127.0.0.1:{port}/v1/peer/{}", made.id());
+    let (ticket, http) = (region.tracker.ticket(made.id()), deployctl::net::client::http_client());
+    let complain = |piece: u32| {
+        let url = format!("{base}/pieces/{piece}/bad");
+        http.post(url).bearer_auth(&ticket).send()
+    };
+    let status = |piece: usize| {
+        let asked = http.get(format!("{base}/pieces/{piece}")).bearer_auth(&ticket).send();
+        async { asked.await.unwrap().status().as_u16() }
+    };
+    // A complaint about a piece that is right changes nothing.
+    assert_eq!(complain(0).await.unwrap().status(), 204);
+    poison(&host, &made);
+    let pieces = made.manifest.pieces.len();
+    let begun = Instant::now();
+    for piece in [pieces - 1, pieces / 2] {
+        while status(piece).await != 404 {
+            assert!(begun.elapsed() < DEADLINE, "piece {piece} is still offered");
+            assert_eq!(complain(piece as u32).await.unwrap().status(), 204);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    assert_eq!(status(0).await, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -146,12 +198,18 @@ async fn manifests_that_do_not_hold_are_refused() {
     assert_eq!(region.egress(), 0);
 }
 
-/// Spoils a host's pack on its disk after it was verified: it serves wrong bytes.
+/// Spoils a host's disk after it was verified: it serves wrong bytes, from its pack and
+/// from its release.
 fn poison(host: &Host, made: &Made) {
-    let pack = host.root.path().join("packs").join(made.id().to_string()).join("pack");
-    let spoilt: Vec<u8> = made.pack.iter().map(|byte| byte ^ 0x55).collect();
-    let file = std::fs::OpenOptions::new().write(true).open(pack).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, &spoilt, 0).unwrap();
+    let spoil = |path: &Path, bytes: &[u8]| {
+        let spoilt: Vec<u8> = bytes.iter().map(|byte| byte ^ 0x55).collect();
+        let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &spoilt, 0).unwrap();
+    };
+    spoil(&host.root.path().join("packs").join(made.id().to_string()).join("pack"), &made.pack);
+    for (path, bytes) in &made.files {
+        spoil(&host.release(made).join(path), bytes);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -213,6 +271,25 @@ async fn a_slow_link_is_no_silent_one() {
     host.fetch(&made).await.unwrap();
     assert_release(&host.release(&made), &made);
     assert_eq!(region.egress(), made.pack.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_refuses_a_fetch_and_caps_let_it_end() {
+    let made = folder("api", 1, 2);
+    let region = Region::start(&[&made]).await;
+    let all = hosts(&region, 1).await;
+    all[0].fetch(&made).await.unwrap();
+    let mut host = Host::start(&region.url, "h").await;
+    host.caps = Caps { quota: Some(1 << 20), ..Caps::default() };
+    host.restart(&region.url, Duration::from_secs(20)).await;
+    let refused = host.fetch(&made).await.unwrap_err();
+    assert_eq!(refused.class, FailureClass::Host);
+    assert!(refused.reason.starts_with("no room in the disk quota"), "{refused}");
+    assert!(!host.root.path().join("staging").join(made.id().to_string()).exists());
+    host.caps = Caps { quota: Some(100 << 20), download: Some(4_000_000), upload: Some(4_000_000) };
+    host.restart(&region.url, Duration::from_secs(20)).await;
+    assert_eq!(host.fetch(&made).await.unwrap().sources.store, 0);
+    assert_release(&host.release(&made), &made);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -313,21 +390,38 @@ async fn peers_speak_only_to_ticket_holders_and_only_in_numbers() {
     assert!(sent.headers().contains_key("deployctl-have"));
     let length = made.manifest.pieces[0].wire_bytes as usize;
     assert!(sent.bytes().await.unwrap() == made.pack[..length]);
-    // Slots are bounded: readers that do not read take them all, then others wait.
-    let big = folder("big", 5, 40);
-    region.store.made.lock().unwrap().insert(big.id(), big.clone());
-    host.fetch(&big).await.unwrap();
-    let (big_ticket, id) = (region.tracker.ticket(big.id()), big.id());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_sends_a_few_pieces_at_once_and_no_more() {
+    let made = folder("api", 5, 8);
+    let region = Region::start(&[&made]).await;
+    let mut host = Host::start(&region.url, "h").await;
+    host.fetch(&made).await.unwrap();
+    // Each piece takes seconds: those that are asked for meanwhile find no slot.
+    host.caps = Caps { upload: Some(100_000), ..Caps::default() };
+    host.restart(&region.url, Duration::from_secs(20)).await;
+    let port = host.fetcher.as_ref().unwrap().peer_port();
+    let (ticket, id) = (region.tracker.ticket(made.id()), made.id());
+    let http = deployctl::net::client::http_client();
+    let ask = |piece: usize| {
+        let url = format!("http://127.0.0.1:{port}/v1/peer/{id}/pieces/{piece}");
+        http.get(url).bearer_auth(&ticket).send()
+    };
     let begun = Instant::now();
     loop {
-        // Pieces that do not compress, all at once: some come while every slot is taken.
-        let asked = (0..32).map(|n| ask(format!("{id}/pieces/{}", n % 16), &big_ticket));
+        let asked = (0..16).map(ask);
         let replies = futures_util::future::join_all(asked).await;
-        if let Some(busy) = replies.iter().flatten().find(|reply| reply.status() == 429) {
+        let all: Vec<_> = replies.into_iter().map(Result::unwrap).collect();
+        let sent = all.iter().filter(|reply| reply.status() == 200).count();
+        if let Some(busy) = all.iter().find(|reply| reply.status() == 429) {
             assert!(busy.headers().contains_key("retry-after-ms"));
+            assert!((1..=4).contains(&sent), "{sent} at once");
             break;
         }
+        // Its kept pieces are verified first, and its tracker asked for the ticket.
         assert!(begun.elapsed() < DEADLINE, "slots have a bound");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

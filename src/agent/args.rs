@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use lexopt::prelude::{Long, Short, Value, ValueExt};
 
+use crate::agent::fetch::Caps;
 use crate::model::id::{AppName, EnvName, HostId};
 use crate::model::selector::{Labels, parse_label};
 
@@ -29,6 +30,9 @@ Options:
       --rack NAME          This host's rack
       --zone NAME          This host's zone
       --listen ADDR        Where to serve pieces to other hosts [default: 0.0.0.0:0]
+      --upload-rate N      Most bytes per second sent to other hosts, such as 50M
+      --download-rate N    Most bytes per second fetched
+      --disk-quota N       Most bytes of disk for releases and fetches, such as 40G
       --trust FILE         Trusted keys; without it the region's, pinned at first start
   -o, --output json        (status) one JSON document
   -h, --help               Print help
@@ -98,6 +102,8 @@ pub struct Options {
     pub zone: String,
     /// Where pieces are served.
     pub listen: SocketAddr,
+    /// Caps and quota.
+    pub caps: Caps,
     /// Trusted keys.
     pub trust: Option<PathBuf>,
 }
@@ -156,6 +162,9 @@ pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comma
             Long("zone") => "zone",
             Long("listen") => "listen",
             Long("trust") => "trust",
+            Long("upload-rate") => "upload-rate",
+            Long("download-rate") => "download-rate",
+            Long("disk-quota") => "disk-quota",
             other => return Err(other.unexpected().into()),
         };
         seen.text.insert(name, parser.value()?.string()?);
@@ -193,7 +202,13 @@ impl Seen {
         let listen = listen
             .parse()
             .map_err(|_| UsageError(format!("--listen {listen:?} is not an address:port")))?;
+        let caps = Caps {
+            upload: self.quantity("upload-rate")?,
+            download: self.quantity("download-rate")?,
+            quota: self.quantity("disk-quota")?,
+        };
         Ok(Options {
+            caps,
             region: self.need("region")?,
             token_file: self.path("token-file")?,
             host: id(&self.need("host")?)?,
@@ -210,6 +225,23 @@ impl Seen {
 
     fn need(&mut self, name: &'static str) -> Result<String, UsageError> {
         self.text.remove(name).ok_or_else(|| UsageError(format!("--{name} is missing")))
+    }
+
+    /// Bytes: digits, and K, M, G or T for thousands of them.
+    fn quantity(&mut self, name: &'static str) -> Result<Option<u64>, UsageError> {
+        let Some(text) = self.text.remove(name) else { return Ok(None) };
+        let (digits, scale) = match text.char_indices().last() {
+            Some((at, 'K')) => (&text[..at], 1_000),
+            Some((at, 'M')) => (&text[..at], 1_000_000),
+            Some((at, 'G')) => (&text[..at], 1_000_000_000),
+            Some((at, 'T')) => (&text[..at], 1_000_000_000_000),
+            _ => (text.as_str(), 1),
+        };
+        let plain = digits.bytes().all(|b| b.is_ascii_digit());
+        let number = plain.then(|| digits.parse::<u64>().ok()?.checked_mul(scale)).flatten();
+        let wrong =
+            || UsageError(format!("--{name} {text:?} is not a number of bytes, such as 50M"));
+        number.filter(|number| *number > 0).map(Some).ok_or_else(wrong)
     }
 
     fn path(&mut self, name: &'static str) -> Result<PathBuf, UsageError> {
@@ -253,12 +285,23 @@ mod tests {
     #[test]
     fn a_whole_command_line_is_read() {
         let line = "--region http://a:1,http://b:2 --token-file t --host h1 --env prod --root /r \
-            --label role=web --label tier=1 --var PORT=18001 --rack=r7 --listen 127.0.0.1:0";
+            --label role=web --label tier=1 --var PORT=18001 --rack=r7 --listen 127.0.0.1:0 \
+            --upload-rate 50M --disk-quota 7";
         let Ok(Command::Run(options)) = check(line) else { panic!("{:?}", check(line)) };
         assert_eq!(options.region, "http://a:1,http://b:2");
         assert_eq!((options.labels.len(), options.vars["PORT"].as_str()), (2, "18001"));
         assert_eq!((options.rack.as_str(), options.trust), ("r7", None));
         assert!(options.token_file.is_absolute());
+        let caps = Caps { upload: Some(50_000_000), download: None, quota: Some(7) };
+        assert_eq!(options.caps, caps);
+        for wrong in ["0", "-1", "M", "1.5G", "99999999999T"] {
+            assert!(
+                check(&format!(
+                    "--upload-rate={wrong} --region r --token-file t --host h --env e --root /r"
+                ))
+                .is_err()
+            );
+        }
     }
 
     #[test]

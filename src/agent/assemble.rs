@@ -10,15 +10,20 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{FallocateFlags, fallocate, statvfs, syncfs};
+use rustix::fs::{
+    FallocateFlags, Mode, OFlags, ResolveFlags, fallocate, openat, openat2, statvfs, syncfs,
+};
 
 use crate::host::fs::{make_folder, sync_folder};
 use crate::model::manifest::{Manifest, Node};
 
 /// Room that is left to everybody else on the disk, bytes.
 const RESERVE_BYTES: u64 = 64 << 20;
+/// Bytes that may wait to reach the disk: else the end of a large fetch would stall
+/// everybody on the host. Files smaller than a piece wait for the end.
+const BEHIND_BYTES_MAX: u64 = 64 << 20;
 /// Up to this many files are synced one by one; beyond it the file system as a
 /// whole is cheaper.
 const SYNC_EACH_MAX: usize = 64;
@@ -59,18 +64,54 @@ impl Layout {
         range: Range<u64>,
         mut act: impl FnMut(&str, u64, Range<usize>) -> io::Result<()>,
     ) -> io::Result<()> {
+        self.stretches(&range).try_for_each(|(path, at, part)| act(path, at, part))
+    }
+
+    /// Each file that `range` touches: its path, the offset in it, the part of the range.
+    fn stretches(&self, range: &Range<u64>) -> impl Iterator<Item = (&str, u64, Range<usize>)> {
+        let range = range.clone();
         let first = self.files.partition_point(|(start, size, ..)| start + size <= range.start);
-        for (start, size, path, _) in &self.files[first..] {
-            if *start >= range.end {
-                break;
-            }
+        let touched = self.files[first..].iter().take_while(move |file| file.0 < range.end);
+        touched.filter(|(_, size, ..)| *size > 0).map(move |(start, size, path, _)| {
             let (from, to) = (range.start.max(*start), range.end.min(start + size));
-            if from < to {
-                let part = (from - range.start) as usize..(to - range.start) as usize;
-                act(path, from - start, part)?;
+            let part = (from - range.start) as usize..(to - range.start) as usize;
+            (path.as_str(), from - start, part)
+        })
+    }
+}
+
+/// A release's files, to be read while it is made and after: the folder is held open,
+/// so that it may be renamed meanwhile.
+#[derive(Debug)]
+pub(super) struct Files {
+    folder: File,
+    layout: Layout,
+}
+
+impl Files {
+    /// The files in `folder`.
+    pub(super) fn open(folder: &Path, manifest: &Manifest) -> io::Result<Self> {
+        Ok(Self { folder: File::open(folder)?, layout: Layout::new(manifest) })
+    }
+
+    /// Where the bytes of `range` lie: path, offset in the file, length; in order.
+    pub(super) fn places(&self, range: Range<u64>) -> Vec<(&str, u64, u64)> {
+        let all = self.layout.stretches(&range);
+        all.map(|(path, at, part)| (path, at, (part.end - part.start) as u64)).collect()
+    }
+
+    /// Opens a file. What runs from a release may change it: no link, also none in
+    /// place of a folder, leads out of it.
+    pub(super) fn file(&self, path: &str) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        match openat2(&self.folder, path, flags, Mode::empty(), inside) {
+            // Kernels before 5.6, and sandboxes that do not know the call.
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
+                Ok(openat(&self.folder, path, flags, Mode::empty())?.into())
             }
+            opened => Ok(opened?.into()),
         }
-        Ok(())
     }
 }
 
@@ -80,6 +121,8 @@ pub(super) struct Tree {
     staging: PathBuf,
     manifest: Arc<Manifest>,
     layout: Layout,
+    /// Bytes written since the last time that the disk was made to follow.
+    behind: Mutex<u64>,
 }
 
 impl Tree {
@@ -91,7 +134,8 @@ impl Tree {
         beside: u64,
     ) -> io::Result<Self> {
         let layout = Layout::new(&manifest);
-        let tree = Self { staging: staging.to_owned(), manifest, layout };
+        let behind = Mutex::new(0);
+        let tree = Self { staging: staging.to_owned(), manifest, layout, behind };
         make_folder(parent(staging), 0o755)?;
         tree.check_room(beside)?;
         make_folder(staging, 0o755)?;
@@ -137,10 +181,26 @@ impl Tree {
 
     /// Writes a piece's raw bytes.
     pub(super) fn write(&self, piece: u32, raw: &[u8]) -> io::Result<()> {
+        let follow = self.falls_behind(raw.len() as u64);
         self.layout.visit(self.range(piece), |path, at, part| {
             let file = OpenOptions::new().write(true).open(self.staging.join(path))?;
-            file.write_all_at(&raw[part], at)
+            file.write_all_at(&raw[part], at)?;
+            if follow { file.sync_data() } else { Ok(()) }
         })
+    }
+
+    /// Whether this writer is to wait until the disk has what was written.
+    fn falls_behind(&self, bytes: u64) -> bool {
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        *behind += bytes;
+        let follow = *behind >= BEHIND_BYTES_MAX;
+        *behind = if follow { 0 } else { *behind };
+        follow
+    }
+
+    /// The files as they are and as they will be.
+    pub(super) fn files(&self) -> io::Result<Files> {
+        Files::open(&self.staging, &self.manifest)
     }
 
     /// Reads a piece's raw bytes back.
@@ -194,7 +254,17 @@ impl Tree {
 
 /// Makes a file of `size` bytes that are really there, so that the disk can't
 /// run full later; keeps what an earlier attempt wrote.
-pub(super) fn allocate(path: &Path, size: u64, mode: u32) -> io::Result<File> {
+fn allocate(path: &Path, size: u64, mode: u32) -> io::Result<File> {
+    allocate_parts(path, size, mode, [0..size])
+}
+
+/// The same with only some parts of the file really there.
+pub(super) fn allocate_parts(
+    path: &Path,
+    size: u64,
+    mode: u32,
+    parts: impl IntoIterator<Item = Range<u64>>,
+) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let file = OpenOptions::new()
         .read(true)
@@ -206,14 +276,14 @@ pub(super) fn allocate(path: &Path, size: u64, mode: u32) -> io::Result<File> {
         .open(path)?;
     file.set_permissions(Permissions::from_mode(mode))?;
     file.set_len(size)?;
-    if size == 0 {
-        return Ok(file);
+    for part in parts.into_iter().filter(|part| part.start < part.end) {
+        match fallocate(&file, FallocateFlags::empty(), part.start, part.end - part.start) {
+            // Not every file system can: then a full disk shows at the write.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) | Ok(()) => {}
+            Err(e) => return Err(e.into()),
+        }
     }
-    match fallocate(&file, FallocateFlags::empty(), 0, size) {
-        // Not every file system can: then a full disk shows at the write.
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) | Ok(()) => Ok(file),
-        Err(e) => Err(e.into()),
-    }
+    Ok(file)
 }
 
 fn used(path: &Path) -> u64 {
@@ -284,6 +354,25 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         assert!(error.to_string().starts_with("no room on disk: "), "{error}");
         assert!(!staging.exists());
+    }
+
+    #[test]
+    fn files_are_read_through_a_rename_and_never_through_a_link() {
+        let root = tempfile::tempdir().unwrap();
+        let (staging, release) = (root.path().join("staging/x"), root.path().join("r/x"));
+        let manifest = manifest(vec![file("b/x", 6), file("c", 2)]);
+        let tree = Tree::prepare(&staging, manifest, 0).unwrap();
+        tree.write(0, b"abcdefgh").unwrap();
+        let files = tree.files().unwrap();
+        tree.publish(&release).unwrap();
+        assert_eq!(files.places(4..8), [("b/x", 4, 2), ("c", 0, 2)]);
+        let mut bytes = [0; 2];
+        files.file("b/x").unwrap().read_exact_at(&mut bytes, 4).unwrap();
+        assert_eq!(&bytes, b"ef");
+        // The app puts a link where a folder was.
+        fs::rename(release.join("b"), root.path().join("outside")).unwrap();
+        std::os::unix::fs::symlink(root.path().join("outside"), release.join("b")).unwrap();
+        assert!(release.join("b/x").exists() && files.file("b/x").is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::agent::assemble::Layout;
-use crate::agent::pieces::Paths;
+use crate::agent::paths::Paths;
 use crate::model::digest::{ArtifactId, PieceDigest};
 use crate::model::id::AppName;
 use crate::model::manifest::{Entry, Manifest, Node};

@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::agent::buffers::{Buffer, Buffers};
+use crate::agent::cap::Cap;
+use crate::agent::connect::Connections;
+use crate::agent::failure::{disk_reason, failure};
 use crate::agent::link::Link;
 use crate::agent::membership::{Membership, Saying};
 use crate::agent::pieces::{Assembly, Refused};
@@ -44,9 +48,9 @@ const BEAT_MIN: Duration = Duration::from_millis(50);
 /// What all downloads of an agent share.
 #[derive(Clone)]
 pub(super) struct Shared {
-    pub(super) http: reqwest::Client,
-    /// Permits of KiB.
-    pub(super) buffers: Arc<Semaphore>,
+    pub(super) connections: Arc<Connections>,
+    pub(super) buffers: Buffers,
+    pub(super) cap: Cap,
     pub(super) writers: Arc<Semaphore>,
     /// A download without a new piece for this long has failed.
     pub(super) patience: Duration,
@@ -364,7 +368,8 @@ impl Download {
 
     fn route(&self, peer: &Peer) -> PeerRoute {
         PeerRoute {
-            http: self.context.shared.http.clone(),
+            connections: self.context.shared.connections.clone(),
+            cap: self.context.shared.cap.clone(),
             address: peer.address.clone(),
             ticket: self.ticket.clone(),
             artifact: self.context.assembly.pack.artifact,
@@ -409,7 +414,7 @@ impl Context {
     }
 
     /// Verifies and writes a piece on the blocking pool; `None` when that was fatal.
-    async fn put(&self, piece: u32, wire: Vec<u8>) -> Option<bool> {
+    async fn put(&self, piece: u32, wire: Buffer) -> Option<bool> {
         let _writer = self.shared.writers.acquire().await.ok()?;
         let assembly = self.assembly.clone();
         let put = tokio::task::spawn_blocking(move || assembly.put_wire(piece, &wire)).await;
@@ -425,29 +430,6 @@ impl Context {
     }
 }
 
-/// A disk error for a person.
-pub(super) fn disk_reason(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            let text = error.to_string();
-            if text.starts_with("no room") { text } else { format!("no room on disk: {text}") }
-        }
-        _ => format!("disk: {error}"),
-    }
-}
-
-/// A failure with its reason cut to one line of at most 300 bytes.
-pub(super) fn failure(class: FailureClass, reason: impl Into<String>) -> FetchFailure {
-    let mut reason: String = reason.into().lines().next().unwrap_or_default().to_owned();
-    let end = (0..=reason.len().min(300)).rev().find(|at| reason.is_char_boundary(*at));
-    reason.truncate(end.unwrap_or(0));
-    FetchFailure { class, reason }
-}
-
-fn kib(bytes: u64) -> u32 {
-    bytes.div_ceil(1024) as u32
-}
-
 async fn fetch_piece(
     context: Context,
     route: PeerRoute,
@@ -455,19 +437,23 @@ async fn fetch_piece(
     known: Arc<Mutex<u64>>,
 ) {
     let length = context.assembly.pack.wire_len(piece);
-    let Ok(_room) = context.shared.buffers.acquire_many(kib(length)).await else { return };
+    let mut wire = context.shared.buffers.take(length).await;
     let since = *known.lock().unwrap_or_else(PoisonError::into_inner);
     // A hint only: when the loop is that busy, doubling requests would not help.
     let stalled = || drop(context.notes.try_send(Note::Happened(Event::Stalled(piece))));
-    let event = match route.piece(piece, length, since, stalled).await {
-        Ok((wire, news)) => {
+    let event = match route.piece(piece, &mut wire, since, stalled).await {
+        Ok(news) => {
             if let Some((generation, have)) = news {
                 *known.lock().unwrap_or_else(PoisonError::into_inner) = generation;
                 let _ = context.notes.send(Note::Has(peer, have)).await;
             }
             match context.put(piece, wire).await {
                 Some(true) => Event::PieceOk(piece, Source::Peer(peer)),
-                Some(false) => Event::PieceBad(piece, Source::Peer(peer)),
+                Some(false) => {
+                    // Nobody waits for what a liar answers; it is banned after one.
+                    tokio::spawn(async move { route.complain(piece).await });
+                    Event::PieceBad(piece, Source::Peer(peer))
+                }
                 None => return,
             }
         }
@@ -569,13 +555,12 @@ async fn read_run(context: &Context, lease: Option<u64>, run: &[u32]) -> Result<
     let source = lease.map_or(Source::Custody, Source::Store);
     let pack = &context.assembly.pack;
     let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(()) };
-    let largest = run.iter().map(|piece| pack.wire_len(*piece)).max().unwrap_or(0);
-    let room = context.shared.buffers.acquire_many(kib(largest)).await;
-    let _room = room.map_err(|e| Broken::Cut(e.to_string()))?;
+    let connections = &context.shared.connections;
     let range = pack.offsets[*first as usize]..pack.offsets[*last as usize + 1];
     let client = context.link.client();
-    let mut read =
-        StoreRead::open(&client, pack.artifact, lease, range).await.inspect_err(|e| {
+    let mut read = StoreRead::open((&client, connections), pack.artifact, lease, range)
+        .await
+        .inspect_err(|e| {
             if matches!(e, Broken::Unreachable(_)) {
                 context.link.failed(&client);
             }
@@ -585,7 +570,8 @@ async fn read_run(context: &Context, lease: Option<u64>, run: &[u32]) -> Result<
             Some(lease) => context.moved(lease),
             None => context.heard.now(),
         };
-        let wire = read.take(pack.wire_len(piece), moved).await?;
+        let mut wire = context.shared.buffers.take(pack.wire_len(piece)).await;
+        read.take(&mut wire, &context.shared.cap, moved).await?;
         match context.put(piece, wire).await {
             Some(true) => context.happened(Event::PieceOk(piece, source)).await,
             Some(false) => {
@@ -596,5 +582,6 @@ async fn read_run(context: &Context, lease: Option<u64>, run: &[u32]) -> Result<
             None => return Err(Broken::Cut("disk".into())),
         }
     }
+    read.end(connections);
     Ok(())
 }

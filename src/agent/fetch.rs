@@ -5,7 +5,7 @@
 //! the artifact and the app that the goal names. Packs stay for peers for ten
 //! minutes. Decides nothing about goals or activation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,14 +15,19 @@ use reqwest::{Method, header};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedMutexGuard, Semaphore, watch};
 
-use crate::agent::download::{BUFFER_BYTES, Download, Shared, WRITERS, disk_reason, failure};
+use crate::agent::buffers::Buffers;
+use crate::agent::cap::Cap;
+use crate::agent::download::{BUFFER_BYTES, Download, Shared, WRITERS};
+use crate::agent::failure::{disk_reason, failure};
 use crate::agent::linger;
 use crate::agent::link::{Link, backoff};
 use crate::agent::membership::Membership;
-use crate::agent::pieces::{Assembly, Pack, Paths};
+use crate::agent::pack::{self, Pack};
+use crate::agent::paths::Paths;
+use crate::agent::pieces::Assembly;
+use crate::agent::quota::{self, Incoming};
 use crate::agent::serve::{self, Shelf};
 use crate::agent::source::{FetchFailure, Fetched, Fetching, Progress, Source, Want};
-use crate::agent::transfer::peer_client;
 use crate::agent::trust::Trust;
 use crate::model::digest::{ArtifactId, Digest};
 use crate::model::fleet::{FailureClass, Sources};
@@ -43,6 +48,17 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a pack is kept for peers after the release is complete [distribution 6.3].
 const KEEP: Duration = Duration::from_secs(600);
 
+/// What an agent may use, bytes and bytes per second; `None`: no bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Caps {
+    /// Sent to peers, per second.
+    pub upload: Option<u64>,
+    /// Fetched from peers and the store, per second.
+    pub download: Option<u64>,
+    /// Taken on disk by releases, packs and fetches.
+    pub quota: Option<u64>,
+}
+
 /// How a fetcher is set up.
 pub struct FetchConfig {
     /// The agent's root folder.
@@ -59,6 +75,8 @@ pub struct FetchConfig {
     pub patience: Duration,
     /// How long packs stay for peers.
     pub keep: Duration,
+    /// What it may use.
+    pub caps: Caps,
 }
 
 impl FetchConfig {
@@ -71,7 +89,8 @@ impl FetchConfig {
         trust: watch::Receiver<Trust>,
         listener: TcpListener,
     ) -> Self {
-        Self { root, link, info, trust, listener, patience: PATIENCE, keep: KEEP }
+        let (patience, keep, caps) = (PATIENCE, KEEP, Caps::default());
+        Self { root, link, info, trust, listener, patience, keep, caps }
     }
 }
 
@@ -83,6 +102,8 @@ pub(super) struct Inner {
     pub(super) shelf: Shelf,
     pub(super) shared: Arc<Shared>,
     pub(super) keep: Duration,
+    /// The root folder, and how much of the disk it may take.
+    quota: (PathBuf, Option<u64>),
     claims: Mutex<BTreeMap<ArtifactId, Arc<tokio::sync::Mutex<()>>>>,
     /// Turns true when the last handle is gone: the peer listener stops.
     pub(super) stop: watch::Sender<bool>,
@@ -126,18 +147,15 @@ impl Fetcher {
         let paths = Paths::new(&config.root);
         crate::host::fs::make_folder(&paths.packs(), 0o755)?;
         crate::host::fs::make_folder(&paths.staging(), 0o755)?;
-        let shelf = Shelf::new();
+        let shelf = Shelf::new(Cap::new(config.caps.upload));
         let mut info = config.info;
         info.peer_port = config.listener.local_addr()?.port();
         let (stop, stopped) = watch::channel(false);
-        tokio::spawn(crate::net::server::serve(
-            config.listener,
-            serve::routes(shelf.clone()),
-            stopped,
-        ));
+        tokio::spawn(serve::serve(config.listener, shelf.clone(), stopped));
         let shared = Shared {
-            http: peer_client(),
-            buffers: Arc::new(Semaphore::new(BUFFER_BYTES / 1024)),
+            connections: Arc::default(),
+            buffers: Buffers::new(BUFFER_BYTES),
+            cap: Cap::new(config.caps.download),
             writers: Arc::new(Semaphore::new(WRITERS)),
             patience: config.patience,
         };
@@ -149,6 +167,7 @@ impl Fetcher {
             shelf,
             shared: Arc::new(shared),
             keep: config.keep,
+            quota: (config.root, config.caps.quota),
             claims: Mutex::default(),
             stop,
         };
@@ -172,7 +191,7 @@ impl Fetcher {
         tokio::spawn(async move {
             for (pack, left) in kept {
                 let hashed = pack.clone();
-                let verified = tokio::task::spawn_blocking(move || linger::verify(&hashed)).await;
+                let verified = tokio::task::spawn_blocking(move || hashed.recall()).await;
                 if verified.is_err() || shelf.get(pack.artifact).is_some() {
                     continue;
                 }
@@ -244,6 +263,13 @@ impl Fetcher {
         claim.lock_owned().await
     }
 
+    /// What is being fetched or served.
+    fn busy(&self) -> BTreeSet<ArtifactId> {
+        let claims = self.inner.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = claims.iter().filter(|(_, claim)| Arc::strong_count(claim) > 1);
+        held.map(|(artifact, _)| *artifact).chain(self.inner.shelf.artifacts()).collect()
+    }
+
     pub(super) async fn prepare(
         &self,
         want: &Want,
@@ -251,7 +277,16 @@ impl Fetcher {
         claim: OwnedMutexGuard<()>,
     ) -> Result<Assembly, FetchFailure> {
         let (paths, artifact) = (self.inner.paths.clone(), want.artifact);
-        blocking(move || Assembly::prepare(&paths, artifact, manifest, claim)).await
+        let (root, quota) = self.inner.quota.clone();
+        let busy = self.busy();
+        blocking(move || {
+            if let Some(quota) = quota {
+                let bytes = manifest.size + pack::compressed_bytes(&manifest);
+                quota::make_room(&root, quota, &Incoming { artifact, bytes, busy })?;
+            }
+            Assembly::prepare(&paths, artifact, manifest, claim)
+        })
+        .await
     }
 
     async fn reuse(&self, assembly: Arc<Assembly>) -> Result<u64, FetchFailure> {

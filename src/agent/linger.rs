@@ -10,8 +10,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
+use crate::agent::assemble::Files;
 use crate::agent::membership::{Membership, Saying};
-use crate::agent::pieces::{Pack, Paths};
+use crate::agent::pack::Pack;
+use crate::agent::paths::Paths;
 use crate::agent::serve::Shelf;
 use crate::model::digest::ArtifactId;
 use crate::model::id::AppName;
@@ -67,7 +69,9 @@ pub(super) fn sweep(paths: &Paths, keep: Duration) -> Vec<(Arc<Pack>, Duration)>
         match owner {
             Some(app) if age < keep => {
                 let pack = paths.manifest(&app, artifact).and_then(|manifest| {
-                    Pack::open(path.clone(), artifact, Arc::new(manifest)).ok()
+                    let release = paths.releases(&app).join(artifact.to_string());
+                    let files = Files::open(&release, &manifest).ok()?;
+                    Pack::open(path.clone(), artifact, Arc::new(manifest), files).ok()
                 });
                 if let Some(pack) = pack {
                     kept.push((Arc::new(pack), keep - age));
@@ -89,15 +93,6 @@ pub(super) fn sweep(paths: &Paths, keep: Duration) -> Vec<(Arc<Pack>, Duration)>
 /// The app whose release the artifact is, if it is complete here.
 fn owner(paths: &Paths, artifact: ArtifactId) -> Option<AppName> {
     paths.apps().into_iter().find(|app| paths.releases(app).join(artifact.to_string()).is_dir())
-}
-
-/// Marks every piece that the pack really holds. Blocks, for as long as hashing it takes.
-pub(super) fn verify(pack: &Pack) {
-    for piece in 0..pack.manifest.pieces.len() as u32 {
-        if pack.verified(piece).is_some() {
-            pack.mark_served(piece);
-        }
-    }
 }
 
 /// The folders in `folder` that are named for an artifact.

@@ -8,184 +8,20 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::sync::OwnedMutexGuard;
 
-use crate::agent::assemble::{self, Layout, Tree};
-use crate::host::fs::{make_folder, write_durable};
+use crate::agent::assemble::{Layout, Tree};
+use crate::agent::pack::{self, Pack};
+use crate::agent::paths::Paths;
 use crate::model::digest::{ArtifactId, Digest, PieceDigest};
-use crate::model::id::AppName;
-use crate::model::manifest::{Codec, MANIFEST_BYTES_MAX, Manifest};
+use crate::model::manifest::{Codec, Manifest};
 use crate::model::pieces::PieceSet;
-use crate::net::auth::random_key;
 
-/// Journal flag: the raw bytes are in the release, the wire bytes not in the pack.
+/// Journal flag: the raw bytes are in the release, the wire bytes are not here.
 const UNSERVED: u32 = 1 << 31;
-
-/// Where things lie under the agent's root.
-#[derive(Debug, Clone)]
-pub(super) struct Paths {
-    root: PathBuf,
-}
-
-impl Paths {
-    pub(super) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
-    }
-
-    /// Every app with a folder here.
-    pub(super) fn apps(&self) -> Vec<AppName> {
-        let folders = fs::read_dir(self.root.join("apps")).into_iter().flatten().flatten();
-        folders.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-    }
-
-    pub(super) fn releases(&self, app: &AppName) -> PathBuf {
-        self.root.join("apps").join(app.as_str()).join("releases")
-    }
-
-    pub(super) fn manifests(&self, app: &AppName) -> PathBuf {
-        self.root.join("apps").join(app.as_str()).join("manifests")
-    }
-
-    pub(super) fn staging(&self) -> PathBuf {
-        self.root.join("staging")
-    }
-
-    pub(super) fn packs(&self) -> PathBuf {
-        self.root.join("packs")
-    }
-
-    /// The manifest kept for a release, checked against its name; `None` when
-    /// there is none, or it is damaged.
-    pub(super) fn manifest(&self, app: &AppName, artifact: ArtifactId) -> Option<Manifest> {
-        let path = self.manifests(app).join(artifact.to_string());
-        let size = fs::metadata(&path).ok()?.len();
-        let bytes = (size <= MANIFEST_BYTES_MAX as u64).then(|| fs::read(&path).ok())??;
-        (Digest::of(&bytes) == artifact).then(|| Manifest::decode(&bytes).ok())?
-    }
-
-    /// Keeps a manifest and its signature, durably.
-    pub(super) fn keep_manifest(
-        &self,
-        app: &AppName,
-        artifact: ArtifactId,
-        bytes: &[u8],
-        signature: &str,
-    ) -> io::Result<()> {
-        let folder = self.manifests(app);
-        make_folder(&folder, 0o755)?;
-        let path = folder.join(artifact.to_string());
-        write_durable(&path.with_extension("sig"), signature.as_bytes(), 0o644)?;
-        write_durable(&path, bytes, 0o644)
-    }
-
-    /// Removes manifests that no release and no fetch needs.
-    pub(super) fn sweep_manifests(&self) {
-        for app in self.apps() {
-            for entry in fs::read_dir(self.manifests(&app)).into_iter().flatten().flatten() {
-                let path = entry.path();
-                let name = path.file_stem().unwrap_or_default();
-                if !self.releases(&app).join(name).is_dir() && !self.staging().join(name).is_dir() {
-                    let _ = fs::remove_file(&path);
-                }
-            }
-        }
-    }
-
-    /// The signature kept beside a manifest.
-    pub(super) fn signature(&self, app: &AppName, artifact: ArtifactId) -> Option<String> {
-        let path = self.manifests(app).join(artifact.to_string()).with_extension("sig");
-        fs::read_to_string(path).ok().filter(|text| text.len() < 1024)
-    }
-}
-
-/// What a host has of an artifact; the generation changes with it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Have {
-    pub(super) generation: u64,
-    /// In the pack: can be served.
-    pub(super) served: PieceSet,
-    /// In the release: need not be fetched.
-    pub(super) done: PieceSet,
-}
-
-/// A pack that peers may read, growing or whole.
-#[derive(Debug)]
-pub(super) struct Pack {
-    pub(super) artifact: ArtifactId,
-    pub(super) manifest: Arc<Manifest>,
-    pub(super) offsets: Vec<u64>,
-    pub(super) folder: PathBuf,
-    pub(super) have: watch::Sender<Have>,
-    /// What peers must show; none before the tracker told it.
-    pub(super) ticket: Mutex<Option<String>>,
-    file: File,
-}
-
-impl Pack {
-    /// Opens or makes the pack in `folder`; nothing of it is trusted yet.
-    pub(super) fn open(
-        folder: PathBuf,
-        artifact: ArtifactId,
-        manifest: Arc<Manifest>,
-    ) -> io::Result<Self> {
-        make_folder(&folder, 0o700)?;
-        let file = assemble::allocate(&folder.join("pack"), manifest.wire_size(), 0o600)?;
-        // Generations of an earlier process must not look like this one's.
-        let random = random_key();
-        let generation = u64::from(u32::from_le_bytes([random[0], random[1], random[2], 1])) << 12;
-        let have = watch::Sender::new(Have { generation, ..Have::default() });
-        let offsets = manifest.wire_offsets();
-        Ok(Self { artifact, manifest, offsets, folder, have, ticket: Mutex::new(None), file })
-    }
-
-    /// Length of a piece on the wire.
-    pub(super) fn wire_len(&self, piece: u32) -> u64 {
-        u64::from(self.manifest.pieces[piece as usize].wire_bytes)
-    }
-
-    /// Reads a part of a piece's wire bytes.
-    pub(super) fn read_part(&self, piece: u32, at: u64, into: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(into, self.offsets[piece as usize] + at)
-    }
-
-    /// Whether the pack holds exactly this piece's bytes; they are returned.
-    pub(super) fn verified(&self, piece: u32) -> Option<Vec<u8>> {
-        let mut wire = vec![0; self.wire_len(piece) as usize];
-        self.read_part(piece, 0, &mut wire).ok()?;
-        (PieceDigest::of(&wire) == self.manifest.pieces[piece as usize].wire).then_some(wire)
-    }
-
-    /// Marks a piece; whether it was news.
-    fn mark(&self, piece: u32, served: bool) -> bool {
-        self.have.send_if_modified(|have| {
-            let news = have.done.insert(piece);
-            let more = served && have.served.insert(piece);
-            have.generation += u64::from(news || more);
-            news || more
-        })
-    }
-
-    /// Marks a piece of a pack whose release is complete already.
-    pub(super) fn mark_served(&self, piece: u32) {
-        self.mark(piece, true);
-    }
-
-    /// What peers must show.
-    pub(super) fn set_ticket(&self, ticket: &str) {
-        *self.ticket.lock().unwrap_or_else(PoisonError::into_inner) = Some(ticket.to_owned());
-    }
-
-    /// Removes the pack's files; open reads go on.
-    pub(super) fn remove(&self) {
-        if let Err(error) = fs::remove_dir_all(&self.folder) {
-            tracing::warn!(%error, path = %self.folder.display(), "pack not removed");
-        }
-    }
-}
 
 /// Why a piece was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -223,9 +59,11 @@ impl Assembly {
         let staging = paths.staging().join(artifact.to_string());
         let folder = paths.packs().join(artifact.to_string());
         let fresh = !folder.join("pack").exists();
-        let beside = if fresh { manifest.wire_size() } else { 0 };
-        let made = Tree::prepare(&staging, manifest.clone(), beside)
-            .and_then(|tree| Ok((tree, Pack::open(folder.clone(), artifact, manifest)?)));
+        let beside = if fresh { pack::compressed_bytes(&manifest) } else { 0 };
+        let made = Tree::prepare(&staging, manifest.clone(), beside).and_then(|tree| {
+            let pack = Pack::open(folder.clone(), artifact, manifest, tree.files()?)?;
+            Ok((tree, pack))
+        });
         let (tree, pack) = made.inspect_err(|error| {
             // Room that was taken before the disk ran full is given back; pieces that
             // were verified are worth more than the room.
@@ -256,6 +94,12 @@ impl Assembly {
         for record in records {
             let piece = record & !UNSERVED;
             let wire = (record & UNSERVED == 0).then(|| self.pack.verified(piece)).flatten();
+            if self.pack.is_plain(piece) {
+                if wire.is_some() {
+                    self.pack.mark(piece, true);
+                }
+                continue;
+            }
             let raw = self.tree.read(piece)?;
             if PieceDigest::of(&raw) == self.pack.manifest.pieces[piece as usize].raw {
                 self.pack.mark(piece, wire.is_some());
@@ -275,7 +119,7 @@ impl Assembly {
         if wire.len() as u64 != u64::from(entry.wire_bytes) || PieceDigest::of(wire) != entry.wire {
             return Err(Refused::Wire);
         }
-        if self.pack.have.borrow().served.contains(piece) {
+        if self.pack.holds(piece) {
             return Ok(false);
         }
         let raw_len = self.pack.manifest.raw_len(piece as usize) as usize;
@@ -288,7 +132,9 @@ impl Assembly {
             }
         };
         self.tree.write(piece, decoded.as_deref().unwrap_or(wire))?;
-        self.pack.file.write_all_at(wire, self.pack.offsets[piece as usize])?;
+        if decoded.is_some() {
+            self.pack.write(piece, wire)?;
+        }
         Ok(self.note(piece, true)?)
     }
 
@@ -299,13 +145,7 @@ impl Assembly {
             return Ok(false);
         }
         self.tree.write(piece, raw)?;
-        // Compressing again need not give the same wire bytes: only plain pieces
-        // can be served.
-        let plain = entry.codec == Codec::None;
-        if plain {
-            self.pack.file.write_all_at(raw, self.pack.offsets[piece as usize])?;
-        }
-        self.note(piece, plain)?;
+        self.note(piece, entry.codec == Codec::None)?;
         Ok(true)
     }
 
@@ -330,6 +170,7 @@ impl Assembly {
                 copied += self.reuse_one(&name.path(), &manifest)?;
             }
         }
+        self.pack.offer_unmade();
         Ok(copied)
     }
 

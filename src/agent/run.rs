@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::agent::activate::HostSetup;
 use crate::agent::args::{self, Command, Options, UsageError};
 use crate::agent::converge::Shared;
-use crate::agent::fetch::{FetchConfig, Fetcher};
+use crate::agent::fetch::{Caps, FetchConfig, Fetcher};
 use crate::agent::follow::Follower;
 use crate::agent::link::{InvalidUrls, Link, backoff};
 use crate::agent::local::{self, LocalError};
@@ -164,7 +164,7 @@ async fn run_daemon(options: &Options, out: &mut (dyn Write + Send)) -> Result<(
     let mut agent = Agent::prepare(options).await?;
     let trust = agent.trust(options.trust.as_deref(), stop.clone()).await?;
     let Some(trust) = trust else { return Ok(()) };
-    let source = Arc::new(agent.fetcher(&trust)?);
+    let source = Arc::new(agent.fetcher(&trust, options.caps)?);
     let ready = |address: SocketAddr| {
         let _ = writeln!(out, "ready http://{address}");
         let _ = out.flush();
@@ -249,12 +249,13 @@ impl Agent {
     ///
     /// # Errors
     /// When the root folder can't be used.
-    fn fetcher(&mut self, trust: &Trust) -> Result<Fetcher, RunError> {
+    fn fetcher(&mut self, trust: &Trust, caps: Caps) -> Result<Fetcher, RunError> {
         let listener = self.listener.take().expect("the listener is taken once");
         // Keys are pinned: they change only with a restart.
         let (_, trust) = watch::channel(trust.clone());
         let (root, info) = (self.setup.root.clone(), self.setup.info.clone());
         let config = FetchConfig::new(root, self.link.clone(), info, trust, listener);
+        let config = FetchConfig { caps, ..config };
         Fetcher::start(config).map_err(io_error("the fetcher does not start"))
     }
 

@@ -1,36 +1,38 @@
-//! The peer listener: pieces by number, behind a ticket, within four slots.
+//! The peer listener: pieces by number, behind a ticket, within a few slots.
 //!
-//! `GET /v1/peer/{artifact}/pieces/{i}` streams wire bytes from the pack, also
-//! while it is still being fetched; `GET /v1/peer/{artifact}/have` waits until
-//! there is more. Speaks numbers only, never paths, and only verified pieces.
+//! `GET /v1/peer/{artifact}/pieces/{i}` sends wire bytes straight from the files that
+//! hold them, also while the artifact is still being fetched; `GET …/have` waits until
+//! there is more; `POST …/pieces/{i}/bad` has a piece looked at again. Speaks numbers
+//! only, never paths, and only verified pieces.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use bytes::Bytes;
 use subtle::ConstantTimeEq;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use crate::agent::pieces::Pack;
+use crate::agent::cap::Cap;
+use crate::agent::pack::{Made, Pack};
+use crate::agent::upload;
 use crate::model::digest::ArtifactId;
-use crate::net::server::{Json, Params, Path};
+use crate::net::heads::{self, Conversation, Fields, Request};
 use crate::rules::swarm::uploads::UPLOAD_SLOTS;
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::swarm::{
     HAVE_HEADER, HAVE_SINCE_HEADER, HAVE_WAIT_MS_MAX, HaveQuery, HaveReply, RETRY_HEADER,
 };
 
-/// Bytes read and sent at a time; with the slots this bounds memory to 3 MiB.
-const CHUNK_BYTES: u64 = 256 << 10;
-/// A reader that takes no chunk for this long loses its slot.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections at once: 24 neighbours with a few each, for a few artifacts.
+const CONNECTIONS_MAX: usize = 512;
+/// Longest time without a request, and for a request's head to come.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// A reader that takes no reply's head for this long is dropped.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Long polls are answered at most this often: a piece of 256 KiB takes 21 ms at
 /// 100 Mbit/s, and late news costs time.
 const HAVE_SPACING: Duration = Duration::from_millis(20);
@@ -40,11 +42,16 @@ const HAVE_SPACING: Duration = Duration::from_millis(20);
 pub(super) struct Shelf {
     packs: Arc<Mutex<BTreeMap<ArtifactId, Arc<Pack>>>>,
     slots: Arc<Semaphore>,
+    cap: Cap,
+    /// Complaints looked into at once: one.
+    looking: Arc<Semaphore>,
 }
 
 impl Shelf {
-    pub(super) fn new() -> Self {
-        Self { packs: Arc::default(), slots: Arc::new(Semaphore::new(UPLOAD_SLOTS)) }
+    /// An empty shelf that sends at `cap`.
+    pub(super) fn new(cap: Cap) -> Self {
+        let slots = Arc::new(Semaphore::new(UPLOAD_SLOTS));
+        Self { packs: Arc::default(), slots, cap, looking: Arc::new(Semaphore::new(1)) }
     }
 
     pub(super) fn insert(&self, pack: Arc<Pack>) {
@@ -63,39 +70,143 @@ impl Shelf {
         self.lock().get(&artifact).cloned()
     }
 
+    /// What is on it.
+    pub(super) fn artifacts(&self) -> Vec<ArtifactId> {
+        self.lock().keys().copied().collect()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ArtifactId, Arc<Pack>>> {
         self.packs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The pack, for a caller that shows its ticket. An artifact that is not
     /// here and a wrong ticket look the same.
-    fn admit(&self, artifact: ArtifactId, headers: &HeaderMap) -> Result<Arc<Pack>, Problem> {
+    fn admit(&self, artifact: ArtifactId, fields: &Fields) -> Result<Arc<Pack>, Problem> {
         let refused = || Problem::new(Code::Unauthenticated, "no such ticket here");
         let pack = self.get(artifact).ok_or_else(refused)?;
-        let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(refused)?;
+        let shown = fields.get("authorization").and_then(|value| value.strip_prefix("Bearer "));
+        let shown = shown.ok_or_else(refused)?;
         let ticket = pack.ticket.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let same = ticket.is_some_and(|t| bool::from(t.as_bytes().ct_eq(shown.as_bytes())));
         same.then_some(pack).ok_or_else(refused)
     }
 }
 
-/// The peer listener's routes.
-pub(super) fn routes(shelf: Shelf) -> Router {
-    Router::new()
-        .route("/v1/peer/{artifact}/pieces/{piece}", get(piece))
-        .route("/v1/peer/{artifact}/have", get(have))
-        .route("/healthz", get(|| async { "ok" }))
-        .with_state(shelf)
+/// Serves peers until `stop` turns true; what is under way then is cut off.
+pub(super) async fn serve(listener: TcpListener, shelf: Shelf, mut stop: watch::Receiver<bool>) {
+    let mut open = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        while open.try_join_next().is_some() {}
+        let Ok((stream, _)) = accepted else {
+            // Out of files: wait for some connection to end rather than spin.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        if open.len() < CONNECTIONS_MAX {
+            let _ = stream.set_nodelay(true);
+            open.spawn(speak(Conversation::new(stream), shelf.clone()));
+        }
+    }
 }
 
-async fn have(
-    State(shelf): State<Shelf>,
-    Path(artifact): Path<ArtifactId>,
-    Params(query): Params<HaveQuery>,
-    headers: HeaderMap,
-) -> Result<Json<HaveReply>, Problem> {
-    let pack = shelf.admit(artifact, &headers)?;
+/// Answers one connection's requests until it ends.
+async fn speak(mut peer: Conversation, shelf: Shelf) {
+    while let Ok(Ok(Some(request))) = timeout(REQUEST_TIMEOUT, peer.head(heads::request)).await {
+        // A peer that goes away is no news.
+        if answer(&mut peer, &shelf, &request).await.is_err() || request.last {
+            return;
+        }
+    }
+}
+
+/// What is asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Ask {
+    Health,
+    Have(ArtifactId, HaveQuery),
+    Piece(ArtifactId, u32),
+    Bad(ArtifactId, u32),
+}
+
+fn asked(method: &str, target: &str) -> Result<Ask, Problem> {
+    let usage = || Problem::new(Code::Usage, "the path or its query is not well formed");
+    let absent = || Problem::new(Code::NotFound, "there is no such path");
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    if path == "/healthz" {
+        return Ok(Ask::Health);
+    }
+    let words: Vec<&str> = path.strip_prefix("/v1/peer/").ok_or_else(absent)?.split('/').collect();
+    let artifact = |text: &str| text.parse::<ArtifactId>().map_err(|_| usage());
+    let piece = |text: &str| {
+        let plain = text.bytes().all(|b| b.is_ascii_digit());
+        plain.then(|| text.parse::<u32>().ok()).flatten().ok_or_else(usage)
+    };
+    match (method, words.as_slice()) {
+        ("GET", [id, "have"]) => Ok(Ask::Have(artifact(id)?, have_query(query).ok_or_else(usage)?)),
+        ("GET", [id, "pieces", i]) => Ok(Ask::Piece(artifact(id)?, piece(i)?)),
+        ("POST", [id, "pieces", i, "bad"]) => Ok(Ask::Bad(artifact(id)?, piece(i)?)),
+        _ => Err(absent()),
+    }
+}
+
+fn have_query(query: &str) -> Option<HaveQuery> {
+    let mut read = HaveQuery { since: 0, wait_ms: 0 };
+    for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+        match name {
+            "since" => read.since = value.parse().ok()?,
+            "wait_ms" => read.wait_ms = value.parse().ok()?,
+            _ => {}
+        }
+    }
+    Some(read)
+}
+
+async fn answer(peer: &mut Conversation, shelf: &Shelf, request: &Request) -> std::io::Result<()> {
+    let done = match asked(&request.method, &request.target) {
+        Ok(Ask::Health) => return say(peer, "200 OK", "text/plain", b"ok").await,
+        Ok(Ask::Have(artifact, query)) => match shelf.admit(artifact, &request.fields) {
+            Ok(pack) => return have(peer, &pack, query).await,
+            Err(problem) => Err(problem),
+        },
+        Ok(Ask::Piece(artifact, index)) => match shelf.admit(artifact, &request.fields) {
+            Ok(pack) => return piece(peer, shelf, (&pack, index), &request.fields).await,
+            Err(problem) => Err(problem),
+        },
+        Ok(Ask::Bad(artifact, index)) => {
+            shelf.admit(artifact, &request.fields).map(|pack| look_again(shelf, pack, index))
+        }
+        Err(problem) => Err(problem),
+    };
+    match done {
+        Ok(()) => say(peer, "204 No Content", "text/plain", b"").await,
+        Err(problem) => refuse(peer, &problem).await,
+    }
+}
+
+async fn say(
+    peer: &mut Conversation,
+    status: &str,
+    kind: &str,
+    body: &[u8],
+) -> std::io::Result<()> {
+    let length = body.len();
+    let head =
+        format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n");
+    let whole = [head.as_bytes(), body].concat();
+    timeout(REPLY_TIMEOUT, peer.stream().write_all(&whole)).await?
+}
+
+async fn refuse(peer: &mut Conversation, problem: &Problem) -> std::io::Result<()> {
+    let body = serde_json::to_vec(problem).unwrap_or_default();
+    let status = format!("{} Refused", problem.code.status());
+    say(peer, &status, "application/problem+json", &body).await
+}
+
+async fn have(peer: &mut Conversation, pack: &Pack, query: HaveQuery) -> std::io::Result<()> {
     let mut changes = pack.have.subscribe();
     if query.since != 0 {
         tokio::time::sleep(HAVE_SPACING).await;
@@ -103,71 +214,120 @@ async fn have(
     let wait = Duration::from_millis(query.wait_ms.min(HAVE_WAIT_MS_MAX));
     let news = changes.wait_for(|have| have.generation != query.since);
     // Nothing new in time is an answer too.
-    let _ = tokio::time::timeout(wait, news).await;
+    let _ = timeout(wait, news).await;
     let have = pack.have.borrow().clone();
-    Ok(Json(HaveReply { generation: have.generation, have: have.served }))
+    let reply = HaveReply { generation: have.generation, have: have.served };
+    let body = serde_json::to_vec(&reply).unwrap_or_default();
+    say(peer, "200 OK", "application/json", &body).await
 }
 
 async fn piece(
-    State(shelf): State<Shelf>,
-    Path((artifact, piece)): Path<(ArtifactId, u32)>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let pack = shelf.admit(artifact, &headers)?;
+    peer: &mut Conversation,
+    shelf: &Shelf,
+    (pack, piece): (&Arc<Pack>, u32),
+    fields: &Fields,
+) -> std::io::Result<()> {
+    let missing = || Problem::new(Code::NotFound, "this peer does not have that piece");
     if !pack.have.borrow().served.contains(piece) {
-        return Err(Problem::new(Code::NotFound, "this peer does not have that piece"));
+        return refuse(peer, &missing()).await;
     }
-    let Ok(slot) = shelf.slots.clone().try_acquire_owned() else { return Ok(busy(&pack, piece)) };
+    let Ok(_slot) = shelf.slots.try_acquire() else { return busy(peer, pack, piece).await };
+    match made(pack, piece).await {
+        Made::Here => {}
+        Made::Busy => return busy(peer, pack, piece).await,
+        Made::Never => return refuse(peer, &missing()).await,
+    }
     let length = pack.wire_len(piece);
-    let (chunks, mut incoming) = mpsc::channel::<std::io::Result<Bytes>>(1);
-    tokio::spawn(send(pack.clone(), piece, chunks, slot));
-    let stream = futures_util::stream::poll_fn(move |context| incoming.poll_recv(context));
-    let mut reply = Body::from_stream(stream).into_response();
-    reply.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    note_have(&pack, &headers, &mut reply);
-    Ok(reply)
+    let news = news(pack, fields);
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n\
+         Content-Length: {length}\r\n{news}\r\n"
+    );
+    let stretches = pack.stretches(piece);
+    let sent = upload::send((peer.stream(), &shelf.cap), pack, (&head, &stretches)).await;
+    if let Err(upload::Failed::File(error)) = &sent {
+        tracing::warn!(%error, artifact = %pack.artifact.short(), piece, "a piece can't be read");
+        look_again(shelf, pack.clone(), piece);
+    }
+    sent.map_err(Into::into)
+}
+
+/// A piece that is here raw only is compressed now.
+async fn made(pack: &Arc<Pack>, piece: u32) -> Made {
+    if !pack.is_unmade(piece) {
+        return Made::Here;
+    }
+    let pack = pack.clone();
+    tokio::task::spawn_blocking(move || pack.make(piece)).await.unwrap_or(Made::Never)
 }
 
 /// Every slot is taken: a piece's time on a fast link is a fair first guess.
-fn busy(pack: &Pack, piece: u32) -> Response {
+async fn busy(peer: &mut Conversation, pack: &Pack, piece: u32) -> std::io::Result<()> {
     let wait_ms = (pack.wire_len(piece) >> 17).clamp(20, 500);
-    let mut reply = StatusCode::TOO_MANY_REQUESTS.into_response();
-    reply.headers_mut().insert(RETRY_HEADER, HeaderValue::from(wait_ms));
-    reply
+    let head = format!(
+        "HTTP/1.1 429 Too Many Requests\r\n{RETRY_HEADER}: {wait_ms}\r\nContent-Length: 0\r\n\r\n"
+    );
+    timeout(REPLY_TIMEOUT, peer.stream().write_all(head.as_bytes())).await?
 }
 
-fn note_have(pack: &Pack, headers: &HeaderMap, reply: &mut Response) {
-    let since = headers.get(HAVE_SINCE_HEADER).and_then(|v| v.to_str().ok()?.parse().ok());
+/// The field with our bits, when they are not the ones that the caller knows.
+fn news(pack: &Pack, fields: &Fields) -> String {
+    let since = fields.get(HAVE_SINCE_HEADER).and_then(|text| text.parse().ok());
     let have = pack.have.borrow();
-    if since != Some(have.generation) {
-        let text = format!("{}:{}", have.generation, String::from(have.served.clone()));
-        if let Ok(value) = HeaderValue::from_str(&text) {
-            reply.headers_mut().insert(HAVE_HEADER, value);
-        }
+    if since == Some(have.generation) {
+        return String::new();
+    }
+    format!("{HAVE_HEADER}: {}:{}\r\n", have.generation, String::from(have.served.clone()))
+}
+
+/// Looks into a complaint, unless another is being looked into: whoever complains is
+/// not believed, but heard.
+fn look_again(shelf: &Shelf, pack: Arc<Pack>, piece: u32) {
+    let served = pack.have.borrow().served.contains(piece);
+    let Ok(one) = shelf.looking.clone().try_acquire_owned() else { return };
+    if served {
+        tokio::task::spawn_blocking(move || {
+            pack.look_again(piece);
+            drop(one);
+        });
     }
 }
 
-async fn send(
-    pack: Arc<Pack>,
-    piece: u32,
-    chunks: mpsc::Sender<std::io::Result<Bytes>>,
-    _slot: OwnedSemaphorePermit,
-) {
-    let length = pack.wire_len(piece);
-    let mut at = 0;
-    while at < length {
-        let part = CHUNK_BYTES.min(length - at);
-        let from = pack.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            let mut bytes = vec![0; part as usize];
-            from.read_part(piece, at, &mut bytes).map(|()| Bytes::from(bytes))
-        });
-        let chunk = read.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
-        let failed = chunk.is_err();
-        let sent = tokio::time::timeout(SEND_TIMEOUT, chunks.send(chunk)).await;
-        if failed || !matches!(sent, Ok(Ok(()))) {
-            return;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::digest::Digest;
+    use proptest::prelude::*;
+
+    #[test]
+    fn only_numbers_are_asked_for() {
+        let id = Digest::of(b"a");
+        let ask = |method: &str, rest: &str| asked(method, &format!("/v1/peer/{id}/{rest}"));
+        assert_eq!(ask("GET", "pieces/7").ok(), Some(Ask::Piece(id, 7)));
+        assert_eq!(ask("POST", "pieces/7/bad").ok(), Some(Ask::Bad(id, 7)));
+        let query = HaveQuery { since: 3, wait_ms: 9 };
+        assert_eq!(ask("GET", "have?since=3&wait_ms=9&x=1").ok(), Some(Ask::Have(id, query)));
+        for (method, rest, code) in [
+            ("GET", "pieces/-1", Code::Usage),
+            ("GET", "pieces/+1", Code::Usage),
+            ("GET", "pieces/4294967296", Code::Usage),
+            ("GET", "pieces/..%2f", Code::Usage),
+            ("GET", "have?since=x", Code::Usage),
+            ("POST", "pieces/7", Code::NotFound),
+            ("GET", "pieces/7/bad", Code::NotFound),
+            ("GET", "../../etc/passwd", Code::NotFound),
+        ] {
+            assert_eq!(ask(method, rest).unwrap_err().code, code, "{rest}");
         }
-        at += part;
+        assert_eq!(asked("GET", "/v1/peer/x/have").unwrap_err().code, Code::Usage);
+        assert_eq!(asked("GET", "/").unwrap_err().code, Code::NotFound);
+    }
+
+    proptest! {
+        #[test]
+        fn no_target_breaks_the_router(method in "[A-Z]{1,5}", target in ".{0,200}") {
+            let _ = asked(&method, &target);
+            let _ = asked(&method, &format!("/v1/peer/{target}"));
+        }
     }
 }

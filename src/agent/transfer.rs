@@ -1,57 +1,43 @@
 //! Bytes over HTTP: one piece from a peer, a run of pieces from the regional store.
 //!
 //! Every read has a progress timer, so a dead peer costs seconds, not minutes
-//! [distribution 3, "stale and dead peers"]. Verifies nothing: that is
-//! [`crate::agent::pieces`]' work.
+//! [distribution 3, "stale and dead peers"]. Bodies go from the socket straight into
+//! the piece's buffer; only a store behind TLS is read through the HTTP client.
+//! Verifies nothing: that is [`crate::agent::pieces`]' work.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::{Buf, Bytes};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use tokio::time::timeout;
 
+use crate::agent::cap::Cap;
+use crate::agent::connect::Connections;
 use crate::model::digest::ArtifactId;
 use crate::model::pieces::PieceSet;
-use crate::net::client::{Client, http_client};
+use crate::net::client::Client;
+use crate::net::heads::{Conversation, Reply};
 use crate::wire::v1::swarm::{
     CUSTODIAN_HEADER, HAVE_HEADER, HAVE_SINCE_HEADER, HaveReply, LEASE_HEADER, RETRY_HEADER,
 };
 
-/// Time to connect to a peer [distribution 6.5].
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Without a byte for this long a request counts as stalled.
 pub(super) const STALL: Duration = Duration::from_secs(2);
 /// Without a byte for this long a request is given up.
 pub(super) const GIVE_UP: Duration = Duration::from_secs(10);
 /// The region lets few read its store at once; others wait for their turn.
 const STORE_TURN: Duration = Duration::from_secs(60);
-/// Longest body of a peer's bits.
-const HAVE_BYTES_MAX: usize = 4096;
-
-/// A client for peers: short connect timeout, HTTP/1.1, a few idle connections each.
-///
-/// # Panics
-/// Never in practice: the builder's options are constants.
-pub(super) fn peer_client() -> reqwest::Client {
-    // Installs the TLS provider.
-    drop(http_client());
-    reqwest::Client::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_max_idle_per_host(4)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .http1_only()
-        .build()
-        .expect("the client's options are constants")
-}
+/// Longest body of a peer's bits, or of a refusal that is read.
+const SMALL_BYTES_MAX: u64 = 4096;
 
 /// Why a transfer brought no bytes.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Broken {
     /// Nobody answers at that address.
     #[error("not reachable: {0}")]
-    Unreachable(reqwest::Error),
+    Unreachable(String),
     /// All slots are taken.
     #[error("busy")]
     Busy(Duration),
@@ -69,10 +55,11 @@ pub(super) type News = Option<(u64, PieceSet)>;
 /// How to reach one peer for one artifact.
 #[derive(Debug, Clone)]
 pub(super) struct PeerRoute {
-    pub(super) http: reqwest::Client,
+    pub(super) connections: Arc<Connections>,
     pub(super) address: String,
     pub(super) ticket: String,
     pub(super) artifact: ArtifactId,
+    pub(super) cap: Cap,
     /// When any byte of a piece came last.
     pub(super) heard: Heard,
 }
@@ -97,125 +84,214 @@ impl Heard {
 }
 
 impl PeerRoute {
-    fn get(&self, rest: &str) -> RequestBuilder {
-        let url = format!("http://{}/v1/peer/{}/{rest}", self.address, self.artifact);
-        self.http.get(url).bearer_auth(&self.ticket)
+    /// The head of a request, with `more` fields, each ended by a line's end.
+    fn head(&self, method: &str, rest: &str, more: &str) -> String {
+        let Self { artifact, address, ticket, .. } = self;
+        format!(
+            "{method} /v1/peer/{artifact}/{rest} HTTP/1.1\r\nHost: {address}\r\n\
+             Authorization: Bearer {ticket}\r\n{more}\r\n"
+        )
+    }
+
+    async fn ask(&self, head: &str, limit: Duration) -> Result<(Conversation, Reply), Broken> {
+        let asked = timeout(limit, self.connections.ask(&self.address, head)).await;
+        asked.unwrap_or_else(|_| Err(Broken::Cut("no answer in time".into())))
     }
 
     /// Waits for the peer's bits to differ from generation `since`.
     pub(super) async fn have(&self, since: u64, wait: Duration) -> Result<HaveReply, Broken> {
-        let request = self.get(&format!("have?since={since}&wait_ms={}", wait.as_millis()));
-        let mut reply = started(request, wait + GIVE_UP).await?;
-        if !reply.status().is_success() {
-            return Err(Broken::Cut(format!("answered {}", reply.status())));
+        let rest = format!("have?since={since}&wait_ms={}", wait.as_millis());
+        let (mut from, reply) = self.ask(&self.head("GET", &rest, ""), wait + GIVE_UP).await?;
+        let body = small(&mut from, &reply).await?;
+        if reply.status != 200 {
+            return Err(Broken::Cut(format!("answered {}", reply.status)));
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = next(&mut reply, GIVE_UP).await? {
-            body.extend_from_slice(&chunk);
-            if body.len() > HAVE_BYTES_MAX {
-                return Err(Broken::Cut("answered too much".into()));
-            }
-        }
+        self.connections.keep(&self.address, from, &reply);
         serde_json::from_slice(&body).map_err(|e| Broken::Cut(e.to_string()))
     }
 
-    /// Reads the wire bytes of a piece of `length` bytes. `stalled` is called
+    /// Tells the peer that it sent wrong bytes, so that it looks. Best effort.
+    pub(super) async fn complain(&self, piece: u32) {
+        let head = self.head("POST", &format!("pieces/{piece}/bad"), "");
+        if let Err(error) = self.ask(&head, GIVE_UP).await {
+            tracing::debug!(%error, piece, "a peer was not told of its bad piece");
+        }
+    }
+
+    /// Reads the wire bytes of a piece, as many as `into` holds. `stalled` is called
     /// when nothing came for 2 s; the read goes on until 10 s.
     pub(super) async fn piece(
         &self,
         piece: u32,
-        length: u64,
+        into: &mut [u8],
         since: u64,
         stalled: impl Fn() + Sync,
-    ) -> Result<(Vec<u8>, News), Broken> {
-        let request =
-            self.get(&format!("pieces/{piece}")).header(HAVE_SINCE_HEADER, since.to_string());
-        let mut reply = patient(started(request, GIVE_UP), &stalled).await?;
-        match reply.status() {
-            StatusCode::OK => {}
-            StatusCode::TOO_MANY_REQUESTS => return Err(Broken::Busy(retry(&reply))),
-            StatusCode::NOT_FOUND => return Err(Broken::Missing),
-            status => return Err(Broken::Cut(format!("answered {status}"))),
+    ) -> Result<News, Broken> {
+        let since = format!("{HAVE_SINCE_HEADER}: {since}\r\n");
+        let head = self.head("GET", &format!("pieces/{piece}"), &since);
+        let (mut from, reply) = patient(self.ask(&head, GIVE_UP), &stalled).await?;
+        match reply.status {
+            200 if reply.length == into.len() as u64 => {}
+            200 => return Err(Broken::Cut("sent another length than the piece's".into())),
+            status => {
+                small(&mut from, &reply).await?;
+                let broken = refusal(status, &reply);
+                self.connections.keep(&self.address, from, &reply);
+                return Err(broken);
+            }
+        }
+        let mut at = 0;
+        while at < into.len() {
+            let step = self.cap.step((into.len() - at) as u64) as usize;
+            let came = patient(some(&mut from, &mut into[at..at + step]), &stalled).await?;
+            self.heard.now();
+            self.cap.pass(came as u64).await;
+            at += came;
         }
         let news = news(&reply);
-        let mut bytes = Vec::with_capacity(length as usize);
-        while let Some(chunk) = patient(next(&mut reply, GIVE_UP), &stalled).await? {
-            if (bytes.len() + chunk.len()) as u64 > length {
-                return Err(Broken::Cut("sent more than the piece".into()));
-            }
-            self.heard.now();
-            bytes.extend_from_slice(&chunk);
+        self.connections.keep(&self.address, from, &reply);
+        Ok(news)
+    }
+}
+
+fn refusal(status: u16, reply: &Reply) -> Broken {
+    match status {
+        429 => {
+            let wait = reply.fields.get(RETRY_HEADER).and_then(|text| text.parse().ok());
+            Broken::Busy(Duration::from_millis(wait.unwrap_or(100)))
         }
-        if (bytes.len() as u64) < length {
-            return Err(Broken::Cut("ended early".into()));
-        }
-        Ok((bytes, news))
+        404 => Broken::Missing,
+        status => Broken::Cut(format!("answered {status}")),
+    }
+}
+
+/// The body of a small reply.
+async fn small(from: &mut Conversation, reply: &Reply) -> Result<Vec<u8>, Broken> {
+    if reply.length > SMALL_BYTES_MAX {
+        return Err(Broken::Cut("answered too much".into()));
+    }
+    let mut body = vec![0; reply.length as usize];
+    let mut at = 0;
+    while at < body.len() {
+        at += some(from, &mut body[at..]).await?;
+    }
+    Ok(body)
+}
+
+/// Some of a body's bytes, within time.
+async fn some(from: &mut Conversation, into: &mut [u8]) -> Result<usize, Broken> {
+    match timeout(GIVE_UP, from.body(into)).await {
+        Ok(read) => read.map_err(|e| Broken::Cut(e.to_string())),
+        Err(_) => Err(Broken::Cut("no bytes in time".into())),
     }
 }
 
 /// A read of some bytes of a pack from the regional store.
-pub(super) struct StoreRead {
-    reply: Response,
-    rest: Vec<u8>,
+pub(super) enum StoreRead {
+    /// From a plain socket; what is left of the body.
+    Plain { from: Conversation, reply: Reply, address: String, left: u64 },
+    /// Through the HTTP client, with TLS; what the last part brought too much.
+    Tls { reply: Response, rest: Bytes },
 }
 
 impl StoreRead {
     /// Starts reading `range` of the pack under a lease, or as custodian. The region
     /// may let it wait for its turn.
     pub(super) async fn open(
-        client: &Client,
+        (client, connections): (&Client, &Connections),
         artifact: ArtifactId,
         lease: Option<u64>,
         range: Range<u64>,
     ) -> Result<Self, Broken> {
-        let request = client
-            .request(Method::GET, &format!("/v1/agent/artifacts/{artifact}/pack"))
-            .header(
-                lease.map_or(CUSTODIAN_HEADER, |_| LEASE_HEADER),
-                lease.unwrap_or(1).to_string(),
-            )
-            .header(header::RANGE, format!("bytes={}-{}", range.start, range.end - 1));
-        let reply = started(request, STORE_TURN).await?;
+        let path = format!("/v1/agent/artifacts/{artifact}/pack");
+        let bytes = format!("bytes={}-{}", range.start, range.end - 1);
+        let leave = lease.map_or(CUSTODIAN_HEADER, |_| LEASE_HEADER);
+        let number = lease.unwrap_or(1).to_string();
+        let Some((address, head)) = client.plain_head("GET", &path) else {
+            let request = client.request(Method::GET, &path).header(leave, number);
+            return Self::open_tls(client, request.header(header::RANGE, bytes)).await;
+        };
+        let head = format!("{head}{leave}: {number}\r\nRange: {bytes}\r\n\r\n");
+        let asked = timeout(STORE_TURN, connections.ask(&address, &head)).await;
+        let (mut from, reply) = asked.map_err(|_| Broken::Cut("no answer in time".into()))??;
+        if reply.status == 206 && reply.length == range.end - range.start {
+            return Ok(Self::Plain { from, left: reply.length, reply, address });
+        }
+        let body = small(&mut from, &reply).await.unwrap_or_default();
+        Err(Broken::Cut(client.refusal(reply.status, &body).to_string()))
+    }
+
+    async fn open_tls(client: &Client, request: RequestBuilder) -> Result<Self, Broken> {
+        let reply = match timeout(STORE_TURN, request.send()).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(error)) if error.is_connect() => {
+                return Err(Broken::Unreachable(error.without_url().to_string()));
+            }
+            Ok(Err(error)) => return Err(Broken::Cut(error.without_url().to_string())),
+            Err(_) => return Err(Broken::Cut("no answer in time".into())),
+        };
         if reply.status() == StatusCode::PARTIAL_CONTENT {
-            return Ok(Self { reply, rest: vec![] });
+            return Ok(Self::Tls { reply, rest: Bytes::new() });
         }
         let status = reply.status();
         let body = timeout(GIVE_UP, reply.bytes()).await;
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
-        let why = client.refusal(status.as_u16(), &body).to_string();
-        Err(Broken::Cut(why))
+        Err(Broken::Cut(client.refusal(status.as_u16(), &body).to_string()))
     }
 
-    /// The next `length` bytes; `moved` is called whenever some came.
-    pub(super) async fn take(&mut self, length: u64, moved: impl Fn()) -> Result<Vec<u8>, Broken> {
-        let length = length as usize;
-        let mut bytes = std::mem::take(&mut self.rest);
-        bytes.reserve(length.saturating_sub(bytes.len()));
-        while bytes.len() < length {
-            let chunk = next(&mut self.reply, GIVE_UP).await?;
-            let chunk = chunk.ok_or_else(|| Broken::Cut("ended early".into()))?;
+    /// Fills `into` with the next bytes at `cap`; `moved` is called whenever some came.
+    pub(super) async fn take(
+        &mut self,
+        into: &mut [u8],
+        cap: &Cap,
+        moved: impl Fn(),
+    ) -> Result<(), Broken> {
+        let mut at = 0;
+        while at < into.len() {
+            let step = cap.step((into.len() - at) as u64) as usize;
+            let came = self.some(&mut into[at..at + step]).await?;
             moved();
-            bytes.extend_from_slice(&chunk);
+            cap.pass(came as u64).await;
+            at += came;
         }
-        self.rest = bytes.split_off(length);
-        Ok(bytes)
+        Ok(())
+    }
+
+    async fn some(&mut self, into: &mut [u8]) -> Result<usize, Broken> {
+        match self {
+            Self::Plain { from, left, .. } => {
+                let most = (*left).min(into.len() as u64) as usize;
+                if most == 0 {
+                    return Err(Broken::Cut("ended early".into()));
+                }
+                let length = some(from, &mut into[..most]).await?;
+                *left -= length as u64;
+                Ok(length)
+            }
+            Self::Tls { reply, rest } => {
+                if rest.is_empty() {
+                    *rest = next(reply, GIVE_UP).await?;
+                }
+                let length = rest.len().min(into.len());
+                rest.copy_to_slice(&mut into[..length]);
+                Ok(length)
+            }
+        }
+    }
+
+    /// Ends the read; a connection whose body was read whole is kept.
+    pub(super) fn end(self, connections: &Connections) {
+        if let Self::Plain { from, reply, address, left: 0 } = self {
+            connections.keep(&address, from, &reply);
+        }
     }
 }
 
-async fn started(request: RequestBuilder, limit: Duration) -> Result<Response, Broken> {
-    match timeout(limit, request.send()).await {
-        Ok(Ok(reply)) => Ok(reply),
-        Ok(Err(error)) if error.is_connect() => Err(Broken::Unreachable(error.without_url())),
-        Ok(Err(error)) => Err(Broken::Cut(error.without_url().to_string())),
-        Err(_) => Err(Broken::Cut("no answer in time".into())),
-    }
-}
-
-async fn next(reply: &mut Response, limit: Duration) -> Result<Option<bytes::Bytes>, Broken> {
-    match timeout(limit, reply.chunk()).await {
-        Ok(chunk) => chunk.map_err(|e| Broken::Cut(e.without_url().to_string())),
-        Err(_) => Err(Broken::Cut("no bytes in time".into())),
-    }
+async fn next(reply: &mut Response, limit: Duration) -> Result<Bytes, Broken> {
+    let chunk = timeout(limit, reply.chunk()).await;
+    let chunk = chunk.map_err(|_| Broken::Cut("no bytes in time".into()))?;
+    let chunk = chunk.map_err(|e| Broken::Cut(e.without_url().to_string()))?;
+    chunk.ok_or_else(|| Broken::Cut("ended early".into()))
 }
 
 /// Waits for `work`, and says once when it takes long.
@@ -228,13 +304,7 @@ async fn patient<T>(work: impl Future<Output = T>, stalled: &(impl Fn() + Sync))
     work.await
 }
 
-fn retry(reply: &Response) -> Duration {
-    let value = reply.headers().get(RETRY_HEADER).and_then(|v| v.to_str().ok()?.parse().ok());
-    Duration::from_millis(value.unwrap_or(100))
-}
-
-fn news(reply: &Response) -> News {
-    let text = reply.headers().get(HAVE_HEADER)?.to_str().ok()?;
-    let (generation, bits) = text.split_once(':')?;
+fn news(reply: &Reply) -> News {
+    let (generation, bits) = reply.fields.get(HAVE_HEADER)?.split_once(':')?;
     Some((generation.parse().ok()?, PieceSet::try_from(bits.to_owned()).ok()?))
 }

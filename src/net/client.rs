@@ -129,6 +129,21 @@ impl Client {
         }
     }
 
+    /// The address of a server without TLS, and the head of a request to it up to the
+    /// caller's own fields, for callers that read a body themselves; `None` with TLS.
+    #[must_use]
+    pub fn plain_head(&self, method: &str, path: &str) -> Option<(String, String)> {
+        let rest = self.base.strip_prefix("http://")?;
+        let (host, prefix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (_, after) = host.rsplit_once(']').unwrap_or(("", host));
+        let address = if after.contains(':') { host.into() } else { format!("{host}:80") };
+        let mut head = format!("{method} {prefix}{path} HTTP/1.1\r\nHost: {host}\r\n");
+        if let Some(token) = &self.token {
+            head += &format!("Authorization: Bearer {token}\r\n");
+        }
+        Some((address, head))
+    }
+
     /// Sends a request and reads its JSON; 204 reads as `null`.
     ///
     /// # Errors
@@ -207,5 +222,22 @@ impl Client {
             bytes.extend_from_slice(&chunk);
         }
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_head_names_the_server_and_the_token() {
+        let head = |base: &str| Client::new(base, Some("t".into())).plain_head("GET", "/x");
+        let (address, text) = head("http://a:1/p/").unwrap();
+        assert_eq!(address, "a:1");
+        assert_eq!(text, "GET /p/x HTTP/1.1\r\nHost: a:1\r\nAuthorization: Bearer t\r\n");
+        assert_eq!(head("http://a").unwrap().0, "a:80");
+        assert_eq!(head("http://[::1]").unwrap().0, "[::1]:80");
+        assert_eq!(head("http://[::1]:9").unwrap().0, "[::1]:9");
+        assert_eq!(head("https://a:1"), None);
     }
 }

@@ -4,5 +4,6 @@ pub mod auth;
 pub mod backoff;
 pub mod client;
 pub mod coding;
+pub mod heads;
 pub mod server;
 pub mod tls;

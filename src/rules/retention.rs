@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::model::digest::ArtifactId;
 use crate::model::goal::{Goal, Target};
+use crate::model::time::UnixMillis;
 
 /// Known-good releases kept, the active one included: it and two before it, so that
 /// two rollbacks in a row move no bytes [reliability-security I-11].
@@ -25,6 +26,42 @@ pub struct Needs<'a> {
     pub hold: Option<Target>,
     /// The last one that failed.
     pub failed: Option<ArtifactId>,
+}
+
+/// Shares of the disk quota, percent: above the first something goes, until it is back
+/// at the second, so that eviction stops early [distribution 6.6].
+pub const WATERMARKS_PERCENT: (u64, u64) = (80, 70);
+
+/// Something on disk that nothing needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Idle {
+    /// Which.
+    pub artifact: ArtifactId,
+    /// What it takes on disk, bytes.
+    pub bytes: u64,
+    /// When it came, or was last worked on.
+    pub since: UnixMillis,
+}
+
+/// Which of `idle` go, oldest first, when `taken` bytes of `quota` are or are about to be.
+#[must_use]
+pub fn evictable(quota: u64, taken: u64, idle: &[Idle]) -> Vec<ArtifactId> {
+    let over = |taken: u64, percent: u64| taken / 100 > quota / 10_000 * percent;
+    let (high, low) = WATERMARKS_PERCENT;
+    if !over(taken, high) {
+        return vec![];
+    }
+    let mut oldest = idle.to_vec();
+    oldest.sort_by_key(|idle| (idle.since, idle.artifact));
+    let (mut left, mut gone) = (taken, vec![]);
+    for idle in oldest {
+        if !over(left, low) {
+            break;
+        }
+        left = left.saturating_sub(idle.bytes);
+        gone.push(idle.artifact);
+    }
+    gone
 }
 
 /// The artifacts among `held` that nothing needs.
@@ -80,6 +117,23 @@ mod tests {
         };
         let gone: Vec<ArtifactId> = [1, 3, 4].map(|n| target(n).artifact).to_vec();
         assert_eq!(prunable(&held, &needs), gone);
+    }
+
+    #[test]
+    fn the_oldest_go_until_the_low_watermark() {
+        const GIB: u64 = 1 << 30;
+        let idle = |n: u64, since: i64| Idle {
+            artifact: target(n).artifact,
+            bytes: 4 * GIB,
+            since: UnixMillis(since),
+        };
+        let all = [idle(1, 30), idle(2, 10), idle(3, 20)];
+        let gone = |taken: u64| evictable(100 * GIB, taken * GIB, &all);
+        assert!(gone(79).is_empty());
+        // 81 to 77 to 73 to 69.
+        assert_eq!(gone(81), [2, 3, 1].map(|n| target(n).artifact));
+        assert_eq!(evictable(100 * GIB, 81 * GIB, &all[..1]), [target(1).artifact]);
+        assert_eq!(evictable(100, u64::MAX, &all).len(), 3);
     }
 
     #[test]

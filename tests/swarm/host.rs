@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use deployctl::agent::fetch::{FetchConfig, Fetcher};
+use deployctl::agent::fetch::{Caps, FetchConfig, Fetcher};
 use deployctl::agent::link::Link;
 use deployctl::agent::source::{FetchFailure, Fetched, Progress, Want};
 use deployctl::agent::trust::Trust;
@@ -26,6 +26,8 @@ pub(crate) struct Host {
     name: String,
     pub(crate) fetcher: Option<Fetcher>,
     pub(crate) trust: watch::Sender<Trust>,
+    /// Taken up at the next restart.
+    pub(crate) caps: Caps,
 }
 
 impl Host {
@@ -37,6 +39,7 @@ impl Host {
             name: name.into(),
             fetcher: None,
             trust: watch::Sender::new(trust),
+            caps: Caps::default(),
         };
         host.restart(region, Duration::from_secs(20)).await;
         host
@@ -57,7 +60,8 @@ impl Host {
         let link = Link::new(region, "dct_x").unwrap();
         let root = self.root.path().to_owned();
         let config = FetchConfig::new(root, link, info, self.trust.subscribe(), listener);
-        self.fetcher = Some(Fetcher::start(FetchConfig { patience, ..config }).unwrap());
+        self.fetcher =
+            Some(Fetcher::start(FetchConfig { patience, caps: self.caps, ..config }).unwrap());
     }
 
     pub(crate) async fn fetch(&self, made: &Made) -> Result<Fetched, FetchFailure> {

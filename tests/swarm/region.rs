@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use deployctl::model::digest::{ArtifactId, Digest, PieceDigest};
 use deployctl::model::manifest::{
-    Codec, Entry, Manifest, Node, Piece, Provenance, Shape, piece_bytes,
+    Codec, Entry, Manifest, Node, Piece, Provenance, Shape, ZSTD_LEVEL, piece_bytes,
 };
 use deployctl::model::pieces::PieceSet;
 use deployctl::model::rng::Rng;
@@ -84,7 +85,7 @@ pub(crate) fn make(app: &str, files: BTreeMap<String, Vec<u8>>, links: &[(&str, 
     let piece_bytes = piece_bytes(blob.len() as u64);
     let (mut pieces, mut pack) = (vec![], vec![]);
     for raw in blob.chunks(piece_bytes as usize) {
-        let packed = zstd::bulk::compress(raw, 1).unwrap();
+        let packed = zstd::bulk::compress(raw, ZSTD_LEVEL).unwrap();
         let (wire, codec) =
             if packed.len() < raw.len() { (&packed[..], Codec::Zstd) } else { (raw, Codec::None) };
         let wire_bytes = wire.len() as u32;
@@ -342,7 +343,8 @@ async fn pack(
             (!part.is_empty()).then_some((Ok::<_, std::io::Error>(part), (rest, turn)))
         });
         let body = axum::body::Body::from_stream(drip);
-        return Ok((StatusCode::PARTIAL_CONTENT, body).into_response());
+        let length = [(CONTENT_LENGTH, (range.end - range.start).to_string())];
+        return Ok((StatusCode::PARTIAL_CONTENT, length, body).into_response());
     }
     Ok((StatusCode::PARTIAL_CONTENT, bytes).into_response())
 }

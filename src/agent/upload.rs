@@ -1,0 +1,98 @@
+//! Sends a piece: a head, then file bytes that the kernel moves to the socket.
+//!
+//! The bytes are nearly always in the page cache, having been written or read just
+//! now, so `sendfile` does not wait for a disk; where it must, it holds one of the
+//! runtime's threads for that long, as in the web servers that do the same.
+
+use std::fs::File;
+use std::io;
+use std::time::Duration;
+
+use rustix::fs::sendfile;
+use rustix::net::SendFlags;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::agent::cap::Cap;
+use crate::agent::pack::{Pack, Stretch};
+
+/// Most bytes of one system call, so that other connections have their turn.
+const STEP_BYTES: u64 = 1 << 20;
+/// A reader that takes nothing for this long loses its slot.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a piece was not sent whole. The connection is of no use then.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failed {
+    /// The bytes are not there to be read any more.
+    #[error("{0}")]
+    File(io::Error),
+    /// The peer went away or takes nothing.
+    #[error("{0}")]
+    Peer(#[from] io::Error),
+}
+
+impl From<Failed> for io::Error {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::File(error) | Failed::Peer(error) => error,
+        }
+    }
+}
+
+/// Sends `head` and then the bytes of `stretches`.
+pub(super) async fn send(
+    (stream, cap): (&TcpStream, &Cap),
+    pack: &Pack,
+    (head, stretches): (&str, &[Stretch]),
+) -> Result<(), Failed> {
+    let mut head = Some(head);
+    for stretch in stretches {
+        // Nothing is promised before the first file is open.
+        let file = pack.file(stretch).map_err(Failed::File)?;
+        if let Some(head) = head.take() {
+            send_head(stream, head.as_bytes()).await?;
+        }
+        send_stretch((stream, cap), &file, stretch).await?;
+    }
+    Ok(())
+}
+
+/// Sends `head`, to go in one packet with what follows.
+async fn send_head(stream: &TcpStream, mut head: &[u8]) -> io::Result<()> {
+    let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+    while !head.is_empty() {
+        let sent = stream.async_io(Interest::WRITABLE, || {
+            rustix::net::send(stream, head, flags).map_err(Into::into)
+        });
+        head = &head[timeout(PROGRESS_TIMEOUT, sent).await??..];
+    }
+    Ok(())
+}
+
+async fn send_stretch(
+    (stream, cap): (&TcpStream, &Cap),
+    file: &File,
+    stretch: &Stretch,
+) -> Result<(), Failed> {
+    let (mut at, end) = (stretch.at, stretch.at + stretch.length);
+    while at < end {
+        let step = cap.step((end - at).min(STEP_BYTES));
+        cap.pass(step).await;
+        let sent = stream.async_io(Interest::WRITABLE, || {
+            sendfile(stream, file, Some(&mut at), step as usize).map_err(Into::into)
+        });
+        match timeout(PROGRESS_TIMEOUT, sent).await.map_err(io::Error::from)? {
+            // The file became shorter.
+            Ok(0) => return Err(Failed::File(io::ErrorKind::UnexpectedEof.into())),
+            Err(error) if is_of_disk(&error) => return Err(Failed::File(error)),
+            sent => sent.map(drop)?,
+        }
+    }
+    Ok(())
+}
+
+fn is_of_disk(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
