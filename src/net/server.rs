@@ -35,6 +35,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const DRAIN: Duration = Duration::from_secs(3);
 /// Largest JSON request body, bytes. Regions' reports are the largest.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a reply that wait in memory for one connection's link. Much less than a
+/// piece: what paces itself by what was sent must see that it was.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
 /// Connections of one listener: a process may open 20,000 files.
 const CONNECTIONS_MAX: usize = 18_000;
 
@@ -189,6 +192,7 @@ async fn speak(
 ) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_headers(64);
+    http.max_buf_size(SEND_BUFFER_BYTES);
     let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     // A client that goes away is no news.
     let _ = watcher.watch(connection).await;

@@ -17,7 +17,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use futures_util::StreamExt;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 
 use crate::model::digest::ArtifactId;
 use crate::net::auth::Identity;
@@ -44,6 +45,9 @@ const WAIT_MS_MAX: u64 = 55_000;
 /// How long a host's read waits for pieces that the region is pulling; they are pulled
 /// before others. Shorter than an agent's own patience with a silent store.
 const LANDING_WAIT: Duration = Duration::from_secs(5);
+
+/// Bytes of a pack given to the server at a time.
+const SLICE_BYTES: usize = 64 << 10;
 
 /// What the listener answers from.
 pub struct Listener {
@@ -262,11 +266,25 @@ async fn pack(
         }
     };
     // The turn ends with the body, sent or dropped.
-    let bytes = body.into_data_stream().map(move |part| {
+    let bytes = body.into_data_stream().flat_map(slices).map(move |part| {
         let _in_turn = &turn;
         part
     });
     Ok(partial(Body::from_stream(bytes), &range, length))
+}
+
+/// A part of a pack in slices: the server asks for the next one when most of the one
+/// before is on the wire, so that a turn does not end while its bytes wait in memory.
+fn slices<E>(part: Result<Bytes, E>) -> impl Stream<Item = Result<Bytes, E>> {
+    let (mut rest, failed) = match part {
+        Ok(bytes) => (bytes, None),
+        Err(error) => (Bytes::new(), Some(Err(error))),
+    };
+    let slices = std::iter::from_fn(move || {
+        let slice = rest.split_to(rest.len().min(SLICE_BYTES));
+        (!slice.is_empty()).then_some(Ok(slice))
+    });
+    futures_util::stream::iter(slices.chain(failed))
 }
 
 /// 206 with `body`, which is `range` of `length` bytes.
