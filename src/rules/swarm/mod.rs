@@ -34,6 +34,8 @@ const IDLE: Duration = Duration::from_secs(2);
 const IDLE_MAX: Duration = Duration::from_secs(16);
 /// Call again this long after a tracker that did not answer; up to [`IDLE_MAX`].
 const LOST: Duration = Duration::from_secs(1);
+/// A slow request that nobody else can take is looked at again after this.
+const HEDGE_AGAIN: Duration = Duration::from_millis(100);
 /// Doubled requests may move this share of the artifact, thousandths, and two pieces.
 const HEDGE_PERMILLE: u64 = 10;
 
@@ -74,6 +76,7 @@ pub struct Swarm {
     allowance: Allowance,
     pace_at: Micros,
     hedged: u64,
+    hedge_at: Micros,
     hungry: bool,
     finished: bool,
 }
@@ -114,6 +117,7 @@ impl Swarm {
             allowance: Allowance::new(now, pace),
             pace_at: now,
             hedged: 0,
+            hedge_at: now,
             hungry: true,
             finished: false,
         }
@@ -181,8 +185,11 @@ impl Swarm {
         if self.pace_at > now {
             at = at.min(self.pace_at);
         }
-        match (self.timing.slow(), self.flights.iter().map(|flight| flight.since).min()) {
-            (Some(slow), Some(since)) if self.may_double() => at.min((since + slow).max(now + 1)),
+        let single = self.flights.iter().filter(|flight| !flight.doubled);
+        match (self.timing.slow(), single.map(|flight| flight.since).min()) {
+            (Some(slow), Some(since)) if self.may_double() => {
+                at.min((since + slow).max(self.hedge_at))
+            }
             _ => at,
         }
     }
@@ -357,6 +364,7 @@ impl Swarm {
 
     fn hedge_slow(&mut self, now: Micros, haves: &impl Haves, actions: &mut Vec<Action>) {
         let Some(slow) = self.timing.slow() else { return };
+        self.hedge_at = now + micros(HEDGE_AGAIN);
         let late = |flight: &Flight| !flight.doubled && now >= flight.since + slow;
         for at in 0..self.flights.len() {
             if late(&self.flights[at]) {
