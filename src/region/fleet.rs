@@ -298,7 +298,9 @@ impl Table {
             {
                 self.unreachable -= 1;
                 self.stale_envs.insert(entry.info.env);
-                (self.urgent.remove(host), self.progress.remove(host), self.unsaved.remove(host));
+                self.urgent.remove(host);
+                self.progress.remove(host);
+                self.unsaved.remove(host);
                 self.forgotten.push(host.clone());
                 news = true;
             }

@@ -197,13 +197,14 @@ fn start() -> (Child, String) {
         .stderr(Stdio::null())
         .spawn()
         .expect("chromedriver is installed: scripts/test does it");
-    let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-    for line in lines {
-        let line = line.unwrap();
-        if let Some((_, port)) = line.split_once("started successfully on port ") {
-            let port = port.trim_end_matches('.').trim();
-            return (driver, format!("http://127.0.0.1:{port}"));
-        }
-    }
-    panic!("chromedriver did not start");
+    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let port = lines.find_map(|line| {
+        let (_, port) = line.split_once("started successfully on port ")?;
+        Some(port.trim_end_matches('.').trim().to_owned())
+    });
+    let Some(port) = port else {
+        let ended = driver.wait();
+        panic!("chromedriver did not start: {ended:?}");
+    };
+    (driver, format!("http://127.0.0.1:{port}"))
 }

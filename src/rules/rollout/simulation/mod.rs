@@ -63,6 +63,7 @@ fn run(world: &mut World, ticks: usize) -> Result<(), TestCaseError> {
             && world.rollout.state == RolloutState::Running;
         if first {
             let exposed = world.exposed(&reachable);
+            let allowed = allowed + world.twins();
             prop_assert!(exposed <= allowed, "{exposed} exposed, {allowed} allowed");
         }
         if !world.is_open() {

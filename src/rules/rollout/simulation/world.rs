@@ -277,6 +277,16 @@ impl World {
         self.hosts.iter().filter(admitted).count()
     }
 
+    /// Reachable hosts that share a bucket with another of their region: a
+    /// threshold can't part them, so a canary of one may admit its twins.
+    pub(super) fn twins(&self) -> usize {
+        let version = self.goal.as_ref().expect("a goal was published").version;
+        let twins = |drawn: &Vec<u32>| {
+            drawn.len() - drawn.iter().collect::<std::collections::BTreeSet<_>>().len()
+        };
+        self.fleet(version).buckets.values().map(twins).sum()
+    }
+
     pub(super) fn reachable(&self) -> Vec<HostId> {
         self.hosts.iter().filter(|host| host.reachable).map(|host| host.id.clone()).collect()
     }
