@@ -107,7 +107,7 @@ impl Script {
             Wrong::Mute => silence().await,
             Wrong::Babbles => send(stream, b"hello\r\n\r\n").await,
             Wrong::Flaps => {
-                self.bits(stream, since + 1, if since % 2 == 0 { pieces } else { 0 }).await
+                self.bits(stream, since + 1, if since.is_multiple_of(2) { pieces } else { 0 }).await
             }
             _ if since == 7 => silence().await,
             _ => self.bits(stream, 7, pieces).await,
