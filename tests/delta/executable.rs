@@ -7,7 +7,7 @@ const TEXT_ADDRESS: u64 = 0x40_2000;
 
 /// An ELF file with a function of each size (at least 20 bytes). What a function
 /// does and calls depends on `seed` and its index alone, not on where it stands.
-pub fn linked(sizes: &[usize], seed: u64) -> Vec<u8> {
+pub(crate) fn linked(sizes: &[usize], seed: u64) -> Vec<u8> {
     let mut starts = Vec::new();
     let mut end = 0;
     for size in sizes {
