@@ -174,7 +174,7 @@ impl<'a> Region<'a> {
             let Some((at, due)) = self.agenda.pop().filter(|(at, _)| *at <= limit) else { break };
             self.now = at;
             self.outcome.events += 1;
-            if self.outcome.events % (1 << 16) == 0 && stop.load(Ordering::Relaxed) {
+            if self.outcome.events.is_multiple_of(1 << 16) && stop.load(Ordering::Relaxed) {
                 break;
             }
             self.happen(due);
