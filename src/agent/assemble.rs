@@ -255,7 +255,7 @@ impl Tree {
 /// Makes a file of `size` bytes that are really there, so that the disk can't
 /// run full later; keeps what an earlier attempt wrote.
 fn allocate(path: &Path, size: u64, mode: u32) -> io::Result<File> {
-    allocate_parts(path, size, mode, [0..size])
+    allocate_parts(path, size, mode, std::iter::once(0..size))
 }
 
 /// The same with only some parts of the file really there.
