@@ -125,6 +125,8 @@ async fn a_form_needs_the_sessions_own_proof_and_its_role() {
     let none: Value = house.admin.get("/v1/apps/api/envs/prod/releases", PATIENCE).await.unwrap();
     assert_eq!(none["releases"], json!([]), "nothing was started by any of these");
 
+    // The synchronizer's first round may have looked before the build stood there as it should.
+    house.replicated(1);
     let own = csrf(&house, &admin).await;
     for _ in 0..2 {
         let reply = press(&house, &admin, "/do/deploy", &format!("{form}&csrf={own}")).await;
