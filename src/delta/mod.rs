@@ -1,9 +1,9 @@
 //! Patches: the next release as a difference to one that a host already has.
 //!
 //! One codec for a single executable and for a folder: a blob is its files laid
-//! end to end. [`make`] finds where the new blob's bytes stand in the old one
+//! end to end. [`make()`] finds where the new blob's bytes stand in the old one
 //! ([`align`](self), copies that tolerate scattered differences), predicts what
-//! relinking changed, and stores the rest. [`apply`] turns the old blob and the
+//! relinking changed, and stores the rest. [`apply()`] turns the old blob and the
 //! patch into the new blob, as a stream, in bounded memory. The format is in
 //! `docs/format.md`, the reasons in `docs/decisions/0012`.
 //!
