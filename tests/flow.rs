@@ -60,3 +60,14 @@ pub(crate) fn fleet_with_app(hosts: usize) -> (Fleet, Repository) {
     fleet.expect(&repository.folder, &["apps", "add", "api", "--repo", &repository.url()], 0);
     (fleet, repository)
 }
+
+/// A host in each region that runs the second of two releases, and a dead coordinator.
+pub(crate) fn fleet_without_coordinator() -> (Fleet, Repository) {
+    let (mut fleet, repository) = fleet_with_app(1);
+    let at = &repository.folder;
+    fleet.expect(at, &["deploy", "--yes", "--build", "--plan", "all-at-once"], 0);
+    repository.publish(&[("version", "2")], "Second");
+    fleet.expect(at, &["deploy", "--yes", "--build", "--plan", "all-at-once"], 0);
+    fleet.kill("coordinator");
+    (fleet, repository)
+}

@@ -13,14 +13,13 @@ use deployctl::model::digest::Digest;
 use deployctl::model::fleet::{AppStatus, Phase, Sources};
 use deployctl::model::goal::{Goal, GoalVersion, Target};
 use deployctl::model::id::ReleaseNo;
-use deployctl::model::pieces::PieceSet;
 use deployctl::net::client::{CallError, Client};
 use deployctl::wire::problem::Code;
 use deployctl::wire::seal::verify_manifest;
 use deployctl::wire::v1::fleet::{HostInfo, PollReply, PollRequest, Report, ReportReply};
 use deployctl::wire::v1::region::{Trust, Wanted};
-use deployctl::wire::v1::swarm::{JoinReply, JoinRequest};
-use fixture::{Coordinator, Region, eventually, flip, host, path_in};
+use deployctl::wire::v1::swarm::JoinReply;
+use fixture::{Coordinator, Region, eventually, flip, host, joining, path_in};
 
 const CALL: Duration = Duration::from_secs(20);
 
@@ -295,17 +294,8 @@ async fn packs_are_read_in_bounded_ranges_and_only_under_a_lease() {
     let trust: Trust = agent.get("/v1/agent/trust", CALL).await.unwrap();
     verify_manifest(&trust.build_keys, &made.id, &signature).unwrap();
 
-    let join = JoinRequest {
-        host: "h1".parse().unwrap(),
-        peer_port: 4000,
-        rack: String::new(),
-        zone: String::new(),
-        epoch: None,
-        have: PieceSet::default(),
-        wants: true,
-    };
     let join_path = format!("/v1/agent/swarm/{}/join", made.id);
-    let joined: JoinReply = agent.post(&join_path, &join, CALL).await.unwrap();
+    let joined: JoinReply = agent.post(&join_path, &joining(), CALL).await.unwrap();
     let lease = joined.beat.lease.expect("the first member of a swarm gets a lease");
     let offsets = made.manifest.wire_offsets();
     let first = lease.first as usize;

@@ -230,8 +230,7 @@ async fn pack(
 ) -> Result<Response, Problem> {
     let refuse = |error| listener.refuse(artifact, error);
     let length = listener.known(artifact).await.map_err(refuse)?.manifest.wire_size();
-    let text = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
-    let Some(range) = text.and_then(|text| byte_range(text, length)) else {
+    let Some(range) = asked_range(&headers, length) else {
         return Ok(unsatisfiable(length));
     };
     let lease = headers.get(LEASE_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -313,8 +312,13 @@ pub(super) fn unsatisfiable(length: u64) -> Response {
     reply
 }
 
+/// The range that a request asks for, of a pack of `length` bytes; `None`: none that can be had.
+pub(super) fn asked_range(headers: &HeaderMap, length: u64) -> Option<Range<u64>> {
+    byte_range(headers.get(header::RANGE)?.to_str().ok()?, length)
+}
+
 /// Reads `bytes=a-b`, both given and inside; `None` for anything else.
-pub(super) fn byte_range(text: &str, length: u64) -> Option<Range<u64>> {
+fn byte_range(text: &str, length: u64) -> Option<Range<u64>> {
     let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
     let number = |text: &str| -> Option<u64> {
         let plain = (1..=15).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());

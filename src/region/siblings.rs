@@ -23,7 +23,7 @@ use crate::model::pieces::PieceSet;
 use crate::net::server::{Json, Path};
 use crate::region::landing::Landing;
 use crate::region::library::{Held, LibraryError};
-use crate::region::serve::{Listener, Shared, byte_range, manifest_reply, partial, unsatisfiable};
+use crate::region::serve::{Listener, Shared, asked_range, manifest_reply, partial, unsatisfiable};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::region::{PiecesReply, PiecesRequest};
 
@@ -125,8 +125,7 @@ async fn pack(
 ) -> Result<Response, Problem> {
     let refuse = |error| listener.refuse(artifact, error);
     let length = listener.known(artifact).await.map_err(refuse)?.manifest.wire_size();
-    let text = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
-    let Some(range) = text.and_then(|text| byte_range(text, length)) else {
+    let Some(range) = asked_range(&headers, length) else {
         return Ok(unsatisfiable(length));
     };
     let body = match listener.landings.find(&artifact) {

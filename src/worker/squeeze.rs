@@ -8,8 +8,8 @@
 
 use zstd::bulk::Compressor;
 
-/// zstd level: loses < 5 % against a whole-file frame at pieces of 1 MiB and up.
-const LEVEL: i32 = 3;
+use crate::model::manifest::ZSTD_LEVEL;
+
 /// zstd level of the sample.
 const SAMPLE_LEVEL: i32 = 1;
 /// Windows of a sample, evenly spread.
@@ -39,7 +39,7 @@ impl Squeezer {
     #[must_use]
     pub fn new() -> Self {
         let at = |level| Compressor::new(level).expect("the level is a constant");
-        Self { zstd: at(LEVEL), scout: at(SAMPLE_LEVEL), sample: Vec::new(), wire: Vec::new() }
+        Self { zstd: at(ZSTD_LEVEL), scout: at(SAMPLE_LEVEL), sample: Vec::new(), wire: Vec::new() }
     }
 
     /// The piece compressed; `None` when it does not fit in nine tenths of its size.

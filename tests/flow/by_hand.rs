@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::fleet::{Fleet, eventually};
-use crate::fleet_with_app;
+use crate::fleet_without_coordinator;
 
 fn version(fleet: &Fleet, host: &str) -> String {
     fs::read_to_string(fleet.current(host, "api").join("version")).unwrap_or_default()
@@ -11,12 +11,8 @@ fn version(fleet: &Fleet, host: &str) -> String {
 
 #[test]
 fn a_goal_by_hand_takes_regions_back_and_the_coordinator_goes_on_above_it() {
-    let (mut fleet, repository) = fleet_with_app(1);
+    let (mut fleet, repository) = fleet_without_coordinator();
     let at = repository.folder.clone();
-    fleet.expect(&at, &["deploy", "--yes", "--build", "--plan", "all-at-once"], 0);
-    repository.publish(&[("version", "2")], "Second");
-    fleet.expect(&at, &["deploy", "--yes", "--build", "--plan", "all-at-once"], 0);
-    fleet.kill("coordinator");
     fleet.expect(&at, &["rollback", "--yes"], 5);
 
     let url = |fleet: &mut Fleet, region: &str| {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::fleet::{Fleet, eventually, text};
-use crate::fleet_with_app;
+use crate::{fleet_with_app, fleet_without_coordinator};
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/runbooks")
@@ -76,12 +76,8 @@ fn runbooks_deploy_freeze_roll_back_and_find_who_is_behind() {
 
 #[test]
 fn a_runbook_takes_a_region_back_without_a_coordinator() {
-    let (mut fleet, repository) = fleet_with_app(1);
+    let (mut fleet, repository) = fleet_without_coordinator();
     let at = repository.folder.clone();
-    fleet.expect(&at, &["deploy", "--yes", "--build", "--plan", "all-at-once"], 0);
-    repository.publish(&[("version", "2")], "Second");
-    fleet.expect(&at, &["deploy", "--yes", "--build", "--plan", "all-at-once"], 0);
-    fleet.kill("coordinator");
     let back = run(&fleet, &at, "roll-back-and-verify.sh", &["prod", "INC-4412"]);
     ends(&back, 5, "deployctl help runbook");
     let key = fleet.path("coordinator/keys/goal.ed25519").display().to_string();

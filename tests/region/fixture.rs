@@ -15,6 +15,7 @@ use deployctl::model::id::{HostId, RegionName, ReleaseNo};
 use deployctl::model::manifest::{
     Codec, Entry, Manifest, Node, Piece, Provenance, Shape, piece_bytes,
 };
+use deployctl::model::pieces::PieceSet;
 use deployctl::model::rng::Rng;
 use deployctl::model::selector::Selector;
 use deployctl::model::time::UnixMillis;
@@ -26,6 +27,7 @@ use deployctl::wire::v1::fleet::HostInfo;
 use deployctl::wire::v1::region::{
     Feed, FeedRequest, RegionReport, RegionReportReply, Sibling, Trust, Verifiers, Wanted,
 };
+use deployctl::wire::v1::swarm::JoinRequest;
 use deployctl::wire::v1::token::{Role, Verifier};
 use ed25519_dalek::SigningKey;
 use tokio::sync::watch;
@@ -236,6 +238,19 @@ fn artifact(size: u64, seed: u64) -> (Manifest, Vec<u8>) {
         },
     };
     (manifest, pack)
+}
+
+/// Host h1 enters a swarm with nothing.
+pub(crate) fn joining() -> JoinRequest {
+    JoinRequest {
+        host: "h1".parse().unwrap(),
+        peer_port: 4000,
+        rack: String::new(),
+        zone: String::new(),
+        epoch: None,
+        have: PieceSet::default(),
+        wants: true,
+    }
 }
 
 /// An artifact in a folder store.

@@ -13,9 +13,9 @@ use deployctl::net::client::Client;
 use deployctl::net::server::Json;
 use deployctl::rules::fanout::{Site, parents};
 use deployctl::wire::v1::region::{PiecesReply, PiecesRequest, RegionReport};
-use deployctl::wire::v1::swarm::{BeatReply, BeatRequest, JoinReply, JoinRequest, Lease};
+use deployctl::wire::v1::swarm::{BeatReply, BeatRequest, JoinReply, Lease};
 
-use crate::fixture::{Coordinator, Published, Region, Serving, path_in};
+use crate::fixture::{Coordinator, Published, Region, Serving, joining, path_in};
 
 const CALL: Duration = Duration::from_secs(10);
 
@@ -288,17 +288,8 @@ struct Member<'a> {
 
 impl<'a> Member<'a> {
     async fn join(agent: &'a Client, made: &Published) -> Self {
-        let join = JoinRequest {
-            host: "h1".parse().unwrap(),
-            peer_port: 4000,
-            rack: String::new(),
-            zone: String::new(),
-            epoch: None,
-            have: PieceSet::default(),
-            wants: true,
-        };
         let swarm = format!("/v1/agent/swarm/{}", made.id);
-        let joined = agent.post(&format!("{swarm}/join"), &join, CALL).await.unwrap();
+        let joined = agent.post(&format!("{swarm}/join"), &joining(), CALL).await.unwrap();
         Self { agent, swarm, joined }
     }
 
