@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::coordinator::feed::check_region;
 use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::{Coordinator, Shared};
-use crate::coordinator::{apps, facts, hosts as gone};
+use crate::coordinator::{apps, curves, facts, hosts as gone};
 use crate::model::id::{AppName, EnvName, RegionName};
 use crate::net::auth::Identity;
 use crate::net::server::{Json, Params};
@@ -61,7 +61,10 @@ async fn report(
         regions::put(tx, &report, now)?;
         let mut news = !report.hosts.is_empty();
         for counts in &report.tallies {
-            news |= tallies::put(tx, region, counts, now)?;
+            if tallies::put(tx, region, counts, now)? {
+                curves::sample(tx, (&counts.app, &counts.env), now)?;
+                news = true;
+            }
         }
         follow_by_hand(tx, &report)?;
         for row in gone::sift(tx, &report)? {

@@ -9,6 +9,7 @@ mod artifact;
 mod auth;
 mod builds;
 mod claims;
+mod curves;
 mod diff;
 mod events;
 mod facts;

@@ -114,7 +114,11 @@ async fn show(
 
 type Place = (AppName, EnvName, ReleaseNo);
 
-fn find(tx: &Tx, (app, env, release): &Place) -> Result<ReleaseRow, Problem> {
+/// The release at `place`.
+///
+/// # Errors
+/// `not_found`, naming what there is.
+pub(super) fn find(tx: &Tx, (app, env, release): &Place) -> Result<ReleaseRow, Problem> {
     let spec = crate::store::db::apps::find(tx, app)?.ok_or_else(|| apps::unknown(app))?.spec;
     if !spec.envs.contains(env) {
         return Err(refs::no_env(&spec, env.as_str()));

@@ -1,8 +1,8 @@
 //! Follows what the rules decided for one rollout, in one transaction: its row,
 //! its goal, its events, what the env runs. Shared by requests and by the tick.
 
-use crate::coordinator::facts;
 use crate::coordinator::state::Coordinator;
+use crate::coordinator::{curves, facts};
 use crate::model::digest::ArtifactId;
 use crate::model::rollout::{RolloutKind, RolloutState};
 use crate::rules::rollout::{Action, Facts};
@@ -121,6 +121,7 @@ pub(super) fn begin(
     let fresh = envs::fresh(tx)?;
     let fleet = facts::fleet(tx, shared, &app.spec, &row.rollout, fresh)?;
     row.artifact = Some(artifact);
+    curves::start(tx, &row.rollout, shared.steady_now())?;
     let actions = row.rollout.begin(shared.steady_now(), artifact, fresh, &fleet);
     let facts = facts::load(tx, shared, &row.rollout)?;
     save(tx, shared, row, actions, (actor, &facts))

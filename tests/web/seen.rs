@@ -74,6 +74,7 @@ async fn waves_move_and_go_on_after_a_restart_of_the_coordinator() {
     us.moves(house.region("us", 0));
     house.until_state("r2", &mut [&mut eu, &mut us], Succeeded).await;
     browser.until_text("[data-testid=waiting]", "8 of 8 hosts on r2").await;
+    browser.until_text("[data-testid=curve]", "all 8 after").await;
     browser.until_text("#live", "live").await;
     assert_eq!(browser.run("return window.loaded").await, "once", "the page was loaded again");
 }

@@ -68,7 +68,10 @@ pub(super) fn sources(sources: &Sources) -> Markup {
         bytes(sources.local)
     );
     let parts = [("good", sources.peer), ("moving", sources.store), ("staged", sources.local)];
-    html! { @if all > 0 { (bar(&parts, all, &said)) " " span .small { (said) } } }
+    html! {
+        @if all > 0 { (bar(&parts, all, &said)) " " span .small { (said) } }
+        @else { span .small { "nothing was moved" } }
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod build;
 mod builds;
 mod call;
 mod confirm;
+mod curve;
 mod events;
 mod fleet;
 mod frame;

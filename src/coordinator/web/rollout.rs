@@ -5,13 +5,13 @@ use maud::{Markup, html};
 
 use crate::coordinator::web::call::Calls;
 use crate::coordinator::web::page::{Part, View};
-use crate::coordinator::web::{bars, events, parts};
+use crate::coordinator::web::{bars, curve, events, parts};
 use crate::model::id::{AppName, EnvName, ReleaseNo};
 use crate::model::rollout::{RolloutKind, RolloutState};
 use crate::rules::authorize::Class;
 use crate::wire::problem::Problem;
 use crate::wire::v1::event::Events;
-use crate::wire::v1::rollout::{Rollout, Stage};
+use crate::wire::v1::rollout::{Curve, Rollout, Stage};
 use crate::wire::words::{Tone, rollout_tone, stage_word, step_name, sum, took};
 
 /// Events of the rollout that are shown.
@@ -35,6 +35,8 @@ pub(super) async fn view(
     let path =
         format!("/v1/events?app={app}&env={env}&release={release}&before={before}&limit={EVENTS}");
     let told: Events = calls.get(&path).await?;
+    let path = format!("/v1/apps/{app}/envs/{env}/rollouts/{release}/curve");
+    let went: Curve = calls.get(&path).await?;
     let stragglers = stragglers(calls, &rollout).await?;
     let head = html! {
         h1 { a href=(parts::env_path(app, env)) { (app) " " span .dim { (env) } } " " (release) }
@@ -46,6 +48,7 @@ pub(super) async fn view(
             Part::still("head", head),
             Part::live("rollout", html! { (about(&rollout)) (body(calls, &rollout)) }),
             Part::live("stragglers", stragglers),
+            Part::live("curve", curve::draw(&went)),
             Part::live(
                 "told",
                 html! {

@@ -8,6 +8,7 @@
 
 pub mod apps;
 pub mod artifacts;
+pub mod curves;
 pub mod deployables;
 pub mod envs;
 pub mod events;

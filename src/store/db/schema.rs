@@ -15,6 +15,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (5, "freezes", include_str!("schema/0005_freezes.sql")),
     (6, "sessions", include_str!("schema/0006_sessions.sql")),
     (7, "forgotten", include_str!("schema/0007_forgotten.sql")),
+    (8, "curves", include_str!("schema/0008_curves.sql")),
 ];
 
 /// Brings the file to the newest schema; each migration in one transaction.

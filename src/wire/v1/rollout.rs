@@ -81,6 +81,26 @@ pub struct Rollout {
     pub joined: bool,
 }
 
+/// `GET …/rollouts/{rN}/curve`: how far its hosts were, as it went.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Curve {
+    /// Oldest first; the first is its start. Empty: it has not begun.
+    pub points: Vec<CurvePoint>,
+}
+
+/// How far a rollout's hosts were at one instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// When.
+    pub at: UnixMillis,
+    /// Hosts that the rollout covers, in regions that had counted them.
+    pub hosts: u32,
+    /// Of those: had every byte of the release.
+    pub staged: u32,
+    /// Of those: ran it, and the probe had passed.
+    pub healthy: u32,
+}
+
 /// `POST …/promote`: the next step at once, or all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
