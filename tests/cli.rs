@@ -17,6 +17,8 @@ mod finding;
 mod freezing;
 #[path = "cli/generated.rs"]
 mod generated;
+#[path = "cli/meant.rs"]
+mod meant;
 #[path = "cli/outcomes.rs"]
 mod outcomes;
 #[path = "cli/references.rs"]

@@ -17,10 +17,10 @@ use crate::wire::v1::rollout::RolloutRequest;
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
     /// The app [default: that of deployctl.toml]
-    #[arg(short, long, global = true, value_name = "APP", add = ArgValueCompleter::new(complete::apps))]
+    #[arg(hide_short_help = true, short, long, global = true, value_name = "APP", add = ArgValueCompleter::new(complete::apps))]
     pub app: Option<AppName>,
     /// The env [default: that of deployctl.toml, else prod]
-    #[arg(short, long, global = true, value_name = "ENV", add = ArgValueCompleter::new(complete::envs))]
+    #[arg(hide_short_help = true, short, long, global = true, value_name = "ENV", add = ArgValueCompleter::new(complete::envs))]
     pub env: Option<EnvName>,
     /// Run as if started in DIR
     #[arg(
@@ -42,6 +42,7 @@ pub struct GlobalArgs {
     pub ca: Option<PathBuf>,
     /// How to write the answer
     #[arg(
+        hide_short_help = true,
         short,
         long,
         global = true,
@@ -71,7 +72,7 @@ pub struct GlobalArgs {
     #[arg(hide_short_help = true, long, global = true)]
     pub no_input: bool,
     /// Answer yes
-    #[arg(short, long, global = true)]
+    #[arg(hide_short_help = true, short, long, global = true)]
     pub yes: bool,
     /// How long one request may take
     #[arg(hide_short_help = true, long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
@@ -85,7 +86,7 @@ pub struct WaitArgs {
     #[arg(short, long)]
     pub detach: bool,
     /// Stop waiting after this time (exit code 124)
-    #[arg(long, value_name = "TIME", default_value = "2h", value_parser = duration)]
+    #[arg(long, hide_short_help = true, value_name = "TIME", default_value = "2h", value_parser = duration)]
     pub timeout: Duration,
     /// End with code 14 when it pauses for a person [default when not on a terminal]
     #[arg(long, hide_short_help = true)]
@@ -99,11 +100,17 @@ pub struct HowArgs {
     #[arg(long = "region", value_name = "REGION", value_delimiter = ',',
           add = ArgValueCompleter::new(complete::regions))]
     pub regions: Vec<RegionName>,
-    /// How it reaches hosts: fast, standard, careful or all-at-once
-    #[arg(long, value_name = "PLAN", default_value = "standard", hide_possible_values = true)]
+    /// standard, fast, careful or all-at-once
+    #[arg(
+        long,
+        value_name = "PLAN",
+        default_value = "standard",
+        hide_possible_values = true,
+        hide_default_value = true
+    )]
     pub plan: Plan,
     /// Every bake of the plan
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    #[arg(long, hide_short_help = true, value_name = "TIME", value_parser = seconds)]
     pub bake: Option<u32>,
     /// Why
     #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]

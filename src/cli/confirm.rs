@@ -7,6 +7,7 @@
 use super::context::Context;
 use super::failure::{ExitCode, Failure};
 use super::prompt;
+use super::typed;
 use crate::model::id::EnvName;
 
 /// What a person is asked.
@@ -35,7 +36,7 @@ pub fn check_can_ask(ctx: &Context, env: &EnvName) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::usage(format!("{env} needs --yes where nobody can be asked"))
-        .hint(typed_with_yes()))
+        .hint(typed::with("--yes")))
 }
 
 /// Asks, if it must be asked.
@@ -63,35 +64,4 @@ pub async fn ask(
         return Ok(());
     }
     Err(Failure::new(ExitCode::Error, "not confirmed; nothing was started"))
-}
-
-/// What was typed, with `--yes`, to be pasted.
-fn typed_with_yes() -> String {
-    let words = std::env::args_os().skip(1).map(|word| quoted(&word.to_string_lossy()));
-    let words: Vec<String> = words.collect();
-    format!("deployctl {} --yes", words.join(" "))
-}
-
-/// A word as a shell reads it back.
-#[must_use]
-pub fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@~,%+^".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', "'\\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pasted_line_means_what_was_typed() {
-        for (word, pasted) in
-            [("HEAD~1", "HEAD~1"), ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("", "''")]
-        {
-            assert_eq!(quoted(word), pasted);
-        }
-    }
 }

@@ -59,7 +59,7 @@ exit_codes! {
     NotDeployable = 8, "not-deployable", "later", "Not built, not replicated, or not pushed.";
     BuildFailed = 9, "build-failed", "no", "The build failed.";
     Reverted = 10, "reverted", "no", "Failed and rolled back by itself: hosts are on the old release.";
-    Failed = 11, "failed", "no", "Failed and not reverted: hosts are mixed, and a person must look.";
+    Failed = 11, "failed", "no", "Failed and not reverted: some hosts may run it. A person must look.";
     Superseded = 12, "superseded", "-", "A newer rollout took its place.";
     Canceled = 13, "canceled", "-", "A person stopped it.";
     Paused = 14, "paused", "-", "Waits for a person.";

@@ -14,6 +14,8 @@ mod demo;
 pub mod discover;
 pub mod failure;
 pub mod hosts;
+pub mod misread;
+pub mod nearest;
 pub mod origin;
 pub mod outcome;
 pub mod output;
@@ -23,9 +25,11 @@ pub mod reasons;
 pub mod recipes;
 pub mod reference;
 pub mod rollouts;
+mod short_help;
 pub mod simulate;
 pub mod table;
 pub mod topics;
+pub mod typed;
 pub mod wait;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -34,7 +38,7 @@ use args::GlobalArgs;
 use commands as c;
 use context::Context;
 use failure::{ExitCode, Failure};
-use output::{ColorChoice, Format, Output};
+use output::Output;
 
 /// Build a commit, replicate its binary to every region, and converge hosts on it
 #[derive(Debug, Parser)]
@@ -161,6 +165,7 @@ fn command_tree() -> clap::Command {
         }
         listing.push('\n');
     }
+    let tree = short_help::shortened(tree);
     tree.help_template(format!(
         "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{listing}{{options}}{{after-help}}"
     ))
@@ -180,15 +185,16 @@ pub fn main() -> std::process::ExitCode {
         return role();
     }
     clap_complete::CompleteEnv::with_factory(command).complete();
-    let parsed = command_tree().try_get_matches().and_then(|matches| {
+    let mut tree = command_tree();
+    let parsed = tree.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| {
         use clap::FromArgMatches;
         Cli::from_arg_matches(&matches)
     });
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return refuse(&error).into(),
+        Err(error) => return misread::refuse(&tree, &error).into(),
     };
-    let format = cli.flags.output.unwrap_or_else(|| asked_format(&[]));
+    let format = cli.flags.output.unwrap_or_else(|| misread::asked_format(&[]));
     let early = Output::new(format, cli.flags.color, cli.flags.quiet, cli.flags.verbose);
     if cli.flags.verbose > 1 {
         crate::telemetry::start();
@@ -206,6 +212,17 @@ pub fn main() -> std::process::ExitCode {
     }
 }
 
+/// Dispatches, and helps where a name was refused.
+async fn advised(ctx: &Context, command: Command) -> Result<ExitCode, Failure> {
+    match dispatch(ctx, command).await {
+        Ok(code) => Ok(code),
+        Err(mut failure) => {
+            nearest::advise(ctx, &mut failure).await;
+            Err(failure)
+        }
+    }
+}
+
 fn run(ctx: &Context, command: Command) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::new(ExitCode::Error, "can't start").because(e))?;
@@ -216,76 +233,13 @@ fn run(ctx: &Context, command: Command) -> Result<ExitCode, Failure> {
             interrupts.map_err(|e| Failure::new(ExitCode::Error, "can't start").because(e))?;
         tokio::select! {
             biased;
-            ended = dispatch(ctx, command) => ended,
+            ended = advised(ctx, command) => ended,
             _ = interrupts.recv() => Err(ctx.interrupted()),
         }
     });
     // Nothing that is still open may keep the person waiting.
     runtime.shutdown_background();
     ended
-}
-
-/// Answers a line that can't be read: help, version, or what is wrong with it.
-fn refuse(error: &clap::Error) -> ExitCode {
-    let words: Vec<_> = std::env::args_os().map(|w| w.to_string_lossy().into_owned()).collect();
-    let out = Output::new(asked_format(&words), ColorChoice::Auto, false, 0);
-    if error.exit_code() == 0 {
-        out.text(&error.render().to_string());
-        return ExitCode::Ok;
-    }
-    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        if out.is_json() {
-            out.failure(&Failure::usage("no command given").hint("deployctl --help"));
-        } else {
-            out.story(error.render().to_string().trim_end());
-        }
-        return ExitCode::Usage;
-    }
-    out.failure(&usage_failure(error));
-    ExitCode::Usage
-}
-
-fn usage_failure(error: &clap::Error) -> Failure {
-    use clap::error::{ContextKind, ContextValue};
-    let text = error.render().to_string();
-    let mut lines = text.lines().map(str::trim_end);
-    let title = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-    let mut failure = Failure::usage(title.trim_end_matches(':'));
-    failure.causes.extend(
-        lines
-            .take_while(|line| line.starts_with("  ") && !line.contains("tip:"))
-            .map(|line| line.trim().to_owned()),
-    );
-    let suggested =
-        [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue];
-    for (kind, value) in error.context().filter(|(kind, _)| suggested.contains(kind)) {
-        let lead = if kind == ContextKind::SuggestedSubcommand { "deployctl " } else { "" };
-        match value {
-            ContextValue::String(word) => failure.hints.push(format!("did you mean: {lead}{word}")),
-            ContextValue::Strings(words) => {
-                failure
-                    .hints
-                    .extend(words.iter().rev().map(|word| format!("did you mean: {lead}{word}")));
-            }
-            _ => {}
-        }
-    }
-    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or("deployctl");
-    let plain = |word: &&str| word.starts_with(|c: char| c.is_ascii_lowercase());
-    let typed: Vec<&str> = usage.split(' ').take_while(plain).collect();
-    failure.hints.push(format!("{} --help", typed.join(" ")));
-    failure
-}
-
-/// The format that a line asks for, though the rest of it can't be read.
-fn asked_format(words: &[String]) -> Format {
-    use clap::ValueEnum;
-    let after = |flag: &str| words.iter().position(|w| w == flag).and_then(|i| words.get(i + 1));
-    let joined = words.iter().find_map(|w| w.strip_prefix("--output=").or(w.strip_prefix("-o")));
-    let word = after("-o").or(after("--output")).map(String::as_str).or(joined);
-    let word = word.map(str::to_owned).or_else(|| discover::variable("DEPLOYCTL_OUTPUT"));
-    word.and_then(|word| Format::from_str(word.trim_start_matches('='), true).ok())
-        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -318,7 +272,8 @@ mod tests {
                 if child.has_subcommands() {
                     check(child, &path);
                 } else {
-                    let text = child.get_after_help().map(ToString::to_string).unwrap_or_default();
+                    let text =
+                        child.get_after_long_help().map(ToString::to_string).unwrap_or_default();
                     let examples =
                         text.lines().filter(|l| l.trim_start().starts_with("deployctl")).count();
                     assert!(examples >= 2, "{path} shows {examples} examples");

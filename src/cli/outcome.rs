@@ -73,7 +73,7 @@ pub fn rollout_failure(rollout: &Rollout, code: ExitCode) -> Failure {
     let scope = format!("-a {} -e {}", release.app, release.env);
     let title = match release.state {
         RolloutState::Reverted => format!("{name} failed and was rolled back"),
-        RolloutState::Failed => format!("{name} failed, and hosts are mixed"),
+        RolloutState::Failed => left_on(rollout),
         RolloutState::Superseded => format!("{name} was superseded"),
         RolloutState::Canceled => format!("{name} was canceled"),
         RolloutState::Expired => format!("{name} never started"),
@@ -82,7 +82,13 @@ pub fn rollout_failure(rollout: &Rollout, code: ExitCode) -> Failure {
     };
     let mut failure = Failure::new(code, title);
     failure.causes.extend((!release.reason.is_empty()).then(|| release.reason.clone()));
-    failure.causes.extend(failure_lines(&sum(rollout.regions.values()).failures));
+    for told in spelled_out(&sum(rollout.regions.values()).failures) {
+        // The rollout's own reason often is the first of them, and once is enough.
+        match failure.causes.first_mut().filter(|first| first.contains(&told.reason)) {
+            Some(first) => first.push_str(&told.log),
+            None => failure.causes.push(told.sentence + &told.log),
+        }
+    }
     failure.hints = match release.state {
         RolloutState::Reverted | RolloutState::Failed => vec![
             format!("deployctl logs {name} {scope}"),
@@ -103,19 +109,45 @@ pub fn rollout_failure(rollout: &Rollout, code: ExitCode) -> Failure {
     failure
 }
 
-/// Equal failures as one line each, most hosts first.
+/// What a rollout that failed left behind: how many hosts run what it brought.
+fn left_on(rollout: &Rollout) -> String {
+    let (all, name) = (sum(rollout.regions.values()), rollout.release.release);
+    match all.on_next {
+        0 => format!("{name} failed; no host runs it"),
+        on_next => {
+            format!(
+                "{name} failed, and {on_next} of {} still run it",
+                count(u64::from(all.hosts), "host")
+            )
+        }
+    }
+}
+
+/// Equal failures as one line each, most hosts first, with the last words under it.
 #[must_use]
 pub fn failure_lines(groups: &[FailureGroup]) -> Vec<String> {
-    let line = |group: &FailureGroup| {
+    spelled_out(groups).into_iter().map(|told| told.sentence + &told.log).collect()
+}
+
+/// A failure of some hosts, as it is told.
+struct Told {
+    /// How many, why, and who was first.
+    sentence: String,
+    /// The reason alone.
+    reason: String,
+    /// Its last words, each on a line of its own.
+    log: String,
+}
+
+fn spelled_out(groups: &[FailureGroup]) -> Vec<Told> {
+    let told = |group: &FailureGroup| {
         let hosts = count(u64::from(group.hosts), "host");
-        let mut text = format!("{hosts}: {} (first: {})", group.reason, group.first);
+        let sentence = format!("{hosts}: {} (first: {})", group.reason, group.first);
         let skip = group.log.len().saturating_sub(LOG_LINES_SHOWN);
-        for line in group.log.iter().skip(skip) {
-            text.push_str(&format!("\n  | {line}"));
-        }
-        text
+        let log: String = group.log.iter().skip(skip).map(|line| format!("\n  | {line}")).collect();
+        Told { sentence, reason: group.reason.clone(), log }
     };
-    merged_failures(groups).iter().take(GROUPS_SHOWN).map(line).collect()
+    merged_failures(groups).iter().take(GROUPS_SHOWN).map(told).collect()
 }
 
 /// Why a build that ended is not a success.

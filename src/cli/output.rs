@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::failure::{ExitCode, Failure};
 use super::table::{Mode, Table};
+use crate::wire::words;
 pub use crate::wire::words::Tone;
 
 /// How an answer is written.
@@ -235,7 +236,7 @@ impl Output {
     /// `word` with its glyph, coloured for stderr.
     #[must_use]
     pub fn mark_err(&self, tone: Tone, word: &str) -> String {
-        let marked = format!("{} {word}", tone.glyph(self.unicode));
+        let marked = format!("{} {word}", words::glyph(word, tone, self.unicode));
         if self.color_stderr { paint(tone, &marked) } else { marked }
     }
 

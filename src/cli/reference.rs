@@ -8,6 +8,8 @@
 use super::api::Api;
 use super::context::Context;
 use super::failure::{ExitCode, Failure};
+use super::typed;
+use crate::config::project::nearest;
 use crate::host::repo::{Commit, Repo};
 use crate::model::commit::CommitId;
 use crate::model::id::{AppName, EnvName, JobNo, ReleaseNo};
@@ -149,7 +151,14 @@ fn refuse_ambiguity(ctx: &Context, text: &str) -> Result<(), Failure> {
 
 fn resolve_locally(ctx: &Context, text: &str) -> Result<Commit, Failure> {
     let repo = ctx.repo()?;
-    let commit = repo.resolve(text)?;
+    let commit = repo.resolve(text).map_err(|error| {
+        let mut failure = Failure::from(error);
+        let names = repo.names();
+        let near = nearest(text, names.iter().map(String::as_str));
+        let line = near.and_then(|near| typed::replacing(text, near));
+        failure.hints.splice(0..0, line.map(|line| format!("did you mean: {line}")));
+        failure
+    })?;
     let remote = repo.remote_branch_with(&commit.id)?;
     let mut facts: Vec<String> =
         repo.branch().filter(|_| text == "HEAD" || text == "@").into_iter().collect();

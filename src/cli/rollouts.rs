@@ -134,16 +134,32 @@ pub async fn start(
             (PlanName::Fast | PlanName::Standard | PlanName::Careful, false) => Danger::Moderate,
         };
         confirm::ask(ctx, env, "Deploy?", danger).await?;
+        let started = api.start_rollout(app, env, &request).await?;
+        return stay_with(ctx, api, started, wait).await;
     }
     let started = api.start_rollout(app, env, &request).await?;
     see_through(ctx, api, started, wait).await
 }
 
-/// Waits for a rollout (unless told not to) and gives its outcome.
+/// Says what a rollout changes, waits for it (unless told not to) and gives its outcome.
+///
+/// # Errors
+/// As [`stay_with`].
+pub async fn see_through(
+    ctx: &Context,
+    api: &Api,
+    started: Rollout,
+    wait: &WaitArgs,
+) -> Result<ExitCode, Failure> {
+    ctx.out.story(&headline(ctx, &started));
+    stay_with(ctx, api, started, wait).await
+}
+
+/// As [`see_through`], for a person who has read the headline.
 ///
 /// # Errors
 /// Exit codes 8 and 10 to 14 as it ended, 124 when the time is up.
-pub async fn see_through(
+pub async fn stay_with(
     ctx: &Context,
     api: &Api,
     started: Rollout,
@@ -152,7 +168,6 @@ pub async fn see_through(
     let id = RolloutId::of(&started);
     let name = id.release;
     let scope = Context::scope_flags(&id.app, &id.env);
-    ctx.out.story(&headline(ctx, &started));
     if started.joined {
         ctx.out.story(&format!("{name} is that already; nothing new was started"));
     }

@@ -7,6 +7,7 @@ use comfy_table::{Attribute, Color, ColumnConstraint, ContentArrangement, Row, p
 
 use super::output::Tone;
 use crate::model::time::UnixMillis;
+use crate::wire::words;
 pub use crate::wire::words::{age, bytes, count, took};
 
 /// Columns of prose: these are cut where the terminal is too narrow.
@@ -168,7 +169,7 @@ impl Table {
 impl Cell {
     fn styled(&self, color: bool, unicode: bool) -> comfy_table::Cell {
         let text = if self.glyph {
-            format!("{} {}", self.tone.glyph(unicode), self.short)
+            format!("{} {}", words::glyph(&self.short, self.tone, unicode), self.short)
         } else {
             self.short.clone()
         };

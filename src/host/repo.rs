@@ -103,6 +103,18 @@ impl Repo {
         })
     }
 
+    /// Names of branches and tags, newest first, at most 200, and `HEAD`.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let format = "--format=%(refname:lstrip=2)";
+        let sort = "--sort=-creatordate";
+        let there =
+            self.git(["for-each-ref", "--count=200", sort, format, "refs/heads", "refs/tags"]);
+        let there = there.ok().and_then(Result::ok).unwrap_or_default();
+        let names = there.lines().map(str::to_owned);
+        ["HEAD".to_owned()].into_iter().chain(names).collect()
+    }
+
     /// The branch that is checked out; `None` when the head is detached.
     #[must_use]
     pub fn branch(&self) -> Option<String> {
@@ -224,6 +236,7 @@ mod tests {
             assert!(matches!(repo.resolve(bad), Err(GitError::UnknownRevision { .. })), "{bad}");
         }
         assert!(repo.has_name("r411") && !repo.has_name("r412"));
+        assert_eq!(repo.names(), ["HEAD", "main", "r411"]);
         assert_eq!(repo.branch().as_deref(), Some("main"));
         assert!(!repo.is_dirty().unwrap());
         std::fs::write(dir.path().join("a"), "2").unwrap();

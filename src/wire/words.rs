@@ -46,6 +46,18 @@ impl Tone {
     }
 }
 
+/// The character before a state's word: some words have one of their own.
+#[must_use]
+pub fn glyph(word: &str, tone: Tone, unicode: bool) -> &'static str {
+    match (word, unicode) {
+        ("reverted" | "reverting", true) => "↩",
+        ("reverted" | "reverting", false) => "<",
+        ("unreachable" | "unclear", _) => "?",
+        (word, _) if word.ends_with("then bad") => "!",
+        _ => tone.glyph(unicode),
+    }
+}
+
 /// The tone of a rollout's state.
 #[must_use]
 pub fn rollout_tone(state: RolloutState) -> Tone {

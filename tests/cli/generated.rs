@@ -65,7 +65,11 @@ fn add_pages(command: &clap::Command, path: &[&str], pages: &mut BTreeMap<String
 fn page(command: clap::Command, path: &[&str]) -> String {
     let is_root = path.len() == 1;
     let name = path.join("-");
-    let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let examples = command
+        .get_after_long_help()
+        .or(command.get_after_help())
+        .map(ToString::to_string)
+        .unwrap_or_default();
     // What short help leaves out belongs into the page.
     let command = command.mut_args(|arg| arg.hide_short_help(false));
     // The display name is what NAME shows; the binary's name is what SYNOPSIS shows.

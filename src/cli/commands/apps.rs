@@ -6,10 +6,10 @@ use reqwest::Method;
 
 use crate::cli::api::Api;
 use crate::cli::commands::app_settings::SettingArgs;
-use crate::cli::confirm::quoted;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::table::{Cell, Table};
+use crate::cli::typed::quoted;
 use crate::cli::{complete, origin};
 use crate::config::project::{ProjectFile, nearest};
 use crate::host::clock;

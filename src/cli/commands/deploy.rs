@@ -28,7 +28,7 @@ const READY_AFTER_BUILD_S: u32 = 3600;
     deployctl deploy r411 --region eu --plan all-at-once"
 )]
 pub struct DeployArgs {
-    /// What: a git revision, r411, b12, @latest, staging:@, a commit's digits
+    /// A git revision, r411, b12, @latest, staging:@: `deployctl help refs`
     #[arg(value_name = "REV", default_value = "HEAD", add = ArgValueCompleter::new(complete::targets))]
     rev: String,
     /// Build it first if that was not done yet
@@ -62,10 +62,10 @@ pub struct DeployArgs {
 /// As the rollout ends: see `deployctl help exit-codes`.
 pub async fn run(ctx: &Context, args: DeployArgs) -> Result<ExitCode, Failure> {
     let env = ctx.env()?;
+    let target = reference::resolve(ctx, &args.rev)?;
     if !args.dry_run {
         confirm::check_can_ask(ctx, &env)?;
     }
-    let target = reference::resolve(ctx, &args.rev)?;
     let api = Api::new(ctx)?;
     let app = pick_app(ctx, &api).await?;
     if let Target::Commit(commit) = &target {

@@ -20,14 +20,14 @@ const PATHS_TOLD: usize = 8;
 /// Compares two builds, and counts for each region which hosts have what, and how many
 /// bytes come to them: out of what they have, by a patch, or by the full pack.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  deployctl diff @ HEAD\n  \
+#[command(after_help = "Examples:\n  deployctl diff\n  \
     deployctl diff r411 b12 -e staging -o json")]
 pub struct DiffArgs {
-    /// What is compared with: a git revision, r411, b12, @, staging:@, a commit's digits
-    #[arg(value_name = "FROM", add = ArgValueCompleter::new(complete::targets))]
+    /// What is compared with: `deployctl help refs`
+    #[arg(value_name = "FROM", default_value = "@", add = ArgValueCompleter::new(complete::targets))]
     from: String,
     /// What would be deployed
-    #[arg(value_name = "TO", add = ArgValueCompleter::new(complete::targets))]
+    #[arg(value_name = "TO", default_value = "HEAD", add = ArgValueCompleter::new(complete::targets))]
     to: String,
     /// End with code 20 when the two differ
     #[arg(long)]

@@ -20,7 +20,7 @@ use crate::wire::v1::freeze::{Freeze, FreezeRequest, Freezes};
 #[derive(Debug, Args)]
 pub struct FreezeArgs {
     #[command(subcommand)]
-    command: FreezeCommand,
+    command: Option<FreezeCommand>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -77,7 +77,7 @@ pub struct ListArgs {
 /// # Errors
 /// As the coordinator refuses it.
 pub async fn run(ctx: &Context, args: FreezeArgs) -> Result<ExitCode, Failure> {
-    match args.command {
+    match args.command.unwrap_or(FreezeCommand::List(ListArgs { exit_code: false })) {
         FreezeCommand::Start(args) => start(ctx, args).await,
         FreezeCommand::End(args) => end(ctx, args.freeze).await,
         FreezeCommand::List(args) => list(ctx, args.exit_code).await,

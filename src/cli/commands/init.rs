@@ -6,10 +6,10 @@ use clap::Args;
 
 use crate::cli::api::Api;
 use crate::cli::commands::apps;
-use crate::cli::confirm::quoted;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::recipes::{self, Draft};
+use crate::cli::typed::quoted;
 use crate::cli::{origin, prompt};
 use crate::config::project::{PROJECT_FILE, ProjectFile};
 use crate::host::repo::Repo;

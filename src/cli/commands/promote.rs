@@ -63,5 +63,5 @@ pub async fn run(ctx: &Context, args: PromoteArgs) -> Result<ExitCode, Failure> 
     confirm::ask(ctx, &id.env, question, Danger::Moderate).await?;
     let body = PromoteRequest { full: args.full, expect_step: None };
     let promoted = api.steer_rollout(&id, "promote", &body).await?;
-    rollouts::see_through(ctx, &api, promoted, &args.wait).await
+    rollouts::stay_with(ctx, &api, promoted, &args.wait).await
 }

@@ -45,11 +45,11 @@ pub struct RollbackArgs {
 /// As the rollout ends: see `deployctl help exit-codes`.
 pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure> {
     let env = ctx.env()?;
-    confirm::check_can_ask(ctx, &env)?;
     let target = match &args.to {
         Some(text) => reference::resolve(ctx, text)?.text(),
         None => String::new(),
     };
+    confirm::check_can_ask(ctx, &env)?;
     let api = Api::new(ctx)?;
     let app = pick_app(ctx, &api).await?;
     let mut request = RolloutRequest {
@@ -71,6 +71,8 @@ pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure>
         ctx.out.story(&rollouts::headline(ctx, &planned));
         confirm::ask(ctx, &env, "Roll back?", Danger::WayBack).await?;
         request.dry_run = false;
+        let started = api.start_rollout(&app, &env, &request).await?;
+        return rollouts::stay_with(ctx, &api, started, &args.wait).await;
     }
     let started = api.start_rollout(&app, &env, &request).await?;
     rollouts::see_through(ctx, &api, started, &args.wait).await

@@ -7,6 +7,7 @@ use clap::Args;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::table::{Cell, Table};
+use crate::wire::v1::version::Version;
 
 /// Longest wait for the coordinator, which is not what was asked for.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -23,11 +24,9 @@ pub struct VersionArgs {}
 pub async fn run(ctx: &Context, _: VersionArgs) -> Result<ExitCode, Failure> {
     let client = env!("CARGO_PKG_VERSION");
     let server = match ctx.client() {
-        Ok(api) => api
-            .get::<serde_json::Value>("/v1/openapi.json", PATIENCE)
-            .await
-            .ok()
-            .and_then(|document| Some(document["info"]["version"].as_str()?.to_owned())),
+        Ok(api) => {
+            api.get::<Version>("/v1/version", PATIENCE).await.ok().map(|reply| reply.version)
+        }
         Err(_) => None,
     };
     let mut table = Table::new(&["PROGRAM", "VERSION", "API"], 3, "");

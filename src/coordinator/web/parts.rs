@@ -9,7 +9,7 @@ use crate::model::freeze::Freeze;
 use crate::model::id::{AppName, EnvName, ReleaseNo};
 use crate::model::rollout::{Release, RolloutState};
 use crate::model::time::UnixMillis;
-use crate::wire::words::{Tone, count, merged_failures, rollout_tone};
+use crate::wire::words::{Tone, count, glyph, merged_failures, rollout_tone};
 
 /// Causes of failure that are spelled out.
 const GROUPS_SHOWN: usize = 8;
@@ -30,7 +30,7 @@ pub(super) fn class(tone: Tone) -> &'static str {
 pub(super) fn state(word: &str, tone: Tone) -> Markup {
     html! {
         span .state.(class(tone)) data-state=(word) {
-            span aria-hidden="true" { (tone.glyph(true)) } " " (word)
+            span aria-hidden="true" { (glyph(word, tone, true)) } " " (word)
         }
     }
 }
