@@ -4,6 +4,9 @@
 
 #[path = "flow/by_hand.rs"]
 mod by_hand;
+#[expect(dead_code, reason = "other tests ask more of it")]
+#[path = "goals/etcd.rs"]
+mod etcd;
 #[path = "flow/fleet.rs"]
 mod fleet;
 #[path = "flow/forgotten.rs"]
@@ -14,6 +17,8 @@ mod full;
 mod happy;
 #[path = "flow/killed.rs"]
 mod killed;
+#[path = "flow/on_etcd.rs"]
+mod on_etcd;
 #[path = "flow/patched.rs"]
 mod patched;
 #[path = "flow/refused.rs"]
@@ -47,7 +52,10 @@ pub(crate) const RUN: &str =
 
 /// A fleet of two regions with `hosts` each, a worker, and the app registered.
 pub(crate) fn fleet_with_app(hosts: usize) -> (Fleet, Repository) {
-    let mut fleet = Fleet::new(&["eu", "us"]);
+    stock(Fleet::new(&["eu", "us"]), hosts)
+}
+
+fn stock(mut fleet: Fleet, hosts: usize) -> (Fleet, Repository) {
     let repository = Repository::new(&fleet.path(""));
     repository.publish(&[("deployctl.toml", SERVICE), ("run.sh", RUN), ("version", "1")], "First");
     for region in ["eu", "us"] {

@@ -137,6 +137,8 @@ pub struct Config {
     pub data: PathBuf,
     /// URL of the main blob store.
     pub blobs: String,
+    /// URL of the etcd that goals are put into as well, `etcd://…`; `None`: none.
+    pub goals: Option<String>,
     /// Regions by name, 1 to [`REGIONS_MAX`].
     pub regions: BTreeMap<RegionName, Region>,
     /// The build queue.
@@ -222,6 +224,7 @@ struct File {
     names: Vec<String>,
     data: Option<PathBuf>,
     blobs: Option<String>,
+    goals: Option<String>,
     regions: BTreeMap<RegionName, Region>,
     queue: Queue,
     synchronizer: Synchronizer,
@@ -239,6 +242,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "names",
             "data",
             "blobs",
+            "goals",
             "regions",
             "queue",
             "synchronizer",
@@ -337,6 +341,7 @@ fn complete(flags: &Flags, file: File) -> Result<Config, InvalidConfig> {
         names: file.names.iter().map(|name| name.to_ascii_lowercase()).collect(),
         blobs: file.blobs.unwrap_or_else(|| url("blobs")),
         data,
+        goals: file.goals,
         regions,
         queue: file.queue,
         synchronizer: file.synchronizer,

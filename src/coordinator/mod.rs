@@ -26,6 +26,7 @@ mod openapi;
 mod outbox;
 mod patches;
 pub mod program;
+mod publisher;
 mod readiness;
 mod refs;
 mod releases;

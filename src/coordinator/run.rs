@@ -9,11 +9,14 @@ use tokio::task::JoinSet;
 
 use crate::config::daemon::{Config, Tls};
 use crate::coordinator::state::{Coordinator, Shared};
-use crate::coordinator::{claims, first_start, monitor, outbox, router, synchronizer, tick};
+use crate::coordinator::{
+    claims, first_start, monitor, outbox, publisher, router, synchronizer, tick,
+};
 use crate::net::server;
 use crate::net::tls::{Security, TlsError, TlsFiles};
 use crate::store::blobs::{BlobError, Blobs};
 use crate::store::db::{Db, DbError};
+use crate::store::goals::GoalError;
 
 /// How long the background loops have to end after a stop.
 const LOOPS_END: Duration = Duration::from_secs(5);
@@ -27,6 +30,9 @@ pub enum StartError {
     /// The main blob store.
     #[error(transparent)]
     Blobs(#[from] BlobError),
+    /// The global goal store's URL.
+    #[error(transparent)]
+    Goals(#[from] GoalError),
     /// The first files.
     #[error(transparent)]
     FirstStart(#[from] first_start::FirstStartError),
@@ -91,6 +97,7 @@ fn start_loops(shared: &Shared, line: mpsc::Receiver<claims::Waiter>) -> JoinSet
     loops.spawn(claims::give_out(shared.clone(), line));
     loops.spawn(monitor::run(shared.clone()));
     loops.spawn(outbox::run(shared.clone()));
+    loops.spawn(publisher::run(shared.clone()));
     loops.spawn(tick::run(shared.clone()));
     loops.spawn(synchronizer::run(shared.clone()));
     loops

@@ -18,7 +18,7 @@ use crate::net::auth::{Identity, Key, Keyring};
 use crate::rules::queue::Timing;
 use crate::store::blobs::Blobs;
 use crate::store::db::{Db, DbError, Topic, tokens};
-use crate::store::goals::Goals;
+use crate::store::goals::{GoalError, Goals};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::seal::PublicKey;
 
@@ -44,8 +44,10 @@ pub struct Coordinator {
     pub stop: watch::Receiver<bool>,
     /// Where workers join the line for jobs.
     pub(super) claims: mpsc::Sender<Waiter>,
-    /// Goals on their way to the regions.
+    /// Goals as they were decided, on their way to the regions.
     pub goals: Goals,
+    /// Where they are put as well, if anywhere: `goals` of the configuration.
+    pub(super) global_goals: Option<Goals>,
     /// Held by whoever copies goals to the goal store.
     pub(super) outbox: tokio::sync::Mutex<()>,
     keyring: RwLock<Keyring>,
@@ -71,18 +73,19 @@ impl Coordinator {
     /// waiting workers, for [`claims::give_out`].
     ///
     /// # Errors
-    /// When the database fails.
+    /// When the database fails, or the goal store's URL is not one.
     pub(super) async fn new(
         db: Db,
         config: Config,
         blobs: Blobs,
         keys: Keys,
         stop: watch::Receiver<bool>,
-    ) -> Result<(Shared, mpsc::Receiver<Waiter>), DbError> {
+    ) -> Result<(Shared, mpsc::Receiver<Waiter>), GoalError> {
         let keyring = RwLock::new(Keyring::default());
         let started = (clock::now(), Instant::now());
         let (claims, line) = claims::line();
         let (goals, outbox) = (Goals::embedded(db.clone()), tokio::sync::Mutex::new(()));
+        let global_goals = config.goals.as_deref().map(Goals::etcd).transpose()?;
         let reloading = tokio::sync::Mutex::new(());
         let coordinator = Self {
             db,
@@ -92,6 +95,7 @@ impl Coordinator {
             stop,
             claims,
             goals,
+            global_goals,
             outbox,
             keyring,
             reloading,

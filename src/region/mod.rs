@@ -6,6 +6,7 @@ pub mod db;
 pub mod emergency;
 pub mod feed;
 pub mod fleet;
+pub mod goals;
 pub mod intake;
 pub mod landing;
 pub mod library;

@@ -24,6 +24,7 @@ use crate::region::db::{DbError, RegionDb};
 use crate::region::emergency;
 use crate::region::feed;
 use crate::region::fleet::Fleet;
+use crate::region::goals;
 use crate::region::landing::Landings;
 use crate::region::library::Library;
 use crate::region::mirror::{Mirror, MirrorError};
@@ -32,6 +33,7 @@ use crate::region::report::{self, Reporter};
 use crate::region::serve::{self, Listener};
 use crate::region::tracker::{Replicas, Settings, Tracker};
 use crate::store::blobs::{BlobError, Blobs};
+use crate::store::goals::{GoalError, Goals};
 
 /// Open files that a region asks for: 18,000 connections and as many reads of the store.
 const OPEN_FILES: u64 = 40_000;
@@ -57,6 +59,12 @@ pub struct Options {
     /// The regional blob store
     #[arg(long, value_name = "URL")]
     pub blobs: String,
+    /// The region's own etcd: goals are kept there too, and taken from there
+    #[arg(long, value_name = "URL")]
+    pub goals: Option<String>,
+    /// The etcd that coordinators put goals into; goals are taken from there as well
+    #[arg(long, value_name = "URL")]
+    pub global_goals: Option<String>,
     /// Folder for the region's database and staged packs
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
@@ -101,6 +109,9 @@ pub enum RegionError {
     /// A blob store can't be opened.
     #[error(transparent)]
     Blobs(#[from] BlobError),
+    /// A goal store's URL can't be used.
+    #[error(transparent)]
+    Goals(#[from] GoalError),
     /// The region's database can't be used.
     #[error(transparent)]
     Db(#[from] DbError),
@@ -126,6 +137,7 @@ pub async fn run(
     let token = read_token(&options.token_file).map_err(named)?;
     let feeding = Arc::new(coordinators(&options, &token)?);
     let reporting = Arc::new(coordinators(&options, &token)?);
+    let stores = goal_stores(&options)?;
     let parts = Parts::open(&options, &token)?;
     let named = |source| RegionError::Io { path: options.listen.to_string().into(), source };
     let listener = TcpListener::bind(options.listen).await.map_err(named)?;
@@ -154,6 +166,10 @@ pub async fn run(
         landings,
     }));
     let router = router.merge(emergency::routes(mirror.clone(), token));
+    let etcds = stores.into_iter().map(|(which, store)| {
+        tokio::spawn(goals::follow(which, store, mirror.clone(), stop.clone()))
+    });
+    let etcds: Vec<_> = etcds.collect();
     let tasks = [
         tokio::spawn(feed::follow(feeding, mirror, stop.clone())),
         tokio::spawn(replicator.run(stop.clone())),
@@ -163,7 +179,7 @@ pub async fn run(
     ];
     ready(&format!("{scheme}://{address}"));
     server::serve_on(listener, security, router, stop).await;
-    for task in tasks {
+    for task in tasks.into_iter().chain(etcds) {
         if let Err(error) = task.await {
             tracing::error!(%error, "a part of the region ended unexpectedly");
         }
@@ -223,6 +239,16 @@ fn allow_open_files() {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "limit of open files not raised");
     }
+}
+
+/// The etcds that are followed.
+fn goal_stores(options: &Options) -> Result<Vec<(goals::Store, Goals)>, GoalError> {
+    let named = [
+        (goals::Store::Own, options.goals.as_deref()),
+        (goals::Store::Global, options.global_goals.as_deref()),
+    ];
+    let named = named.into_iter().filter_map(|(which, url)| Some((which, url?)));
+    named.map(|(which, url)| Ok((which, Goals::etcd(url)?))).collect()
 }
 
 fn http(options: &Options) -> Result<reqwest::Client, RegionError> {

@@ -19,6 +19,8 @@ pub(crate) struct Fleet {
     running: BTreeMap<String, Child>,
     pub(crate) server: String,
     ports: BTreeMap<String, u16>,
+    /// `etcd://…` without a prefix, if goals go through one.
+    etcd: Option<String>,
 }
 
 /// A port that was free a moment ago.
@@ -40,17 +42,25 @@ fn binary(name: &str) -> &'static str {
 impl Fleet {
     /// A coordinator with `regions`, short intervals, and no other process yet.
     pub(crate) fn new(regions: &[&str]) -> Self {
+        Self::with_etcd(regions, None)
+    }
+
+    /// The same with goals in an etcd: `/global`, and one prefix for each region's own.
+    pub(crate) fn with_etcd(regions: &[&str], etcd: Option<String>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut fleet = Self {
             folder,
             running: BTreeMap::new(),
             server: String::new(),
             ports: BTreeMap::new(),
+            etcd,
         };
         let port = fleet.port("coordinator");
         fleet.server = format!("http://127.0.0.1:{port}");
+        let goals = fleet.etcd.as_ref().map(|etcd| format!("goals = \"{etcd}/global\"\n"));
+        let goals = goals.unwrap_or_default();
         let mut config = format!(
-            "listen = \"127.0.0.1:{port}\"\ndata = \"{}\"\n[queue]\nbeat_ms = 500\nmonitor_ms = 200\n[synchronizer]\nevery_ms = 1000\n",
+            "{goals}listen = \"127.0.0.1:{port}\"\ndata = \"{}\"\n[queue]\nbeat_ms = 500\nmonitor_ms = 200\n[synchronizer]\nevery_ms = 1000\n",
             fleet.path("coordinator").display()
         );
         for region in regions {
@@ -111,6 +121,12 @@ impl Fleet {
             "--report-ms",
             "500",
         ];
+        let mut args = args.to_vec();
+        let etcd = self.etcd.clone().unwrap_or_default();
+        let (own, global) = (format!("{etcd}/{name}"), format!("{etcd}/global"));
+        if self.etcd.is_some() {
+            args.extend(["--goals", &own, "--global-goals", &global]);
+        }
         self.start(&format!("region-{name}"), "region", &args);
     }
 

@@ -4,7 +4,7 @@ use tokio::sync::watch;
 
 use crate::model::goal::GoalVersion;
 use crate::store::db::goals::{self, GoalRow};
-use crate::store::db::{Db, Topic};
+use crate::store::db::{Db, Topic, Tx, feed};
 use crate::store::goals::{GoalError, Put};
 use crate::wire::seal::Sealed;
 
@@ -31,7 +31,11 @@ impl Embedded {
     }
 
     pub(super) async fn after(&self, since: u64) -> Result<Vec<GoalRow>, GoalError> {
-        Ok(self.db.read(move |tx| goals::after(tx, since)).await?)
+        let read = move |tx: &Tx| {
+            let reached = feed::revision(tx)? >= since;
+            goals::after(tx, if reached { since } else { 0 })
+        };
+        Ok(self.db.read(read).await?)
     }
 
     pub(super) async fn newest(&self) -> Result<GoalVersion, GoalError> {

@@ -4,15 +4,21 @@
 //! repeated writer can do no harm. Revisions grow over all keys; `after` a
 //! revision gives every key that was put since. A put is durable and visible when
 //! it returns; cancelling one leaves the old or the new document, never a part.
-//! Another engine (etcd) is one more variant here and one more file beside.
+//! Another engine is one more variant here and one more file beside; `tests/goals.rs`
+//! says what each must do.
 
 mod embedded;
+mod etcd;
+
+use std::path::PathBuf;
 
 use tokio::sync::watch;
 
 use crate::model::goal::GoalVersion;
 use crate::store::db::{Db, DbError, goals::GoalRow};
 use crate::store::goals::embedded::Embedded;
+pub use crate::store::goals::etcd::BadAddress;
+use crate::store::goals::etcd::Etcd;
 use crate::wire::seal::Sealed;
 
 /// Why a goal store did not do what was asked.
@@ -21,6 +27,39 @@ pub enum GoalError {
     /// The database.
     #[error("goal store: {0}")]
     Db(#[from] DbError),
+    /// The store's URL.
+    #[error(transparent)]
+    Address(#[from] BadAddress),
+    /// A file that the URL names.
+    #[error("goal store: {file}: {why}")]
+    File {
+        /// Which.
+        file: PathBuf,
+        /// Why it can't be used.
+        why: String,
+    },
+    /// No member answered in time.
+    #[error("goal store: etcd at {store} can't be reached: {why}")]
+    Unreachable {
+        /// Every member.
+        store: String,
+        /// What the last one said.
+        why: String,
+    },
+    /// A member answered, and will not do it.
+    #[error("goal store: etcd at {store} refused: {why}")]
+    Refused {
+        /// Every member.
+        store: String,
+        /// Why.
+        why: String,
+    },
+    /// Others put under the same key faster than this could.
+    #[error("goal store: {key} is put by others all the time")]
+    Contended {
+        /// The key.
+        key: String,
+    },
 }
 
 /// What became of a put.
@@ -39,6 +78,7 @@ pub struct Goals(Engine);
 #[derive(Clone)]
 enum Engine {
     Embedded(Embedded),
+    Etcd(Etcd),
 }
 
 impl Goals {
@@ -46,6 +86,14 @@ impl Goals {
     #[must_use]
     pub fn embedded(db: Db) -> Self {
         Self(Engine::Embedded(Embedded::new(db)))
+    }
+
+    /// Goals in the etcd at `url`, `etcd://HOST:PORT,…/PREFIX?…`. Calls nobody yet.
+    ///
+    /// # Errors
+    /// When the URL, or a file that it names, can't be used.
+    pub fn etcd(url: &str) -> Result<Self, GoalError> {
+        Etcd::open(url).map(|etcd| Self(Engine::Etcd(etcd)))
     }
 
     /// Stores `sealed` under `key` unless something at or past `version` is there.
@@ -60,16 +108,19 @@ impl Goals {
     ) -> Result<Put, GoalError> {
         match &self.0 {
             Engine::Embedded(embedded) => embedded.put(key, version, sealed).await,
+            Engine::Etcd(etcd) => etcd.put(key, version, sealed).await,
         }
     }
 
-    /// Every key that was put after revision `since`, by revision; 0: all keys.
+    /// Every key that was put after revision `since`, by revision. All keys when it is 0,
+    /// or when the store has not reached it: it was rolled back then.
     ///
     /// # Errors
     /// When the store can't be reached.
     pub async fn after(&self, since: u64) -> Result<Vec<GoalRow>, GoalError> {
         match &self.0 {
             Engine::Embedded(embedded) => embedded.after(since).await,
+            Engine::Etcd(etcd) => etcd.after(since).await,
         }
     }
 
@@ -80,62 +131,17 @@ impl Goals {
     pub async fn newest(&self) -> Result<GoalVersion, GoalError> {
         match &self.0 {
             Engine::Embedded(embedded) => embedded.newest().await,
+            Engine::Etcd(etcd) => etcd.newest().await,
         }
     }
 
-    /// Wakes after puts; ask [`Goals::after`] then.
+    /// Wakes after puts, by whoever: a hint, which may be missed and may say nothing new.
+    /// Ask [`Goals::after`] then, and now and then without it.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<u64> {
         match &self.0 {
             Engine::Embedded(embedded) => embedded.watch(),
+            Engine::Etcd(etcd) => etcd.watch(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn version(generation: u64, step: u32) -> GoalVersion {
-        GoalVersion { epoch: 1, generation, step }
-    }
-
-    fn sealed(text: &str) -> Sealed {
-        Sealed { payload: text.into(), signature: "00".into() }
-    }
-
-    /// What every engine must do.
-    async fn conforms(goals: &Goals) {
-        let mut changes = goals.watch();
-        assert_eq!(goals.newest().await.unwrap(), GoalVersion::default());
-        let Put::Stored(first) = goals.put("a/prod", version(1, 1), &sealed("1")).await.unwrap()
-        else {
-            panic!("the first put was refused")
-        };
-        changes.changed().await.unwrap();
-        let again = goals.put("a/prod", version(1, 1), &sealed("1")).await.unwrap();
-        assert_eq!(again, Put::Stored(first), "a repeated put is no news");
-        let other = goals.put("a/prod", version(1, 1), &sealed("x")).await.unwrap();
-        assert_eq!(other, Put::Stale(version(1, 1)));
-        goals.put("b/prod", version(2, 1), &sealed("2")).await.unwrap();
-        let Put::Stored(last) = goals.put("a/prod", version(2, 2), &sealed("3")).await.unwrap()
-        else {
-            panic!("a newer put was refused")
-        };
-        assert!(last > first);
-        let late = goals.put("a/prod", version(1, 9), &sealed("4")).await.unwrap();
-        assert_eq!(late, Put::Stale(version(2, 2)));
-        let keys: Vec<String> =
-            goals.after(first).await.unwrap().into_iter().map(|row| row.key).collect();
-        assert_eq!(keys, ["b/prod", "a/prod"]);
-        assert!(goals.after(last).await.unwrap().is_empty());
-        assert_eq!(goals.newest().await.unwrap(), version(2, 2));
-    }
-
-    #[tokio::test]
-    async fn the_embedded_store_conforms() {
-        let folder = tempfile::tempdir().unwrap();
-        let db = Db::open(&folder.path().join("db.sqlite")).unwrap();
-        conforms(&Goals::embedded(db)).await;
     }
 }

@@ -1,0 +1,153 @@
+//! Goals by way of etcd, beside the feed: from the global store, which coordinators
+//! put into, and from and into the region's own, where one is configured.
+//!
+//! Whatever the way, the mirror takes only what is newer and signed by a trusted
+//! key. The region's own store outlives its processes and their disks, and what
+//! one process took the others find there. Hosts never ask etcd; they ask the mirror.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::model::goal::{Goal, GoalVersion};
+use crate::net::backoff::Backoff;
+use crate::region::mirror::{Mirror, MirrorError, Placed};
+use crate::store::db::goals::{GoalRow, key};
+use crate::store::goals::{GoalError, Goals, Put};
+use crate::wire::seal::Sealed;
+
+/// The poll under the watch.
+const EVERY: Duration = Duration::from_secs(5);
+/// How often the whole store is read and compared: it may have been rolled back.
+const WHOLE_EVERY: Duration = Duration::from_secs(60);
+/// Waits after failed rounds, first and longest.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    #[error(transparent)]
+    Store(#[from] GoalError),
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+}
+
+/// Which store is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// The coordinators' one: only read.
+    Global,
+    /// The region's own: what the mirror has is put there too.
+    Own,
+}
+
+struct Follower {
+    which: Store,
+    goals: Goals,
+    mirror: Arc<Mirror>,
+    /// The store's revision up to which it was read.
+    since: u64,
+    /// What stands in the store, as far as is known.
+    standing: HashMap<String, GoalVersion>,
+}
+
+/// Follows a store until `stop` turns true. One that is away is tried again; the
+/// mirror goes on answering from what it has.
+pub async fn follow(
+    which: Store,
+    goals: Goals,
+    mirror: Arc<Mirror>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let (mut hints, mut changes) = (goals.watch(), mirror.changes());
+    let mut follower = Follower { which, goals, mirror, since: 0, standing: HashMap::new() };
+    let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+    let mut whole_at = Instant::now();
+    loop {
+        hints.borrow_and_update();
+        changes.borrow_and_update();
+        let whole = Instant::now() >= whole_at;
+        let pause = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            round = follower.round(whole) => match round {
+                Ok(()) => {
+                    if backoff.succeeded() {
+                        tracing::info!(?which, "etcd is back");
+                    }
+                    whole_at = if whole { Instant::now() + WHOLE_EVERY } else { whole_at };
+                    None
+                }
+                Err(error) => {
+                    let wait = backoff.failed();
+                    tracing::warn!(?which, %error, wait_ms = wait.as_millis() as u64, "etcd failed");
+                    whole_at = Instant::now();
+                    Some(wait)
+                }
+            },
+        };
+        let failed = pause.is_some();
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(pause.unwrap_or(EVERY)) => {}
+            Ok(()) = hints.changed(), if !failed => {}
+            Ok(()) = changes.changed(), if !failed && which == Store::Own => {}
+        }
+    }
+}
+
+impl Follower {
+    /// Takes what is newer there; puts there what is newer here. All keys are looked
+    /// at if `whole`, else what changed.
+    async fn round(&mut self, whole: bool) -> Result<(), RoundError> {
+        if whole {
+            self.since = 0;
+        }
+        let rows = self.goals.after(self.since).await?;
+        if whole {
+            self.standing.clear();
+        }
+        // After a rollback of the store this is lower than before.
+        self.since = rows.last().map_or(self.since, |row| row.revision);
+        self.take(rows).await?;
+        if self.which == Store::Own { self.keep().await } else { Ok(()) }
+    }
+
+    async fn take(&mut self, rows: Vec<GoalRow>) -> Result<(), RoundError> {
+        let known: HashMap<String, GoalVersion> =
+            self.mirrored().into_iter().map(|(key, version, _)| (key, version)).collect();
+        for row in rows {
+            let newer = known.get(&row.key).is_none_or(|known| *known < row.version);
+            self.standing.insert(row.key.clone(), row.version);
+            if newer && self.mirror.place(row.sealed).await? == Placed::Taken {
+                let generation = row.version.generation;
+                tracing::info!(which = ?self.which, key = row.key, generation, "goal from etcd");
+            }
+        }
+        Ok(())
+    }
+
+    async fn keep(&mut self) -> Result<(), RoundError> {
+        for (key, version, sealed) in self.mirrored() {
+            if self.standing.get(&key).is_some_and(|standing| *standing >= version) {
+                continue;
+            }
+            match self.goals.put(&key, version, &sealed).await? {
+                Put::Stored(_) => self.standing.insert(key, version),
+                // Another process knows better; the next round reads it.
+                Put::Stale(newer) => self.standing.insert(key, newer),
+            };
+        }
+        Ok(())
+    }
+
+    fn mirrored(&self) -> Vec<(String, GoalVersion, Sealed)> {
+        let all = self.mirror.sealed().into_iter();
+        let parsed = all.filter_map(|sealed| {
+            let goal: Goal = serde_json::from_str(&sealed.payload).ok()?;
+            Some((key(&goal.app, &goal.env), goal.version, sealed))
+        });
+        parsed.collect()
+    }
+}
