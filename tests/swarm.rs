@@ -81,6 +81,69 @@ async fn a_killed_fetch_goes_on_where_it_was() {
     assert!(before > 0 && before + sources.store <= wire, "{before} + {}", sources.store);
 }
 
+/// Bytes of half-received pieces in a host's folder, by piece.
+fn halves(host: &Host, made: &Made) -> BTreeMap<u32, u64> {
+    let folder = host.root.path().join("packs").join(made.id().to_string()).join("parts");
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let named = |file: std::fs::DirEntry| {
+        Some((file.file_name().to_str()?.parse().ok()?, file.metadata().ok()?.len()))
+    };
+    files.filter_map(named).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_fetch_asks_only_for_the_rest_of_what_was_half_received() {
+    let made = make("api", BTreeMap::from([("a".into(), region::noise(1, 4 << 20, false))]), &[]);
+    let region = Region::start(&[&made]).await;
+    region.store.slow.store(true, Ordering::SeqCst);
+    let mut host = Host::start(&region.url, "h").await;
+    let progress = watch::Sender::new(Progress::default());
+    let killed = async {
+        while halves(&host, &made).len() < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        _ = host.fetch_with(&made, &progress) => panic!("finished before it was killed"),
+        () = killed => {}
+    }
+    host.fetcher = None;
+    region.store.slow.store(false, Ordering::SeqCst);
+    host.restart(&region.url, Duration::from_secs(20)).await;
+    let (halves, before) = (halves(&host, &made), region.store.asked.lock().unwrap().len());
+    let fetched = host.fetch(&made).await.unwrap().sources;
+    assert_release(&host.release(&made), &made);
+    let asked = region.store.asked.lock().unwrap()[before..].to_vec();
+    let offsets = made.manifest.wire_offsets();
+    for (piece, length) in &halves {
+        let rest = offsets[*piece as usize] + length..offsets[*piece as usize + 1];
+        assert!(*length > 0 && asked.contains(&rest), "{piece}: {length}, {asked:?}");
+    }
+    let bytes: u64 = asked.iter().map(|range| range.end - range.start).sum();
+    assert_eq!(bytes + halves.values().sum::<u64>(), fetched.store);
+    assert!(!host.root.path().join("packs").join(made.id().to_string()).join("parts").exists());
+}
+
+/// A front that an earlier process left is nobody's fault: the piece is fetched whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_half_received_piece_with_wrong_bytes_is_fetched_again_and_nobody_blamed() {
+    let made = make("api", BTreeMap::from([("a".into(), region::noise(1, 1 << 20, false))]), &[]);
+    let region = Region::start(&[&made]).await;
+    let hosts = hosts(&region, 2).await;
+    hosts[0].fetch(&made).await.unwrap();
+    // There is nobody else to ask.
+    region.store.down.store(true, Ordering::SeqCst);
+    let parts = hosts[1].root.path().join("packs").join(made.id().to_string()).join("parts");
+    std::fs::create_dir_all(&parts).unwrap();
+    for piece in 0..made.manifest.pieces.len() {
+        std::fs::write(parts.join(piece.to_string()), vec![0; 100_000]).unwrap();
+    }
+    let fetched = hosts[1].fetch(&made).await.unwrap().sources;
+    assert_release(&hosts[1].release(&made), &made);
+    assert_eq!(fetched.peer, made.manifest.wire_size());
+    assert!(region.store.damaged.lock().unwrap().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_journal_names_is_verified_again() {
     let made = folder("api", 1, 8);
@@ -390,6 +453,20 @@ async fn peers_speak_only_to_ticket_holders_and_only_in_numbers() {
     assert!(sent.headers().contains_key("deployctl-have"));
     let length = made.manifest.pieces[0].wire_bytes as usize;
     assert!(sent.bytes().await.unwrap() == made.pack[..length]);
+    // The rest of a piece, and any other range as HTTP allows: whole.
+    let ask = |range: &str| {
+        let piece = http.get(format!("http://127.0.0.1:{port}/v1/peer/{id}/pieces/0"));
+        piece.bearer_auth(&ticket).header("range", range).send()
+    };
+    let rest = ask("bytes=1000-").await.unwrap();
+    assert_eq!(rest.status(), 206);
+    assert_eq!(rest.headers()["content-range"], format!("bytes 1000-{}/{length}", length - 1));
+    assert!(rest.bytes().await.unwrap() == made.pack[1000..length]);
+    for odd in ["bytes=0-9", "bytes=-5", "bytes=99999999999999999999-", "bytes=400000000-", "x=1-"]
+    {
+        let whole = ask(odd).await.unwrap();
+        assert_eq!((whole.status().as_u16(), whole.bytes().await.unwrap().len()), (200, length));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

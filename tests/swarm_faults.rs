@@ -144,3 +144,32 @@ async fn a_tracker_killed_in_mid_swarm_is_joined_again() {
     let (egress, wire) = (region.egress(), made.manifest.wire_size());
     assert!(egress <= wire * 3 / 2, "{egress} of {wire}");
 }
+
+/// The tracker goes for good while pieces move; the store can still be read. Few hosts
+/// read what nobody has, and pass it on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_tracker_that_ever_comes_back_all_finish() {
+    let made = folder("api", 1, 12);
+    let region = Region::start(&[&made]).await;
+    region.store.slow.store(true, Ordering::SeqCst);
+    let mut all = hosts(&region, 4).await;
+    for host in &mut all {
+        host.alone = Duration::from_secs(2);
+        host.restart(&region.url, Duration::from_secs(40)).await;
+    }
+    let progress = watch::Sender::new(Progress::default());
+    let mut seen = progress.subscribe();
+    let left = async {
+        seen.wait_for(|progress| progress.done >= 3).await.unwrap();
+        let (store, address) = killed(region).await;
+        store.slow.store(false, Ordering::SeqCst);
+        Region::serve_with(store, &address, false).await
+    };
+    let first = all[0].fetch_with(&made, &progress);
+    let rest = all_finish(&all[1..], &made);
+    let (first, _, region) = tokio::join!(first, rest, left);
+    first.unwrap();
+    assert_release(&all[0].release(&made), &made);
+    let (egress, wire) = (region.egress(), made.manifest.wire_size());
+    assert!(egress >= wire && egress <= wire * 3, "{egress} of {wire}");
+}

@@ -127,17 +127,13 @@ pub(super) struct Tree {
 
 impl Tree {
     /// Makes the staging folder with every file at its full size, or takes one
-    /// up again; refuses when the disk has no room for it and `beside` more bytes.
-    pub(super) fn prepare(
-        staging: &Path,
-        manifest: Arc<Manifest>,
-        beside: u64,
-    ) -> io::Result<Self> {
+    /// up again; refuses when the disk has no room for it.
+    pub(super) fn prepare(staging: &Path, manifest: Arc<Manifest>) -> io::Result<Self> {
         let layout = Layout::new(&manifest);
         let behind = Mutex::new(0);
         let tree = Self { staging: staging.to_owned(), manifest, layout, behind };
         make_folder(parent(staging), 0o755)?;
-        tree.check_room(beside)?;
+        tree.check_room(0)?;
         make_folder(staging, 0o755)?;
         for entry in &tree.manifest.entries {
             let path = staging.join(&entry.path);
@@ -153,7 +149,8 @@ impl Tree {
         Ok(tree)
     }
 
-    fn check_room(&self, beside: u64) -> io::Result<()> {
+    /// Refuses when the disk has no room for what the tree still lacks and `beside` more bytes.
+    pub(super) fn check_room(&self, beside: u64) -> io::Result<()> {
         let allocated: u64 = self.layout.files.iter().map(|f| used(&self.staging.join(&f.2))).sum();
         let missing = self.manifest.size.saturating_sub(allocated) + beside;
         if missing == 0 {
@@ -177,6 +174,11 @@ impl Tree {
     fn range(&self, piece: u32) -> Range<u64> {
         let start = u64::from(piece) * u64::from(self.manifest.piece_bytes);
         start..start + self.manifest.raw_len(piece as usize)
+    }
+
+    /// Where it is made.
+    pub(super) fn staging(&self) -> &Path {
+        &self.staging
     }
 
     /// Writes a piece's raw bytes.
@@ -254,17 +256,12 @@ impl Tree {
 
 /// Makes a file of `size` bytes that are really there, so that the disk can't
 /// run full later; keeps what an earlier attempt wrote.
-fn allocate(path: &Path, size: u64, mode: u32) -> io::Result<File> {
-    allocate_parts(path, size, mode, std::iter::once(0..size))
+fn allocate(path: &Path, size: u64, mode: u32) -> io::Result<()> {
+    take_room(&open_sized(path, size, mode)?, 0..size)
 }
 
-/// The same with only some parts of the file really there.
-pub(super) fn allocate_parts(
-    path: &Path,
-    size: u64,
-    mode: u32,
-    parts: impl IntoIterator<Item = Range<u64>>,
-) -> io::Result<File> {
+/// Opens or makes a file of `size` bytes that need not be there yet.
+pub(super) fn open_sized(path: &Path, size: u64, mode: u32) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let file = OpenOptions::new()
         .read(true)
@@ -276,14 +273,19 @@ pub(super) fn allocate_parts(
         .open(path)?;
     file.set_permissions(Permissions::from_mode(mode))?;
     file.set_len(size)?;
-    for part in parts.into_iter().filter(|part| part.start < part.end) {
-        match fallocate(&file, FallocateFlags::empty(), part.start, part.end - part.start) {
-            // Not every file system can: then a full disk shows at the write.
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) | Ok(()) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
     Ok(file)
+}
+
+/// Takes the room of a part of a file on the disk.
+pub(super) fn take_room(file: &File, part: Range<u64>) -> io::Result<()> {
+    if part.is_empty() {
+        return Ok(());
+    }
+    match fallocate(file, FallocateFlags::empty(), part.start, part.end - part.start) {
+        // Not every file system can: then a full disk shows at the write.
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) | Ok(()) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
 }
 
 fn used(path: &Path) -> u64 {
@@ -331,7 +333,7 @@ mod tests {
         let size = (256 << 10) + 10;
         let entries = vec![file("a", 5), file("b/empty", 0), file("b/x", size), file("c", 7)];
         let staging = root.path().join("staging/x");
-        let tree = Tree::prepare(&staging, manifest(entries), 0).unwrap();
+        let tree = Tree::prepare(&staging, manifest(entries)).unwrap();
         let blob: Vec<u8> = (0..size as usize + 12).map(|i| (i * 31 % 251) as u8).collect();
         tree.write(1, &blob[256 << 10..]).unwrap();
         tree.write(0, &blob[..256 << 10]).unwrap();
@@ -349,7 +351,7 @@ mod tests {
     fn a_disk_without_room_is_refused_before_anything_is_written() {
         let root = tempfile::tempdir().unwrap();
         let staging = root.path().join("staging/x");
-        let refused = Tree::prepare(&staging, manifest(vec![file("a", 1)]), u64::MAX >> 8);
+        let refused = Tree::prepare(&staging, manifest(vec![file("a", u64::MAX >> 8)]));
         let error = refused.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         assert!(error.to_string().starts_with("no room on disk: "), "{error}");
@@ -361,7 +363,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (staging, release) = (root.path().join("staging/x"), root.path().join("r/x"));
         let manifest = manifest(vec![file("b/x", 6), file("c", 2)]);
-        let tree = Tree::prepare(&staging, manifest, 0).unwrap();
+        let tree = Tree::prepare(&staging, manifest).unwrap();
         tree.write(0, b"abcdefgh").unwrap();
         let files = tree.files().unwrap();
         tree.publish(&release).unwrap();
@@ -383,7 +385,7 @@ mod tests {
         let staging = root.path().join("staging/x");
         fs::create_dir_all(&staging).unwrap();
         std::os::unix::fs::symlink(&outside, staging.join("a")).unwrap();
-        assert!(Tree::prepare(&staging, manifest(vec![file("a", 2)]), 0).is_err());
+        assert!(Tree::prepare(&staging, manifest(vec![file("a", 2)])).is_err());
         assert_eq!(fs::read(&outside).unwrap(), b"mine");
     }
 }

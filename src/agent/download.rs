@@ -17,9 +17,11 @@ use crate::agent::connect::Connections;
 use crate::agent::failure::{disk_reason, failure};
 use crate::agent::link::Link;
 use crate::agent::membership::{Membership, Saying};
+use crate::agent::parts::Part;
 use crate::agent::pieces::{Assembly, Refused};
+use crate::agent::reads::{read_as_custodian, read_store};
 use crate::agent::source::{FetchFailure, Progress};
-use crate::agent::transfer::{Broken, GIVE_UP, Heard, PeerRoute, StoreRead};
+use crate::agent::transfer::{Broken, GIVE_UP, Heard, PeerRoute};
 use crate::model::fleet::FailureClass;
 use crate::model::id::HostId;
 use crate::model::pieces::PieceSet;
@@ -38,8 +40,6 @@ pub(super) const WRITERS: usize = 2;
 const TICK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(500));
 /// First and longest wait before an unreachable peer is asked again.
 const PEER_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
-/// Wait after the tracker or the store failed.
-const REGION_RETRY: Duration = Duration::from_millis(1000);
 /// Times the patience while bytes come: 8 pieces of 8 MiB at 60 KB/s take 20 minutes.
 const SLOW_PATIENCE: u32 = 10;
 /// A tracker can't make us call more often, unless it granted a lease.
@@ -54,6 +54,8 @@ pub(super) struct Shared {
     pub(super) writers: Arc<Semaphore>,
     /// A download without a new piece for this long has failed.
     pub(super) patience: Duration,
+    /// Time without tracker and without a piece before it may read the store unasked.
+    pub(super) alone: Duration,
 }
 
 /// What a task sends back to the loop.
@@ -93,15 +95,15 @@ type Holding = Arc<Mutex<BTreeMap<u64, Instant>>>;
 
 /// What every task of one download needs.
 #[derive(Clone)]
-struct Context {
-    shared: Arc<Shared>,
-    assembly: Arc<Assembly>,
-    membership: Arc<Membership>,
-    link: Link,
+pub(super) struct Context {
+    pub(super) shared: Arc<Shared>,
+    pub(super) assembly: Arc<Assembly>,
+    pub(super) membership: Arc<Membership>,
+    pub(super) link: Link,
     notes: mpsc::Sender<Note>,
     holding: Holding,
     returned: Arc<Mutex<Vec<u64>>>,
-    heard: Heard,
+    pub(super) heard: Heard,
 }
 
 /// One download under way.
@@ -139,6 +141,7 @@ impl Download {
             window_max: BUFFER_BYTES as u64,
             pace,
             identity: membership.identity(),
+            alone: shared.alone,
             seed: random_seed(),
         };
         let context = Context {
@@ -379,12 +382,12 @@ impl Download {
 }
 
 impl Context {
-    async fn happened(&self, event: Event) {
+    pub(super) async fn happened(&self, event: Event) {
         // The loop is gone only when the download is.
         let _ = self.notes.send(Note::Happened(event)).await;
     }
 
-    async fn trouble(&self, what: &str, error: impl std::fmt::Display) {
+    pub(super) async fn trouble(&self, what: &str, error: impl std::fmt::Display) {
         tracing::debug!(%error, "{what}");
         let _ = self.notes.send(Note::Trouble(format!("{what}: {error}"))).await;
     }
@@ -400,21 +403,29 @@ impl Context {
         held.iter().filter(|(_, at)| at.elapsed() < GIVE_UP).map(|(id, _)| *id).collect()
     }
 
-    fn moved(&self, lease: u64) {
+    pub(super) fn moved(&self, lease: u64) {
         let mut held = self.holding.lock().unwrap_or_else(PoisonError::into_inner);
         held.insert(lease, Instant::now());
         self.heard.now();
     }
 
-    fn let_go(&self, lease: u64, unread: bool) {
+    pub(super) fn let_go(&self, lease: u64, unread: bool) {
         self.holding.lock().unwrap_or_else(PoisonError::into_inner).remove(&lease);
         if unread {
             self.returned.lock().unwrap_or_else(PoisonError::into_inner).push(lease);
         }
     }
 
+    /// Room for a piece, with what is here of it.
+    pub(super) async fn begin(&self, piece: u32) -> (Buffer, Part) {
+        let length = self.assembly.pack.wire_len(piece);
+        let mut wire = self.shared.buffers.take(length).await;
+        let part = self.assembly.parts.begin(piece, &mut wire);
+        (wire, part)
+    }
+
     /// Verifies and writes a piece on the blocking pool; `None` when that was fatal.
-    async fn put(&self, piece: u32, wire: Buffer) -> Option<bool> {
+    pub(super) async fn put(&self, piece: u32, wire: Buffer) -> Option<bool> {
         let _writer = self.shared.writers.acquire().await.ok()?;
         let assembly = self.assembly.clone();
         let put = tokio::task::spawn_blocking(move || assembly.put_wire(piece, &wire)).await;
@@ -436,12 +447,14 @@ async fn fetch_piece(
     (peer, piece): (PeerNo, u32),
     known: Arc<Mutex<u64>>,
 ) {
-    let length = context.assembly.pack.wire_len(piece);
-    let mut wire = context.shared.buffers.take(length).await;
+    let (mut wire, mut part) = context.begin(piece).await;
     let since = *known.lock().unwrap_or_else(PoisonError::into_inner);
-    // A hint only: when the loop is that busy, doubling requests would not help.
-    let stalled = || drop(context.notes.try_send(Note::Happened(Event::Stalled(piece))));
-    let event = match route.piece(piece, &mut wire, since, stalled).await {
+    // Hints only: when the loop is that busy, more requests would not help.
+    let hint = |event| drop(context.notes.try_send(Note::Happened(event)));
+    let hints = (|| hint(Event::Stalled(piece)), || hint(Event::Ending(peer, piece)));
+    let came = route.piece(piece, (&mut wire, &mut part), since, hints).await;
+    let whole = part.resumed() == 0;
+    let event = match came {
         Ok(news) => {
             if let Some((generation, have)) = news {
                 *known.lock().unwrap_or_else(PoisonError::into_inner) = generation;
@@ -449,6 +462,8 @@ async fn fetch_piece(
             }
             match context.put(piece, wire).await {
                 Some(true) => Event::PieceOk(piece, Source::Peer(peer)),
+                // Its front is from before: who sent that is not known.
+                Some(false) if !whole => Event::Timeout(peer, piece),
                 Some(false) => {
                     // Nobody waits for what a liar answers; it is banned after one.
                     tokio::spawn(async move { route.complain(piece).await });
@@ -460,7 +475,7 @@ async fn fetch_piece(
         Err(Broken::Busy(retry)) => Event::Busy(peer, piece, retry),
         Err(Broken::Missing) => {
             let _ = context.notes.send(Note::Lacks(peer, piece)).await;
-            return;
+            return part.end();
         }
         Err(broken) => {
             context.trouble("peer failed", &broken).await;
@@ -470,6 +485,7 @@ async fn fetch_piece(
             Event::Timeout(peer, piece)
         }
     };
+    part.end();
     context.happened(event).await;
 }
 
@@ -520,68 +536,4 @@ async fn call_tracker(context: Context, quiet: Duration) {
             context.happened(Event::TrackerLost).await;
         }
     }
-}
-
-/// Reads the pieces of a lease that are still missing, one after the other.
-async fn read_store(context: Context, leave: Leave) {
-    let pieces = context.assembly.pack.manifest.pieces.len() as u32;
-    let end = leave.first.saturating_add(leave.count).min(pieces);
-    let done = context.assembly.pack.have.borrow().done.clone();
-    let missing: Vec<u32> = (leave.first..end).filter(|piece| !done.contains(*piece)).collect();
-    let mut whole = true;
-    for run in missing.chunk_by(|a, b| a + 1 == *b) {
-        if let Err(broken) = read_run(&context, Some(leave.id), run).await {
-            context.trouble("regional store", &broken).await;
-            whole = false;
-            tokio::time::sleep(REGION_RETRY).await;
-            break;
-        }
-    }
-    context.let_go(leave.id, !whole || missing.is_empty());
-    context.happened(Event::LeaseEnded(leave.id)).await;
-}
-
-/// Reads one piece without a lease: no tracker answers and no peer has it.
-async fn read_as_custodian(context: Context, piece: u32) {
-    if let Err(broken) = read_run(&context, None, &[piece]).await {
-        context.trouble("regional store", &broken).await;
-        tokio::time::sleep(REGION_RETRY).await;
-    }
-    context.happened(Event::CustodyEnded(piece)).await;
-}
-
-/// Reads neighbouring pieces under a lease, or as custodian.
-async fn read_run(context: &Context, lease: Option<u64>, run: &[u32]) -> Result<(), Broken> {
-    let source = lease.map_or(Source::Custody, Source::Store);
-    let pack = &context.assembly.pack;
-    let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(()) };
-    let connections = &context.shared.connections;
-    let range = pack.offsets[*first as usize]..pack.offsets[*last as usize + 1];
-    let client = context.link.client();
-    let mut read = StoreRead::open((&client, connections), pack.artifact, lease, range)
-        .await
-        .inspect_err(|e| {
-            if matches!(e, Broken::Unreachable(_)) {
-                context.link.failed(&client);
-            }
-        })?;
-    for &piece in run {
-        let moved = || match lease {
-            Some(lease) => context.moved(lease),
-            None => context.heard.now(),
-        };
-        let mut wire = context.shared.buffers.take(pack.wire_len(piece)).await;
-        read.take(&mut wire, &context.shared.cap, moved).await?;
-        match context.put(piece, wire).await {
-            Some(true) => context.happened(Event::PieceOk(piece, source)).await,
-            Some(false) => {
-                context.trouble("regional store", format!("piece {piece} has wrong bytes")).await;
-                context.happened(Event::PieceBad(piece, source)).await;
-                context.membership.bad(piece, None).await;
-            }
-            None => return Err(Broken::Cut("disk".into())),
-        }
-    }
-    read.end(connections);
-    Ok(())
 }

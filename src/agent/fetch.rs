@@ -22,7 +22,7 @@ use crate::agent::failure::{disk_reason, failure};
 use crate::agent::linger;
 use crate::agent::link::{Link, backoff};
 use crate::agent::membership::Membership;
-use crate::agent::pack::{self, Pack};
+use crate::agent::pack::Pack;
 use crate::agent::paths::Paths;
 use crate::agent::pieces::Assembly;
 use crate::agent::quota::{self, Incoming};
@@ -34,6 +34,7 @@ use crate::model::fleet::{FailureClass, Sources};
 use crate::model::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::net::client::{CallError, Client};
 use crate::net::coding::{self, ZSTD};
+use crate::rules::swarm::ALONE;
 use crate::wire::problem::{Code, Problem};
 use crate::wire::seal;
 use crate::wire::v1::fleet::HostInfo;
@@ -73,6 +74,9 @@ pub struct FetchConfig {
     pub listener: TcpListener,
     /// A download without a new piece for this long has failed.
     pub patience: Duration,
+    /// Time without tracker and without a piece before a download may read the store
+    /// unasked, as one of few.
+    pub alone: Duration,
     /// How long packs stay for peers.
     pub keep: Duration,
     /// What it may use.
@@ -89,8 +93,8 @@ impl FetchConfig {
         trust: watch::Receiver<Trust>,
         listener: TcpListener,
     ) -> Self {
-        let (patience, keep, caps) = (PATIENCE, KEEP, Caps::default());
-        Self { root, link, info, trust, listener, patience, keep, caps }
+        let (patience, alone, keep, caps) = (PATIENCE, ALONE, KEEP, Caps::default());
+        Self { root, link, info, trust, listener, patience, alone, keep, caps }
     }
 }
 
@@ -158,6 +162,7 @@ impl Fetcher {
             cap: Cap::new(config.caps.download),
             writers: Arc::new(Semaphore::new(WRITERS)),
             patience: config.patience,
+            alone: config.alone,
         };
         let inner = Inner {
             paths,
@@ -239,6 +244,7 @@ impl Fetcher {
         let membership =
             Arc::new(Membership::new(inner.link.clone(), inner.info.clone(), want.artifact));
         if done < total {
+            self.make_room(&assembly).await?;
             let (shared, link) = (inner.shared.clone(), inner.link.clone());
             let how = (progress.clone(), None);
             Download::run(shared, assembly.clone(), membership.clone(), link, how).await?;
@@ -281,10 +287,24 @@ impl Fetcher {
         let busy = self.busy();
         blocking(move || {
             if let Some(quota) = quota {
-                let bytes = manifest.size + pack::compressed_bytes(&manifest);
+                let bytes = manifest.size;
                 quota::make_room(&root, quota, &Incoming { artifact, bytes, busy })?;
             }
             Assembly::prepare(&paths, artifact, manifest, claim)
+        })
+        .await
+    }
+
+    /// Takes the room on disk for what is to be fetched.
+    pub(super) async fn make_room(&self, assembly: &Arc<Assembly>) -> Result<(), FetchFailure> {
+        let (assembly, (root, quota)) = (assembly.clone(), self.inner.quota.clone());
+        let busy = self.busy();
+        blocking(move || {
+            let artifact = assembly.pack.artifact;
+            assembly.make_room(|bytes| match quota {
+                Some(quota) => quota::make_room(&root, quota, &Incoming { artifact, bytes, busy }),
+                None => Ok(()),
+            })
         })
         .await
     }

@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -71,7 +71,7 @@ pub(super) enum Made {
 
 impl Pack {
     /// Opens or makes the pack in `folder` beside the release's `files`; nothing of
-    /// either is trusted yet.
+    /// either is trusted yet, and no room is taken.
     pub(super) fn open(
         folder: PathBuf,
         artifact: ArtifactId,
@@ -81,14 +81,47 @@ impl Pack {
         make_folder(&folder, 0o700)?;
         let offsets = manifest.wire_offsets();
         let path = folder.join("pack");
-        let parts = compressed(&manifest, &offsets);
-        let file = assemble::allocate_parts(&path, manifest.wire_size(), 0o600, parts)?;
+        let file = assemble::open_sized(&path, manifest.wire_size(), 0o600)?;
         // Generations of an earlier process must not look like this one's.
         let random = random_key();
         let generation = u64::from(u32::from_le_bytes([random[0], random[1], random[2], 1])) << 12;
         let have = watch::Sender::new(Have { generation, ..Have::default() });
         let (ticket, unmade, making) = (Mutex::default(), Mutex::default(), Mutex::default());
         Ok(Self { artifact, manifest, offsets, folder, have, ticket, file, files, unmade, making })
+    }
+
+    /// Bytes that the pack takes on disk in the end: compressed pieces that lie in it, and
+    /// those that are to be fetched. What is made of other bytes on this host lies in the
+    /// release alone.
+    pub(super) fn room(&self) -> u64 {
+        let fetched = self.missing();
+        let (have, unmade) = (self.have.borrow(), self.unmade());
+        let held = have.served.minus(&unmade);
+        let lies = |piece: &u32| {
+            !self.is_plain(*piece) && (held.contains(*piece) || fetched.contains(*piece))
+        };
+        let pieces = 0..self.manifest.pieces.len() as u32;
+        pieces.filter(lies).map(|piece| self.wire_len(piece)).sum()
+    }
+
+    /// Bytes of [`Self::room`] that are not taken yet.
+    pub(super) fn lacking_room(&self) -> io::Result<u64> {
+        Ok(self.room().saturating_sub(self.file.metadata()?.blocks() * 512))
+    }
+
+    /// Takes the room of what is to be fetched, so that the disk can't run full later.
+    pub(super) fn take_room(&self) -> io::Result<()> {
+        let missing = self.missing();
+        let packed = missing.iter().filter(|piece| !self.is_plain(*piece)).collect::<Vec<_>>();
+        packed.chunk_by(|a, b| a + 1 == *b).try_for_each(|run| {
+            let (first, last) = (run[0] as usize, run[run.len() - 1] as usize);
+            assemble::take_room(&self.file, self.offsets[first]..self.offsets[last + 1])
+        })
+    }
+
+    /// What is not there yet.
+    pub(super) fn missing(&self) -> PieceSet {
+        PieceSet::full(self.manifest.pieces.len() as u32).minus(&self.have.borrow().done)
     }
 
     /// Length of a piece on the wire.
@@ -106,13 +139,14 @@ impl Pack {
         start..start + self.manifest.raw_len(piece as usize)
     }
 
-    /// Where a piece's wire bytes lie, in order.
-    pub(super) fn stretches(&self, piece: u32) -> Vec<Stretch> {
+    /// Where a piece's wire bytes lie from the byte `from` on, in order.
+    pub(super) fn stretches(&self, piece: u32, from: u64) -> Vec<Stretch> {
         if !self.is_plain(piece) {
-            let at = self.offsets[piece as usize];
-            return vec![Stretch { path: None, at, length: self.wire_len(piece) }];
+            let at = self.offsets[piece as usize] + from;
+            return vec![Stretch { path: None, at, length: self.wire_len(piece) - from }];
         }
-        let places = self.files.places(self.raw_range(piece)).into_iter();
+        let raw = self.raw_range(piece);
+        let places = self.files.places(raw.start + from..raw.end).into_iter();
         places.map(|(path, at, length)| Stretch { path: Some(path.into()), at, length }).collect()
     }
 
@@ -128,7 +162,7 @@ impl Pack {
     pub(super) fn verified(&self, piece: u32) -> Option<Vec<u8>> {
         let mut wire = vec![0; self.wire_len(piece) as usize];
         let mut rest = &mut wire[..];
-        for stretch in self.stretches(piece) {
+        for stretch in self.stretches(piece, 0) {
             let (part, after) = rest.split_at_mut_checked(stretch.length as usize)?;
             self.file(&stretch).and_then(|file| file.read_exact_at(part, stretch.at)).ok()?;
             rest = after;
@@ -256,23 +290,4 @@ impl Pack {
             tracing::warn!(%error, path = %self.folder.display(), "pack not removed");
         }
     }
-}
-
-/// Bytes that a pack takes on disk: those of compressed pieces.
-pub(super) fn compressed_bytes(manifest: &Manifest) -> u64 {
-    let packed = manifest.pieces.iter().filter(|piece| piece.codec != Codec::None);
-    packed.map(|piece| u64::from(piece.wire_bytes)).sum()
-}
-
-/// The parts of the pack that compressed pieces take, neighbours as one.
-fn compressed(manifest: &Manifest, offsets: &[u64]) -> Vec<Range<u64>> {
-    let mut parts: Vec<Range<u64>> = vec![];
-    for (piece, around) in manifest.pieces.iter().zip(offsets.windows(2)) {
-        match parts.last_mut() {
-            _ if piece.codec == Codec::None => {}
-            Some(last) if last.end == around[0] => last.end = around[1],
-            _ => parts.push(around[0]..around[1]),
-        }
-    }
-    parts
 }

@@ -154,6 +154,7 @@ impl Fetcher {
         if source.pack.have.borrow().done.count() == total {
             return Ok(());
         }
+        self.make_room(source).await?;
         let inner = &self.inner;
         let shared = Shared::clone(&inner.shared);
         let patience = shared.patience.min(PATIENCE);
@@ -246,11 +247,14 @@ async fn apply(
             Ok(file) => file,
             Err(error) => return Ok(Err(delta::ApplyError::Patch(error).into())),
         };
-        Ok(files.base().and_then(|base| {
+        let applied = files.base().and_then(|base| {
             let mut maker = Maker::new(&target, &progress, &stopped);
             delta::apply(&base, &mut BufReader::new(patch), &mut |bytes| maker.take(bytes))?;
             Ok(maker.applied)
-        }))
+        });
+        // Peers without a base may have what was made, also if it is not all.
+        target.pack.offer_unmade();
+        Ok(applied)
     });
     applied.await?
 }

@@ -14,11 +14,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::agent::assemble::{Layout, Tree};
-use crate::agent::pack::{self, Pack};
+use crate::agent::pack::Pack;
+use crate::agent::parts::Parts;
 use crate::agent::paths::Paths;
 use crate::model::digest::{ArtifactId, Digest, PieceDigest};
 use crate::model::manifest::{Codec, Manifest};
-use crate::model::pieces::PieceSet;
 
 /// Journal flag: the raw bytes are in the release, the wire bytes are not here.
 const UNSERVED: u32 = 1 << 31;
@@ -42,6 +42,8 @@ pub(super) enum Refused {
 #[derive(Debug)]
 pub(super) struct Assembly {
     pub(super) pack: Arc<Pack>,
+    /// What is half-received.
+    pub(super) parts: Parts,
     tree: Tree,
     journal: Mutex<File>,
     _claim: OwnedMutexGuard<()>,
@@ -58,28 +60,23 @@ impl Assembly {
     ) -> io::Result<Self> {
         let staging = paths.staging().join(artifact.to_string());
         let folder = paths.packs().join(artifact.to_string());
-        let fresh = !folder.join("pack").exists();
-        let beside = if fresh { pack::compressed_bytes(&manifest) } else { 0 };
-        let made = Tree::prepare(&staging, manifest.clone(), beside).and_then(|tree| {
+        let made = Tree::prepare(&staging, manifest.clone()).and_then(|tree| {
             let pack = Pack::open(folder.clone(), artifact, manifest, tree.files()?)?;
             Ok((tree, pack))
         });
-        let (tree, pack) = made.inspect_err(|error| {
-            // Room that was taken before the disk ran full is given back; pieces that
-            // were verified are worth more than the room.
-            if error.kind() == io::ErrorKind::StorageFull && !named(&folder) {
-                let _ = fs::remove_dir_all(&staging);
-                let _ = fs::remove_dir_all(&folder);
-            }
-        })?;
+        let (tree, pack) = made.inspect_err(|error| give_back(error, &staging, &folder))?;
         let path = folder.join("journal");
         let names = fs::read(&path).unwrap_or_default();
         let journal = OpenOptions::new().create(true).append(true).open(&path)?;
         // A full disk may have cut the last record short.
         journal.set_len(names.len() as u64 / 4 * 4)?;
-        let assembly =
-            Self { pack: Arc::new(pack), tree, journal: Mutex::new(journal), _claim: claim };
+        let (pack, journal) = (Arc::new(pack), Mutex::new(journal));
+        let parts = Parts::none(folder.join("parts"));
+        let mut assembly = Self { pack, parts, tree, journal, _claim: claim };
         assembly.recall(&names)?;
+        let missing = assembly.pack.missing();
+        let length = |piece| missing.contains(piece).then(|| assembly.pack.wire_len(piece));
+        assembly.parts = Parts::find(folder.join("parts"), length);
         Ok(assembly)
     }
 
@@ -149,10 +146,19 @@ impl Assembly {
         Ok(true)
     }
 
+    /// Takes the room on disk for what is to be fetched, within a quota that `allow` knows:
+    /// it is told how many bytes release and pack take in the end.
+    pub(super) fn make_room(&self, allow: impl FnOnce(u64) -> io::Result<()>) -> io::Result<()> {
+        let taken = allow(self.pack.manifest.size + self.pack.room()).and_then(|()| {
+            self.tree.check_room(self.pack.lacking_room()?)?;
+            self.pack.take_room()
+        });
+        taken.inspect_err(|error| give_back(error, self.tree.staging(), &self.pack.folder))
+    }
+
     /// Wire bytes of the pieces that are not here yet.
     pub(super) fn missing_wire_bytes(&self) -> u64 {
-        let all = PieceSet::full(self.pack.manifest.pieces.len() as u32);
-        let missing = all.minus(&self.pack.have.borrow().done);
+        let missing = self.pack.missing();
         missing.iter().map(|piece| self.pack.wire_len(piece)).sum()
     }
 
@@ -179,9 +185,7 @@ impl Assembly {
         let pieces = manifest.pieces.iter().enumerate();
         let by_raw: std::collections::BTreeMap<PieceDigest, usize> =
             pieces.map(|(at, piece)| (piece.raw, at)).collect();
-        let all = PieceSet::full(self.pack.manifest.pieces.len() as u32);
-        let missing = all.minus(&self.pack.have.borrow().done);
-        for piece in missing.iter() {
+        for piece in self.pack.missing().iter() {
             let raw = self.pack.manifest.pieces[piece as usize].raw;
             let Some(&at) = by_raw.get(&raw) else { continue };
             let start = at as u64 * u64::from(manifest.piece_bytes);
@@ -197,6 +201,7 @@ impl Assembly {
 
     /// Makes the release; durable on return. The pack stays for peers.
     pub(super) fn publish(&self, paths: &Paths) -> io::Result<()> {
+        self.parts.remove();
         let release = paths.releases(&self.pack.manifest.app).join(self.pack.artifact.to_string());
         self.tree.publish(&release)
     }
@@ -209,6 +214,15 @@ impl Assembly {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, File> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Room that was taken before the disk ran full is given back; pieces that were
+/// verified are worth more than the room.
+fn give_back(error: &io::Error, staging: &Path, folder: &Path) {
+    if error.kind() == io::ErrorKind::StorageFull && !named(folder) {
+        let _ = fs::remove_dir_all(staging);
+        let _ = fs::remove_dir_all(folder);
     }
 }
 

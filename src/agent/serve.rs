@@ -237,19 +237,32 @@ async fn piece(
         Made::Busy => return busy(peer, pack, piece).await,
         Made::Never => return refuse(peer, &missing()).await,
     }
-    let length = pack.wire_len(piece);
+    let (all, from) = (pack.wire_len(piece), rest_from(fields, pack.wire_len(piece)));
     let news = news(pack, fields);
+    let status = match from {
+        0 => "200 OK".to_owned(),
+        from => format!("206 Partial Content\r\nContent-Range: bytes {from}-{}/{all}", all - 1),
+    };
     let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n\
-         Content-Length: {length}\r\n{news}\r\n"
+        "HTTP/1.1 {status}\r\nContent-Type: application/octet-stream\r\n\
+         Content-Length: {}\r\n{news}\r\n",
+        all - from
     );
-    let stretches = pack.stretches(piece);
+    let stretches = pack.stretches(piece, from);
     let sent = upload::send((peer.stream(), &shelf.cap), pack, (&head, &stretches)).await;
     if let Err(upload::Failed::File(error)) = &sent {
         tracing::warn!(%error, artifact = %pack.artifact.short(), piece, "a piece can't be read");
         look_again(shelf, pack.clone(), piece);
     }
     sent.map_err(Into::into)
+}
+
+/// Where the wanted rest of `length` bytes starts: the one form of range that agents ask
+/// for; any other is answered whole, as HTTP allows.
+fn rest_from(fields: &Fields, length: u64) -> u64 {
+    let asked = fields.get("range").and_then(|value| value.strip_prefix("bytes="));
+    let from = asked.and_then(|value| value.strip_suffix('-')?.parse().ok());
+    from.filter(|from| *from < length).unwrap_or(0)
 }
 
 /// A piece that is here raw only is compressed now.

@@ -15,10 +15,12 @@ use tokio::time::timeout;
 
 use crate::agent::cap::Cap;
 use crate::agent::connect::Connections;
+use crate::agent::parts::Part;
 use crate::model::digest::ArtifactId;
 use crate::model::pieces::PieceSet;
 use crate::net::client::Client;
 use crate::net::heads::{Conversation, Reply};
+use crate::rules::swarm::ENDING_SHARE;
 use crate::wire::v1::swarm::{
     CUSTODIAN_HEADER, HAVE_HEADER, HAVE_SINCE_HEADER, HaveReply, LEASE_HEADER, RETRY_HEADER,
 };
@@ -118,21 +120,28 @@ impl PeerRoute {
         }
     }
 
-    /// Reads the wire bytes of a piece, as many as `into` holds. `stalled` is called
-    /// when nothing came for 2 s; the read goes on until 10 s.
+    /// Reads the wire bytes of a piece, as many as `into` holds, from where `part` ends
+    /// if the peer can. `stalled` is called
+    /// when nothing came for 2 s; the read goes on until 10 s. `ending` is called when the
+    /// rest comes in about the time that this request took to be answered.
     pub(super) async fn piece(
         &self,
         piece: u32,
-        into: &mut [u8],
+        (into, part): (&mut [u8], &mut Part),
         since: u64,
-        stalled: impl Fn() + Sync,
+        (stalled, ending): (impl Fn() + Sync, impl Fn() + Sync),
     ) -> Result<News, Broken> {
-        let since = format!("{HAVE_SINCE_HEADER}: {since}\r\n");
-        let head = self.head("GET", &format!("pieces/{piece}"), &since);
+        let asked = Instant::now();
+        let mut fields = format!("{HAVE_SINCE_HEADER}: {since}\r\n");
+        if part.resumed() > 0 {
+            fields += &format!("Range: bytes={}-\r\n", part.resumed());
+        }
+        let head = self.head("GET", &format!("pieces/{piece}"), &fields);
         let (mut from, reply) = patient(self.ask(&head, GIVE_UP), &stalled).await?;
         match reply.status {
-            200 if reply.length == into.len() as u64 => {}
-            200 => return Err(Broken::Cut("sent another length than the piece's".into())),
+            206 if reply.length == (into.len() - part.resumed()) as u64 => {}
+            200 if reply.length == into.len() as u64 => part.restart(),
+            200 | 206 => return Err(Broken::Cut("sent another length than the piece's".into())),
             status => {
                 small(&mut from, &reply).await?;
                 let broken = refusal(status, &reply);
@@ -140,17 +149,49 @@ impl PeerRoute {
                 return Err(broken);
             }
         }
-        let mut at = 0;
+        let mut at = part.resumed();
+        let mut pipeline = Pipeline::new(asked.elapsed(), at..into.len());
         while at < into.len() {
             let step = self.cap.step((into.len() - at) as u64) as usize;
             let came = patient(some(&mut from, &mut into[at..at + step]), &stalled).await?;
             self.heard.now();
             self.cap.pass(came as u64).await;
             at += came;
+            part.came(&into[..at]);
+            if pipeline.ends(at) {
+                ending();
+            }
         }
         let news = news(&reply);
         self.connections.keep(&self.address, from, &reply);
         Ok(news)
+    }
+}
+
+/// When to send the next request, so that its bytes come as this one's end: requests
+/// wait in the same queues as bytes do, for up to a piece's time on a full link.
+struct Pipeline {
+    latency: Duration,
+    begun: Instant,
+    body: Range<usize>,
+    told: bool,
+}
+
+impl Pipeline {
+    /// The bytes of `body` begin to come; the head before them took `latency`.
+    fn new(latency: Duration, body: Range<usize>) -> Self {
+        Self { latency, begun: Instant::now(), body, told: false }
+    }
+
+    /// Whether, with `at` bytes there, it is time now. True once at most.
+    fn ends(&mut self, at: usize) -> bool {
+        let (came, left) = (at - self.body.start, self.body.end - at);
+        if self.told || left < self.body.end / ENDING_SHARE as usize {
+            return false;
+        }
+        let rest = self.begun.elapsed().as_secs_f64() * left as f64 / came as f64;
+        self.told = rest <= self.latency.as_secs_f64();
+        self.told
     }
 }
 
@@ -239,20 +280,20 @@ impl StoreRead {
         Err(Broken::Cut(client.refusal(status.as_u16(), &body).to_string()))
     }
 
-    /// Fills `into` with the next bytes at `cap`; `moved` is called whenever some came.
+    /// Fills `into` from `at` on with the next bytes at `cap`; `moved` is told of all that
+    /// is there whenever some came.
     pub(super) async fn take(
         &mut self,
-        into: &mut [u8],
+        (into, mut at): (&mut [u8], usize),
         cap: &Cap,
-        moved: impl Fn(),
+        mut moved: impl FnMut(&[u8]),
     ) -> Result<(), Broken> {
-        let mut at = 0;
         while at < into.len() {
             let step = cap.step((into.len() - at) as u64) as usize;
             let came = self.some(&mut into[at..at + step]).await?;
-            moved();
-            cap.pass(came as u64).await;
             at += came;
+            moved(&into[..at]);
+            cap.pass(came as u64).await;
         }
         Ok(())
     }

@@ -3,13 +3,19 @@
 //! The bytes are nearly always in the page cache, having been written or read just
 //! now, so `sendfile` does not wait for a disk; where it must, it holds one of the
 //! runtime's threads for that long, as in the web servers that do the same.
+//!
+//! A piece counts as sent when the kernel has no byte of it left to send. Its buffer
+//! takes a small piece whole at once, and an upload slot that were free by then would
+//! let in more peers than the link has turns for (docs/decisions/0024).
 
 use std::fs::File;
 use std::io;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::sendfile;
 use rustix::net::SendFlags;
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -21,6 +27,11 @@ use crate::agent::pack::{Pack, Stretch};
 const STEP_BYTES: u64 = 1 << 20;
 /// A reader that takes nothing for this long loses its slot.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes that the kernel may still have to send of a piece that counts as sent: half
+/// of the largest burst that it hands to a network card, so that the link does not idle
+/// while the next piece begins.
+const UNSENT_BYTES: u32 = 32 << 10;
 
 /// Why a piece was not sent whole. The connection is of no use then.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +52,8 @@ impl From<Failed> for io::Error {
     }
 }
 
-/// Sends `head` and then the bytes of `stretches`.
+/// Sends `head` and then the bytes of `stretches`; returns when they have left this
+/// host, or after 10 s when the peer takes them that slowly.
 pub(super) async fn send(
     (stream, cap): (&TcpStream, &Cap),
     pack: &Pack,
@@ -56,7 +68,25 @@ pub(super) async fn send(
         }
         send_stretch((stream, cap), &file, stretch).await?;
     }
-    Ok(())
+    drain(stream).await.map_err(Failed::Peer)
+}
+
+/// Waits until the kernel has sent nearly all that it was given. Who takes longer than
+/// [`PROGRESS_TIMEOUT`] for one buffer is not failed for it, but waited for no more.
+async fn drain(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    // The kernel calls a socket writable when less than half of this waits in it.
+    socket.set_tcp_notsent_lowat(2 * UNSENT_BYTES)?;
+    let sent = stream.async_io(Interest::WRITABLE, || {
+        let mut polled = [PollFd::new(stream, PollFlags::OUT)];
+        // Tokio believes that it can be written to until it is told otherwise.
+        let ready = poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+        if ready == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    let drained = timeout(PROGRESS_TIMEOUT, sent).await;
+    // Large writes again for the next piece: 0 is the system's own setting.
+    socket.set_tcp_notsent_lowat(0)?;
+    drained.unwrap_or(Ok(()))
 }
 
 /// Sends `head`, to go in one packet with what follows.

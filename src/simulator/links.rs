@@ -36,6 +36,8 @@ pub(super) struct Flow {
     pub(super) piece: u32,
     /// Changes with each new time of completion; stale events are told by it.
     pub(super) turn: u32,
+    /// It was said that its end is near.
+    ending: bool,
     rate: f64,
     left: f64,
     size: f64,
@@ -51,6 +53,19 @@ pub(super) struct Links {
     spare: Vec<FlowNo>,
     /// Flows whose completion is nearer than was last said.
     sooner: Vec<FlowNo>,
+    /// Ends are told of so long before.
+    ahead: Nanos,
+}
+
+/// How far a flow is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Look again then.
+    Until(Nanos),
+    /// Its end is near, and was not said to be; look again then.
+    Ending(Nanos),
+    /// Whole.
+    Whole,
 }
 
 impl Links {
@@ -103,7 +118,17 @@ impl Links {
         piece: u32,
         bytes: f64,
     ) -> FlowNo {
-        let flow = Flow { from, to, piece, turn: 0, rate: 0.0, left: bytes, size: bytes, at: now };
+        let flow = Flow {
+            from,
+            to,
+            piece,
+            turn: 0,
+            ending: false,
+            rate: 0.0,
+            left: bytes,
+            size: bytes,
+            at: now,
+        };
         let no = match self.spare.pop() {
             Some(no) => {
                 let turn = self.flows[no as usize].turn + 1;
@@ -142,11 +167,27 @@ impl Links {
         size - left
     }
 
-    /// Whether a flow is whole; else when it will be.
-    pub(super) fn finished(&mut self, now: Nanos, no: FlowNo) -> Result<(), Nanos> {
+    /// Every flow's end is told of this long before, too.
+    pub(super) fn tell_ahead(&mut self, ahead: Nanos) {
+        self.ahead = ahead;
+    }
+
+    /// How far a flow is.
+    pub(super) fn progress(&mut self, now: Nanos, no: FlowNo) -> Progress {
         self.sync(now, no);
-        let flow = &self.flows[no as usize];
-        if flow.left < 1.0 { Ok(()) } else { Err(flow.end()) }
+        let ahead = self.ahead;
+        let flow = &mut self.flows[no as usize];
+        let end = flow.end();
+        if flow.left < 1.0 {
+            Progress::Whole
+        } else if flow.ending || ahead == 0 {
+            Progress::Until(end)
+        } else if end <= now + ahead {
+            flow.ending = true;
+            Progress::Ending(end)
+        } else {
+            Progress::Until(end - ahead)
+        }
     }
 
     /// Takes the flows that end sooner than was said, with their turn and end.
@@ -154,7 +195,8 @@ impl Links {
         for no in self.sooner.drain(..) {
             let flow = &mut self.flows[no as usize];
             flow.turn += 1;
-            say(no, flow.turn, flow.end());
+            let ahead = if flow.ending { 0 } else { self.ahead };
+            say(no, flow.turn, flow.end().saturating_sub(ahead).max(flow.at));
         }
     }
 
@@ -258,10 +300,10 @@ mod tests {
         assert_eq!(ends(&mut links), vec![1_000_000_000]);
         let second = links.start(0, (hosts[0], hosts[2]), 1, 1e9);
         assert_eq!(ends(&mut links), vec![2_000_000_000]);
-        assert_eq!(links.finished(1_000_000_000, first), Err(2_000_000_000));
+        assert_eq!(links.progress(1_000_000_000, first), Progress::Until(2_000_000_000));
         assert!((links.stop(1_000_000_000, first) - 5e8).abs() < 2.0);
         assert_eq!(ends(&mut links), vec![1_500_000_000]);
-        assert_eq!(links.finished(1_500_000_000, second), Ok(()));
+        assert_eq!(links.progress(1_500_000_000, second), Progress::Whole);
     }
 
     proptest! {

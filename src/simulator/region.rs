@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::agenda::{Agenda, Nanos};
-use super::links::{FlowNo, Links};
+use super::links::{FlowNo, Links, Progress};
 use super::store::Store;
 use super::tracking::Tracking;
 use super::{Outcome, Setting};
@@ -13,7 +13,9 @@ use crate::model::pieces::PieceSet;
 use crate::model::rng::Rng;
 use crate::rules::swarm::peers::has;
 use crate::rules::swarm::uploads::UPLOAD_SLOTS;
-use crate::rules::swarm::{Action, Event, Haves, Micros, PeerNo, Source, Start, Swarm};
+use crate::rules::swarm::{
+    ALONE, Action, ENDING_SHARE, Event, Haves, Micros, PeerNo, Source, Start, Swarm,
+};
 
 /// A busy host's guess when to ask again, per byte of the piece: its own link's time.
 const BUSY_SHARE: f64 = 0.5;
@@ -117,6 +119,15 @@ pub(super) fn nanos(span: Duration) -> Nanos {
     span.as_nanos() as Nanos
 }
 
+/// How long before its end a transfer is said to be ending: as the agent, a round trip,
+/// unless so little comes in it that it does not matter.
+fn ahead(setting: &Setting) -> Nanos {
+    let largest = setting.wire.iter().copied().max().map_or(0.0, f64::from);
+    let comes = setting.round_trip.as_secs_f64() * setting.up.min(setting.down);
+    let matters = comes * f64::from(ENDING_SHARE) >= largest;
+    if matters { nanos(setting.round_trip) } else { 0 }
+}
+
 impl<'a> Region<'a> {
     pub(super) fn new(setting: &'a Setting) -> Self {
         let mut rng = Rng::new(setting.seed);
@@ -126,6 +137,7 @@ impl<'a> Region<'a> {
             Host::new(setting, rng.next_u64())
         });
         let hosts: Vec<Host> = hosts.collect();
+        links.tell_ahead(ahead(setting));
         let store = Store::new(links.add(setting.store, 1.0), &setting.wire);
         let mut region = Self {
             setting,
@@ -331,10 +343,15 @@ impl<'a> Region<'a> {
         if self.links.flow(no).turn != turn {
             return;
         }
-        if let Err(at) = self.links.finished(self.now, no) {
-            return self.agenda.push(at.max(self.now + 1), Due::Flow(no, turn));
-        }
+        let progress = self.links.progress(self.now, no);
         let flow = *self.links.flow(no);
+        if let Progress::Until(at) | Progress::Ending(at) = progress {
+            self.agenda.push(at.max(self.now + 1), Due::Flow(no, turn));
+            if matches!(progress, Progress::Ending(_)) && flow.from != self.store.end {
+                self.tell(flow.to, Event::Ending(flow.from, flow.piece));
+            }
+            return;
+        }
         self.links.stop(self.now, no);
         self.schedule_flows();
         if flow.from == self.store.end {
@@ -407,6 +424,7 @@ impl Host {
             window_max: 40 << 20,
             pace: setting.pace,
             identity: seed.rotate_left(17),
+            alone: ALONE,
             seed,
         };
         Self {

@@ -28,6 +28,8 @@ pub(crate) struct Host {
     pub(crate) trust: watch::Sender<Trust>,
     /// Taken up at the next restart.
     pub(crate) caps: Caps,
+    /// The same: see [`FetchConfig::alone`].
+    pub(crate) alone: Duration,
 }
 
 impl Host {
@@ -40,6 +42,7 @@ impl Host {
             fetcher: None,
             trust: watch::Sender::new(trust),
             caps: Caps::default(),
+            alone: Duration::from_secs(60),
         };
         host.restart(region, Duration::from_secs(20)).await;
         host
@@ -60,8 +63,10 @@ impl Host {
         let link = Link::new(region, "dct_x").unwrap();
         let root = self.root.path().to_owned();
         let config = FetchConfig::new(root, link, info, self.trust.subscribe(), listener);
-        self.fetcher =
-            Some(Fetcher::start(FetchConfig { patience, caps: self.caps, ..config }).unwrap());
+        self.fetcher = Some(
+            Fetcher::start(FetchConfig { patience, caps: self.caps, alone: self.alone, ..config })
+                .unwrap(),
+        );
     }
 
     pub(crate) async fn fetch(&self, made: &Made) -> Result<Fetched, FetchFailure> {

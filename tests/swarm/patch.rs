@@ -2,6 +2,7 @@
 //! no use costs bytes, never a deploy.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -110,6 +111,21 @@ async fn hosts_with_a_base_move_the_patch_once_and_one_without_takes_the_pack() 
     }
     let moved = region.egress() - before;
     assert!(moved >= wire && moved * 100 <= wire * 105, "{moved} of {wire}");
+    for host in &hosts {
+        let pack = host.root.path().join("packs").join(second.id().to_string()).join("pack");
+        let taken = std::fs::metadata(pack).unwrap().blocks() * 512;
+        assert!(taken * 2 < second.manifest.wire_size(), "no room is taken for bytes made here");
+    }
+    // They serve at once what they made, compressed again.
+    while region.tracker.counts(second.id()).is_none_or(|counts| counts.members < 3) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let before = region.egress();
+    let fresh = Host::start(&region.url, "fresh").await;
+    let sources = fresh.fetch(&second).await.unwrap().sources;
+    assert_eq!((sources.local, sources.peer), (0, second.manifest.wire_size()));
+    assert_eq!(region.egress(), before);
+    assert_release(&fresh.release(&second), &second);
     for host in &mut hosts {
         assert_release(&host.release(&second), &second);
         assert_eq!(

@@ -137,6 +137,8 @@ pub(crate) struct Store {
     pub(crate) made: Mutex<BTreeMap<ArtifactId, Made>>,
     /// Bytes that were sent from packs.
     pub(crate) egress: AtomicU64,
+    /// What was asked for of packs, and admitted.
+    pub(crate) asked: Mutex<Vec<std::ops::Range<u64>>>,
     /// Pieces reported damaged.
     pub(crate) damaged: Mutex<Vec<u32>>,
     /// Patches on offer.
@@ -201,6 +203,11 @@ impl Region {
 
     /// A region over `store` at `address`: a restart keeps both.
     pub(crate) async fn serve(store: Arc<Store>, address: &str) -> Self {
+        Self::serve_with(store, address, true).await
+    }
+
+    /// The same, perhaps without a tracker that answers.
+    pub(crate) async fn serve_with(store: Arc<Store>, address: &str, tracks: bool) -> Self {
         let listener = tokio::net::TcpListener::bind(address).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let tracker = Arc::new(Tracker::new([9; 32], Box::new(Shelf(store.clone())), quick()));
@@ -209,7 +216,7 @@ impl Region {
             .route("/v1/agent/artifacts/{id}/pack", get(pack))
             .route("/v1/agent/artifacts/{id}/patches", get(patches))
             .with_state((store.clone(), tracker.clone()))
-            .merge(routes(tracker.clone()))
+            .merge(if tracks { routes(tracker.clone()) } else { Router::new() })
             .layer(from_fn(identify));
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(serve(listener, router, stopped.clone()));
@@ -334,6 +341,7 @@ async fn pack(
     let turn = tracker.turn(artifact, lease).await?;
     let made = store.made.lock().unwrap().get(&artifact).cloned().unwrap();
     store.egress.fetch_add(range.end - range.start, Ordering::SeqCst);
+    store.asked.lock().unwrap().push(range.clone());
     let bytes = made.pack[range.start as usize..range.end as usize].to_vec();
     if store.slow.load(Ordering::SeqCst) {
         let rest = (bytes::Bytes::from(bytes), turn);

@@ -10,9 +10,6 @@ use std::time::Duration;
 use super::words::{Micros, micros};
 use crate::model::rng::Rng;
 
-/// Without the tracker and without a piece for this long, custodians begin; for
-/// as long again, there are twice as many.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Custodians of a piece at level 1, on average.
 const HOSTS: u64 = 3;
 
@@ -30,9 +27,11 @@ pub(super) struct Custody {
 }
 
 impl Custody {
-    pub(super) fn new(identity: u64, rng: &mut Rng) -> Self {
-        let patience = micros(PATIENCE);
-        let patience = patience + rng.below(patience / 4);
+    /// Without the tracker and without a piece for `patience` and up to a quarter more,
+    /// custodians begin; for as long again, there are twice as many.
+    pub(super) fn new(identity: u64, patience: Duration, rng: &mut Rng) -> Self {
+        let patience = micros(patience);
+        let patience = patience + rng.below(patience / 4 + 1);
         Self { identity, members: 1, lost: false, level: 0, next: Micros::MAX, patience }
     }
 
@@ -80,12 +79,13 @@ impl Custody {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::swarm::ALONE;
 
     fn custodians(members: u32, minutes: u64) -> Vec<usize> {
         let mut rng = Rng::new(9);
         let hosts: Vec<Custody> = (0..members)
             .map(|_| {
-                let mut custody = Custody::new(rng.next_u64(), &mut rng);
+                let mut custody = Custody::new(rng.next_u64(), ALONE, &mut rng);
                 custody.heard(members);
                 custody.lost(0);
                 for s in 0..minutes * 75 {
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_piece_or_the_tracker_resets_the_wait() {
-        let mut custody = Custody::new(1, &mut Rng::new(1));
+        let mut custody = Custody::new(1, ALONE, &mut Rng::new(1));
         custody.lost(0);
         custody.moved(50_000_000);
         assert!(!custody.tick(100_000_000));

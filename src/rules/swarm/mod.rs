@@ -22,7 +22,10 @@ use crate::model::rng::Rng;
 use custody::Custody;
 use peers::{Peers, has};
 use timing::{Allowance, Timing};
-pub use words::{Action, Event, Haves, Leave, Micros, Pace, PeerNo, Source, Start, Word, micros};
+pub use words::{
+    ALONE, Action, ENDING_SHARE, Event, Haves, Leave, Micros, Pace, PeerNo, Source, Start, Word,
+    micros,
+};
 
 /// Requests in flight, in pieces: at least, at most. The most is a sender's slots:
 /// when both are equal, free slots and free windows find each other at once, and no
@@ -46,6 +49,8 @@ struct Flight {
     since: Micros,
     /// It or its twin is the second copy.
     doubled: bool,
+    /// Its last bytes are on their way: the next request may go out.
+    ending: bool,
 }
 
 /// One download.
@@ -85,7 +90,7 @@ impl Swarm {
     /// A download at `now`; its first action is to call the tracker.
     #[must_use]
     pub fn new(now: Micros, start: Start) -> Self {
-        let Start { wire, done, window_max, pace, identity, seed } = start;
+        let Start { wire, done, window_max, pace, identity, alone, seed } = start;
         let mut rng = Rng::new(seed);
         let pieces = PieceSet::full(wire.len() as u32).minus(&done);
         let mut missing = vec![0; wire.len().div_ceil(64)].into_boxed_slice();
@@ -93,7 +98,7 @@ impl Swarm {
         let bytes = pieces.iter().map(|piece| u64::from(wire[piece as usize])).sum();
         let largest = wire.iter().copied().max().map_or(0, u64::from);
         let total = wire.iter().map(|bytes| u64::from(*bytes)).sum();
-        let custody = Custody::new(identity, &mut rng);
+        let custody = Custody::new(identity, alone, &mut rng);
         Self {
             rng,
             sizes: (largest, total),
@@ -218,6 +223,12 @@ impl Swarm {
             Event::Missing(peer, piece) => {
                 self.end(peer, piece);
                 self.peers.missing(now, peer);
+            }
+            Event::Ending(peer, piece) => {
+                let same = |flight: &&mut Flight| flight.peer == peer && flight.piece == piece;
+                if let Some(flight) = self.flights.iter_mut().find(same) {
+                    flight.ending = true;
+                }
             }
             Event::Stalled(piece) => self.hedge(now, piece, haves, actions),
             Event::Timeout(peer, piece) => {
@@ -407,7 +418,7 @@ impl Swarm {
         self.peers.sent(at);
         self.unwant(piece);
         self.allowance.spend(u64::from(self.wire[piece as usize]));
-        self.flights.push(Flight { piece, peer, since: now, doubled });
+        self.flights.push(Flight { piece, peer, since: now, doubled, ending: false });
         actions.push(Action::Request(peer, piece));
     }
 
@@ -451,7 +462,8 @@ impl Swarm {
         let (least, most) = WINDOW_PIECES;
         let rate = if self.timing.rate == 0 { u64::MAX } else { self.timing.rate };
         let window = (rate / largest).clamp(least, most).min((self.window_max / largest).max(1));
-        (self.flights.len() as u64) < window
+        let flying = self.flights.iter().filter(|flight| !flight.ending).count();
+        (flying as u64) < window
     }
 
     /// A span and up to a fifth more or less, so that a fleet's calls stay apart.

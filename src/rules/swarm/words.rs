@@ -61,6 +61,10 @@ pub struct Word {
     pub members: u32,
 }
 
+/// [`Event::Ending`] is told when at least this part of the piece is still to come:
+/// for less, the wait between two requests is not worth an event. 1/16.
+pub const ENDING_SHARE: u32 = 16;
+
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -78,6 +82,9 @@ pub enum Event {
     Busy(PeerNo, u32, Duration),
     /// A neighbour does not have the piece after all; its bit is taken back first.
     Missing(PeerNo, u32),
+    /// The last bytes of a request come within about the time that the next one needs
+    /// to be answered; see [`ENDING_SHARE`].
+    Ending(PeerNo, u32),
     /// A request made no progress for 2 s and still runs.
     Stalled(u32),
     /// A request ended without its piece.
@@ -124,6 +131,10 @@ pub struct Pace {
     pub cap: u64,
 }
 
+/// Usual time without tracker and without a piece before custodians begin
+/// [distribution 6.3].
+pub const ALONE: Duration = Duration::from_secs(60);
+
 /// How to start a download.
 #[derive(Debug, Clone)]
 pub struct Start {
@@ -137,6 +148,8 @@ pub struct Start {
     pub pace: Option<Pace>,
     /// A hash of host and artifact: what it is custodian of.
     pub identity: u64,
+    /// Time without tracker and without a piece before it may be: [`ALONE`].
+    pub alone: Duration,
     /// The seed of every choice.
     pub seed: u64,
 }
