@@ -24,7 +24,7 @@ use fixture::{Coordinator, Region, eventually, flip, host, joining, path_in};
 const CALL: Duration = Duration::from_secs(20);
 
 async fn poll(agent: &Client, info: HostInfo, since: u64) -> Result<PollReply, CallError> {
-    agent.post("/v1/agent/poll", &PollRequest { info, since, wait_ms: 10_000 }, CALL).await
+    agent.post("/v1/agent/poll", &PollRequest { info, since, wait_ms: 10_000, said: 0 }, CALL).await
 }
 
 /// Polls until there is a goal, and returns its generation and the revision.
@@ -253,7 +253,7 @@ async fn reports_become_counts_and_silence_becomes_unreachable() {
         failure: None,
         restarts: 0,
     };
-    let report = Report { info: host("h1"), apps: vec![status] };
+    let report = Report { info: host("h1"), apps: vec![status], said: 5 };
     let reply: ReportReply = agent.post("/v1/agent/report", &report, CALL).await.unwrap();
     assert_eq!(reply.report_ms, 300);
     let counts = |healthy: u32, unreachable: u32| {
@@ -268,7 +268,7 @@ async fn reports_become_counts_and_silence_becomes_unreachable() {
     let row = coordinator.reported("its row", |report| report.hosts.first().cloned()).await;
     assert_eq!(row.address, "127.0.0.1:4000");
 
-    let long = Report { info: host("h1"), apps: vec![report.apps[0].clone(); 257] };
+    let long = Report { info: host("h1"), apps: vec![report.apps[0].clone(); 257], said: 0 };
     let refused = agent.post::<ReportReply>("/v1/agent/report", &long, CALL).await.unwrap_err();
     assert_eq!(refused.code(), Code::TooLarge);
 }

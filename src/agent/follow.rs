@@ -21,6 +21,8 @@ use crate::host::clock;
 use crate::model::fleet::{AppStatus, Failure, FailureClass, Phase, Sources};
 use crate::model::goal::{Goal, GoalVersion};
 use crate::model::id::{AppName, EnvName, RegionName};
+use crate::model::rng::Rng;
+use crate::net::auth::random_seed;
 use crate::net::client::CallError;
 use crate::wire::seal::{self, Sealed};
 use crate::wire::v1::fleet::{PollReply, PollRequest};
@@ -145,11 +147,12 @@ impl Follower {
     /// Polls for ever.
     pub async fn run(mut self, link: Link) {
         let mut backoff = backoff();
+        let mut rng = Rng::new(random_seed());
         let mut since = 0;
         let mut region: Option<RegionName> = None;
         loop {
             let asked_at = Instant::now();
-            match self.poll(&link, since).await {
+            match self.poll(&link, since, &mut rng).await {
                 Ok(reply) => {
                     backoff.succeeded();
                     if reply.goals.is_none() {
@@ -157,6 +160,9 @@ impl Follower {
                         tokio::time::sleep_until(asked_at + POLL_EVERY_MIN).await;
                     }
                     self.shared.reporter.set_pace(reply.report_ms);
+                    if reply.report {
+                        self.shared.reporter.again();
+                    }
                     // Another region, or one that forgot: its revisions mean nothing here.
                     let moved = region.as_ref().is_some_and(|region| *region != reply.region);
                     let newest = if moved || reply.revision < since { 0 } else { reply.revision };
@@ -182,9 +188,11 @@ impl Follower {
         }
     }
 
-    async fn poll(&self, link: &Link, since: u64) -> Result<PollReply, CallError> {
+    async fn poll(&self, link: &Link, since: u64, rng: &mut Rng) -> Result<PollReply, CallError> {
         let info = self.shared.setup.info.clone();
-        let request = PollRequest { info, since, wait_ms: POLL_WAIT_MS };
+        let reporter = &self.shared.reporter;
+        let wait_ms = reporter.poll_ms(rng).min(POLL_WAIT_MS);
+        let request = PollRequest { info, since, wait_ms, said: reporter.said() };
         let client = link.client();
         let limit = Duration::from_millis(POLL_WAIT_MS) + POLL_ROOM;
         let polled = client.post("/v1/agent/poll", &request, limit).await;

@@ -17,6 +17,10 @@ const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// Longest wait after failures: an agent notices a region's return within it.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
+/// A connection beside the poll's is closed after it: a region holds one for each of
+/// 15,000 hosts, not two.
+const IDLE: Duration = Duration::from_secs(2);
+
 /// The waits between calls to a region that fail.
 #[must_use]
 pub fn backoff() -> Backoff {
@@ -50,7 +54,7 @@ impl Link {
         if parts.is_empty() || parts.len() > REGION_URLS_MAX || !parts.iter().all(sound) {
             return Err(InvalidUrls(urls.chars().take(200).collect()));
         }
-        let client = |url: &&str| Client::new(url, Some(token.trim().to_owned()));
+        let client = |url: &&str| Client::sparing(url, Some(token.trim().to_owned()), IDLE);
         Ok(Self { clients: parts.iter().map(client).collect(), at: Arc::default() })
     }
 

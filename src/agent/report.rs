@@ -1,8 +1,9 @@
-//! Reports to the region: at once on a change, else at the pace it asks for.
+//! Reports to the region: at once on a change, and when it asks for one.
 //!
 //! Changes that come close together travel together; progress alone is told once a
-//! second. A report always carries every app, so a lost one costs nothing. The same
-//! document lies at `<root>/report.json` for `deployctl-agent status`.
+//! second. Where nothing changes the poll for goals is the sign of life, and says by a
+//! number what this host would report: a region that was told something else, or that
+//! lost it, asks. So a host at rest holds one connection. The same document lies at `<root>/report.json` for `deployctl-agent status`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,13 +19,14 @@ use crate::host::fs;
 use crate::model::fleet::AppStatus;
 use crate::model::id::AppName;
 use crate::model::rng::Rng;
-use crate::net::auth::random_seed;
 use crate::wire::v1::fleet::{HostInfo, Report, ReportReply};
 
 /// Shortest time between two reports.
 const COALESCE: Duration = Duration::from_millis(200);
 /// Shortest time before progress alone is reported.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// And the part of the pace: in a region with many hosts progress must not be a flood.
+const PROGRESS_PART: u32 = 3;
 /// Pace until the region says its own, milliseconds.
 const REPORT_MS: u64 = 10_000;
 /// Bounds of the pace, milliseconds: neither a flood nor a silence.
@@ -62,8 +64,7 @@ impl Reporter {
         if before == status {
             return;
         }
-        let (pieces, sources) = (status.pieces, status.sources);
-        if (AppStatus { pieces, sources, ..before }) == status {
+        if before.without_progress() == status.without_progress() {
             self.progressed.notify_one();
         } else {
             self.changed.notify_one();
@@ -76,6 +77,25 @@ impl Reporter {
         self.report_ms.store(pace, Ordering::Relaxed);
     }
 
+    /// How long a poll may last so that the host is heard of at the region's pace,
+    /// milliseconds; a fifth around it, so that hosts that began together drift apart.
+    pub fn poll_ms(&self, rng: &mut Rng) -> u64 {
+        let pace = self.report_ms.load(Ordering::Relaxed);
+        pace * 4 / 5 + rng.below(pace * 2 / 5 + 1)
+    }
+
+    /// The region does not have what this host says: report it again.
+    pub fn again(&self) {
+        self.changed.notify_one();
+    }
+
+    /// A number that stands for [`Reporter::apps`], progress apart: never 0, equal for
+    /// equal ones.
+    #[must_use]
+    pub fn said(&self) -> u64 {
+        said(&self.apps())
+    }
+
     /// Every app's status, by name.
     #[must_use]
     pub fn apps(&self) -> Vec<AppStatus> {
@@ -84,19 +104,25 @@ impl Reporter {
     }
 
     /// Waits until the next report is due.
-    async fn due(&self, last: Instant, rng: &mut Rng) {
-        let pace = self.report_ms.load(Ordering::Relaxed);
-        let jittered = pace * 4 / 5 + rng.below(pace * 2 / 5 + 1);
+    async fn due(&self, last: Instant) {
+        let pace = Duration::from_millis(self.report_ms.load(Ordering::Relaxed));
         let progress = async {
             self.progressed.notified().await;
-            tokio::time::sleep_until(last + PROGRESS_EVERY).await;
+            tokio::time::sleep_until(last + PROGRESS_EVERY.max(pace / PROGRESS_PART)).await;
         };
         tokio::select! {
             () = self.changed.notified() => tokio::time::sleep_until(last + COALESCE).await,
             () = progress => {}
-            () = tokio::time::sleep_until(last + Duration::from_millis(jittered)) => {}
         }
     }
+}
+
+fn said(apps: &[AppStatus]) -> u64 {
+    let still: Vec<AppStatus> = apps.iter().map(AppStatus::without_progress).collect();
+    let text = serde_json::to_vec(&still).expect("a status is plain JSON");
+    let digest = blake3::hash(&text);
+    let (first, _) = digest.as_bytes().split_at(8);
+    u64::from_le_bytes(first.try_into().expect("8 bytes")).max(1)
 }
 
 /// Where reports go.
@@ -112,11 +138,11 @@ pub struct Sender {
 impl Sender {
     /// Reports for ever.
     pub async fn run(self, reporter: &Reporter) {
-        let mut rng = Rng::new(random_seed());
         let mut backoff = backoff();
         loop {
             let sent_at = Instant::now();
-            let report = Report { info: self.info.clone(), apps: reporter.apps() };
+            let apps = reporter.apps();
+            let report = Report { info: self.info.clone(), said: said(&apps), apps };
             if let Err(e) = fs::write_json_volatile(&self.root.join("report.json"), &report) {
                 tracing::warn!(error = %e, "the report could not be written to disk");
             }
@@ -124,7 +150,7 @@ impl Sender {
                 Ok(reply) => {
                     backoff.succeeded();
                     reporter.set_pace(reply.report_ms);
-                    reporter.due(sent_at, &mut rng).await;
+                    reporter.due(sent_at).await;
                 }
                 Err(e) => {
                     let wait = backoff.failed();

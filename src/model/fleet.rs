@@ -108,6 +108,14 @@ pub struct AppStatus {
     pub restarts: u32,
 }
 
+impl AppStatus {
+    /// The same but for how far a fetch is, which changes all the time.
+    #[must_use]
+    pub fn without_progress(&self) -> Self {
+        Self { pieces: (0, 0), sources: Sources::default(), ..self.clone() }
+    }
+}
+
 /// Equal failures of many hosts, as one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureGroup {

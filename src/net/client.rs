@@ -84,10 +84,12 @@ pub fn http_client_trusting(ca: &Path) -> Result<reqwest::Client, TlsError> {
     builder().tls_certs_only(roots).build().map_err(|e| unusable(e.to_string()))
 }
 
-/// The same without any certificate authority, for `http://` alone: reading the
+/// A pool for `base`: for `http://` without any certificate authority, as reading the
 /// system's costs 20 ms and 2 MB at each start.
-fn http_client_plain() -> reqwest::Client {
-    builder().tls_certs_only([]).build().expect("the client's options are constants")
+fn pool(base: &str, builder: reqwest::ClientBuilder) -> reqwest::Client {
+    let plain = base.starts_with("http://");
+    let builder = if plain { builder.tls_certs_only([]) } else { builder };
+    builder.build().expect("the client's options are constants")
 }
 
 fn builder() -> reqwest::ClientBuilder {
@@ -104,7 +106,14 @@ impl Client {
     /// A client of the server at `base`, such as `http://127.0.0.1:7878`.
     #[must_use]
     pub fn new(base: &str, token: Option<String>) -> Self {
-        let http = if base.starts_with("http://") { http_client_plain() } else { http_client() };
+        Self { http: pool(base, builder()), base: base.trim_end_matches('/').to_owned(), token }
+    }
+
+    /// The same, closing connections that were idle for `idle`: for a server with so many
+    /// clients that each may hold only one.
+    #[must_use]
+    pub fn sparing(base: &str, token: Option<String>, idle: Duration) -> Self {
+        let http = pool(base, builder().pool_idle_timeout(idle));
         Self { http, base: base.trim_end_matches('/').to_owned(), token }
     }
 

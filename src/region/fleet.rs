@@ -43,10 +43,37 @@ const LOGS_KEPT: usize = 3;
 #[error("the region knows {HOSTS_MAX} hosts already")]
 pub struct Full;
 
+/// A word from a host.
+pub enum Word {
+    /// It lives, and would report what `said` stands for.
+    Alive {
+        /// [`crate::wire::v1::fleet::PollRequest::said`].
+        said: u64,
+    },
+    /// What its apps do.
+    Report {
+        /// Every app.
+        apps: Vec<AppStatus>,
+        /// [`crate::wire::v1::fleet::Report::said`].
+        said: u64,
+    },
+}
+
+/// What a host that was heard is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// The interval that it is to be heard in, milliseconds.
+    pub report_ms: u64,
+    /// It is to report: what it would say is not what it said last.
+    pub report: bool,
+}
+
 struct Entry {
     info: HostInfo,
     address: String,
     apps: Vec<AppStatus>,
+    /// What `apps` were said to be; 0: not since this process began.
+    said: u64,
     seen: Instant,
     seen_at: UnixMillis,
     /// The interval that it was told last.
@@ -99,7 +126,9 @@ impl Fleet {
             table.stale_envs.insert(info.env.clone());
             let host = info.host.clone();
             let (seen, told, restored, reachable) = (Instant::now(), interval, true, true);
-            let entry = Entry { info, address, apps, seen, seen_at, told, restored, reachable };
+            let said = 0;
+            let entry =
+                Entry { info, address, apps, said, seen, seen_at, told, restored, reachable };
             table.hosts.insert(host, entry);
         }
         drop(table);
@@ -121,26 +150,33 @@ impl Fleet {
     }
 
     /// Takes a word from a host: a report with its apps, or a mere sign of life.
-    /// Returns the interval that it is to report in, milliseconds.
     ///
     /// # Errors
     /// [`Full`] for a host that is new when there is no room.
-    pub fn hear(
-        &self,
-        info: HostInfo,
-        address: String,
-        apps: Option<Vec<AppStatus>>,
-    ) -> Result<u64, Full> {
+    pub fn hear(&self, info: HostInfo, address: String, word: Word) -> Result<Heard, Full> {
         let mut table = self.table();
         let known = table.hosts.contains_key(&info.host);
         if !known && table.hosts.len() >= HOSTS_MAX {
             return Err(Full);
         }
         let report_ms = self.report_ms(table.hosts.len());
+        let host = info.host.clone();
+        let (apps, now) = match word {
+            Word::Alive { said } => (None, said),
+            Word::Report { apps, said } => (Some(apps), said),
+        };
+        let reported = apps.is_some();
         if table.hear(info, address, apps, Duration::from_millis(report_ms)) {
             self.news.notify_one();
         }
-        Ok(report_ms)
+        let Some(entry) = table.hosts.get_mut(&host) else {
+            return Ok(Heard { report_ms, report: false });
+        };
+        if reported {
+            entry.said = now;
+        }
+        // A host that gives no number reports by itself.
+        Ok(Heard { report_ms, report: now != 0 && entry.said != now })
     }
 
     /// Finds hosts that fell silent, at `now`; forgets those silent for a month.
@@ -226,7 +262,9 @@ impl Table {
         let Some(entry) = self.hosts.get_mut(&host) else {
             let (seen, seen_at) = (Instant::now(), clock::now());
             let (restored, reachable, apps) = (false, true, apps.unwrap_or_default());
-            let entry = Entry { info, address, apps, seen, seen_at, told, restored, reachable };
+            let said = 0;
+            let entry =
+                Entry { info, address, apps, said, seen, seen_at, told, restored, reachable };
             self.stale_envs.insert(env);
             self.unsaved.insert(host.clone());
             self.urgent.insert(host.clone());
@@ -366,11 +404,6 @@ fn about_bytes(status: &AppStatus) -> usize {
 /// Apps that differ between two reports, and whether by more than progress.
 fn differences(before: &[AppStatus], after: &[AppStatus]) -> Vec<(AppName, bool)> {
     let of = |all: &[AppStatus], app: &AppName| all.iter().find(|s| s.app == *app).cloned();
-    let still = |status: &AppStatus| AppStatus {
-        pieces: (0, 0),
-        sources: crate::model::fleet::Sources::default(),
-        ..status.clone()
-    };
     if before == after {
         return vec![];
     }
@@ -379,7 +412,8 @@ fn differences(before: &[AppStatus], after: &[AppStatus]) -> Vec<(AppName, bool)
     apps.dedup();
     let differ = |app: AppName| {
         let (before, after) = (of(before, &app), of(after, &app));
-        let matters = before.as_ref().map(still) != after.as_ref().map(still);
+        let matters = before.as_ref().map(AppStatus::without_progress)
+            != after.as_ref().map(AppStatus::without_progress);
         (before != after).then_some((app, matters))
     };
     apps.into_iter().filter_map(differ).collect()
@@ -401,6 +435,10 @@ mod tests {
         }
     }
 
+    fn report() -> Word {
+        Word::Report { apps: vec![], said: 7 }
+    }
+
     fn fleet(saved: Vec<HostRow>) -> Fleet {
         Fleet::new("eu".parse().unwrap(), 1000, saved, Arc::new(Notify::new()))
     }
@@ -408,21 +446,21 @@ mod tests {
     #[test]
     fn a_silent_host_is_unreachable_after_three_intervals_and_back_at_a_word() {
         let fleet = fleet(vec![]);
-        fleet.hear(info("a"), "127.0.0.1:1".into(), Some(vec![])).unwrap();
+        fleet.hear(info("a"), "127.0.0.1:1".into(), report()).unwrap();
         let start = Instant::now();
         fleet.sweep(start + Duration::from_millis(2900));
         assert_eq!(fleet.counts(), (1, 0));
         fleet.sweep(start + Duration::from_millis(3100));
         assert_eq!(fleet.counts(), (1, 1));
         assert!(!fleet.take_changed(false).iter().all(|row| row.reachable));
-        fleet.hear(info("a"), "127.0.0.1:1".into(), None).unwrap();
+        fleet.hear(info("a"), "127.0.0.1:1".into(), Word::Alive { said: 7 }).unwrap();
         assert_eq!(fleet.counts(), (1, 0));
     }
 
     #[test]
     fn a_restart_forgets_nobody_and_gives_one_more_interval() {
         let first = fleet(vec![]);
-        first.hear(info("a"), "127.0.0.1:1".into(), Some(vec![])).unwrap();
+        first.hear(info("a"), "127.0.0.1:1".into(), report()).unwrap();
         let (rows, _) = first.take_unsaved();
         let second = fleet(rows);
         let start = Instant::now();
@@ -436,16 +474,27 @@ mod tests {
     fn rows_are_sent_once_unless_they_changed_or_were_not_answered() {
         let fleet = fleet(vec![]);
         for host in ["a", "b"] {
-            fleet.hear(info(host), "127.0.0.1:1".into(), Some(vec![])).unwrap();
+            fleet.hear(info(host), "127.0.0.1:1".into(), report()).unwrap();
         }
         let rows = fleet.take_changed(false);
         assert_eq!(rows.len(), 2);
         assert!(fleet.take_changed(false).is_empty());
         fleet.unsent(rows);
         assert_eq!(fleet.take_changed(false).len(), 2);
-        fleet.hear(info("b"), "127.0.0.1:2".into(), Some(vec![])).unwrap();
+        fleet.hear(info("b"), "127.0.0.1:2".into(), report()).unwrap();
         assert_eq!(fleet.take_changed(false)[0].address, "127.0.0.1:2");
         assert_eq!(fleet.take_changed(true).len(), 2, "a periodic report refreshes");
+    }
+
+    #[test]
+    fn a_host_is_asked_for_a_report_until_what_it_says_is_known() {
+        let fleet = fleet(vec![]);
+        let hear = |word| fleet.hear(info("a"), "127.0.0.1:1".into(), word).unwrap().report;
+        assert!(hear(Word::Alive { said: 7 }), "nothing was reported yet");
+        assert!(!hear(report()));
+        assert!(!hear(Word::Alive { said: 7 }));
+        assert!(hear(Word::Alive { said: 8 }), "the report of 8 was lost");
+        assert!(!hear(Word::Alive { said: 0 }), "an older agent reports by itself");
     }
 
     #[test]

@@ -113,7 +113,7 @@ mod tests {
             peer_port: 1,
             agent_version: "0".into(),
         };
-        Report { info, apps: vec![status] }
+        Report { info, apps: vec![status], said: 0 }
     }
 
     #[test]

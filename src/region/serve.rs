@@ -24,7 +24,7 @@ use crate::model::digest::ArtifactId;
 use crate::net::auth::Identity;
 use crate::net::coding;
 use crate::net::server::{Json, Path};
-use crate::region::fleet::Fleet;
+use crate::region::fleet::{Fleet, Heard, Word};
 use crate::region::intake;
 use crate::region::landing::Landings;
 use crate::region::library::{Held, Library, LibraryError};
@@ -42,6 +42,8 @@ use crate::wire::v1::token::Role;
 
 /// Longest wait of a poll, milliseconds: under the usual 60 s of proxies between.
 const WAIT_MS_MAX: u64 = 55_000;
+/// Wait of a poll whose host is asked for a report: one that is on its way arrives by then.
+const ASKED_WAIT: Duration = Duration::from_secs(1);
 /// How long a host's read waits for pieces that the region is pulling; they are pulled
 /// before others. Shorter than an agent's own patience with a silent store.
 const LANDING_WAIT: Duration = Duration::from_secs(5);
@@ -132,9 +134,11 @@ async fn poll(
 ) -> Result<Json<PollReply>, Problem> {
     allow(&identity, &request.info)?;
     intake::check_info(&request.info)?;
-    let PollRequest { info, since, wait_ms } = request;
+    let PollRequest { info, since, wait_ms, said } = request;
     let address = SocketAddr::new(from.ip(), info.peer_port).to_string();
-    let report_ms = listener.fleet.hear(info.clone(), address, None).map_err(full)?;
+    let alive = Word::Alive { said };
+    let Heard { report_ms, report } =
+        listener.fleet.hear(info.clone(), address, alive).map_err(full)?;
     let mut changes = listener.mirror.changes();
     let newer = async {
         loop {
@@ -150,11 +154,12 @@ async fn poll(
             }
         }
     };
-    let wait = Duration::from_millis(wait_ms.min(WAIT_MS_MAX));
+    // A host that was not heard right says it again at once.
+    let wait = if report { ASKED_WAIT } else { Duration::from_millis(wait_ms.min(WAIT_MS_MAX)) };
     let revision = tokio::time::timeout(wait, newer).await.unwrap_or(since);
     let goals = (revision != since).then(|| listener.mirror.goals_for(&info.env, &info.labels));
     let region = listener.mirror.region().clone();
-    Ok(Json(PollReply { revision, region, goals, report_ms }))
+    Ok(Json(PollReply { revision, region, goals, report_ms, report }))
 }
 
 async fn report(
@@ -164,10 +169,10 @@ async fn report(
     Json(report): Json<Report>,
 ) -> Result<Json<ReportReply>, Problem> {
     allow(&identity, &report.info)?;
-    let Report { info, apps } = intake::bound(report)?;
+    let Report { info, apps, said } = intake::bound(report)?;
     let address = SocketAddr::new(from.ip(), info.peer_port).to_string();
-    let report_ms = listener.fleet.hear(info, address, Some(apps)).map_err(full)?;
-    Ok(Json(ReportReply { report_ms }))
+    let heard = listener.fleet.hear(info, address, Word::Report { apps, said }).map_err(full)?;
+    Ok(Json(ReportReply { report_ms: heard.report_ms }))
 }
 
 async fn trust(State(listener): Shared) -> Result<Json<Trust>, Problem> {

@@ -68,13 +68,16 @@ async fn poll(
             (told.revision, told.goals.clone())
         };
         let newer = revision > request.since;
-        if newer || Instant::now() > deadline {
+        let report =
+            told.lock().unwrap().reports.last().map(|report| report.said) != Some(request.said);
+        if newer || report || Instant::now() > deadline {
             let region = "eu".parse().unwrap();
             return Json(PollReply {
                 revision,
                 region,
                 goals: newer.then_some(goals),
                 report_ms: 500,
+                report,
             });
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -31,7 +31,8 @@ pub struct HostInfo {
     pub agent_version: String,
 }
 
-/// `POST /v1/agent/poll`: waits until there is a goal newer than `since`.
+/// `POST /v1/agent/poll`: waits until there is a goal newer than `since`. It is also the
+/// sign of life of a host where nothing changes: one connection is enough for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PollRequest {
     /// Who asks.
@@ -40,6 +41,9 @@ pub struct PollRequest {
     pub since: u64,
     /// How long to wait at most, milliseconds, at most 55,000.
     pub wait_ms: u64,
+    /// [`Report::said`] of what the agent would report now.
+    #[serde(default)]
+    pub said: u64,
 }
 
 /// The goals of the host's env, all of them, whenever one changed.
@@ -51,23 +55,29 @@ pub struct PollReply {
     pub region: RegionName,
     /// Goals that cover the host's labels; `None`: nothing newer than `since`.
     pub goals: Option<Vec<Sealed>>,
-    /// How often to report when nothing changes, milliseconds.
+    /// How often to be heard of when nothing changes, milliseconds.
     pub report_ms: u64,
+    /// The last report that the region has is not what the poll spoke of: send it again.
+    #[serde(default)]
+    pub report: bool,
 }
 
-/// `POST /v1/agent/report`: at once on a change, else each `report_ms`.
+/// `POST /v1/agent/report`: at once on a change, and when a poll's answer asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Who reports.
     pub info: HostInfo,
     /// Every app on the host, at most 256.
     pub apps: Vec<AppStatus>,
+    /// A number that stands for `apps`, progress apart: equal for equal ones; 0: none is given.
+    #[serde(default)]
+    pub said: u64,
 }
 
 /// The answer to a report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportReply {
-    /// How often to report when nothing changes, milliseconds.
+    /// How often to be heard of when nothing changes, milliseconds.
     pub report_ms: u64,
 }
 
