@@ -19,6 +19,8 @@ mod happy;
 mod killed;
 #[path = "flow/on_etcd.rs"]
 mod on_etcd;
+#[path = "flow/on_s3.rs"]
+mod on_s3;
 #[path = "flow/patched.rs"]
 mod patched;
 #[path = "flow/refused.rs"]
@@ -27,6 +29,8 @@ mod refused;
 mod repository;
 #[path = "flow/runbooks.rs"]
 mod runbooks;
+#[path = "blobs/server.rs"]
+mod s3_server;
 
 use fleet::Fleet;
 use repository::Repository;

@@ -64,7 +64,7 @@ pub async fn run(
     let keys = first_start::keys(&data)?;
     let db = Db::open(&data.join(first_start::DATABASE))?;
     first_start::first_tokens(&db, &keys, &config).await?;
-    let blobs = Blobs::open(&config.blobs)?;
+    let blobs = open_stores(&config).await?;
     let listen = |source| StartError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
@@ -83,6 +83,17 @@ pub async fn run(
     shared.db.close().await;
     tracing::info!("coordinator stopped");
     Ok(())
+}
+
+/// The main store. A regional one is opened when it is looked into; that its URL says
+/// nothing is told now.
+async fn open_stores(config: &Config) -> Result<Blobs, BlobError> {
+    for region in config.regions.values() {
+        if let Err(error @ BlobError::Url { .. }) = Blobs::open(&region.blobs) {
+            return Err(error);
+        }
+    }
+    Blobs::open_at_start(&config.blobs).await
 }
 
 fn security(config: &Config) -> Result<Security, TlsError> {

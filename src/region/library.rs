@@ -6,10 +6,11 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use futures_util::{Stream, StreamExt};
+use tokio::sync::Semaphore;
 
 use crate::model::digest::{ArtifactId, Digest, PieceDigest};
 use crate::model::manifest::{InvalidManifest, Manifest};
@@ -18,10 +19,11 @@ use crate::store::blobs::{BlobError, Blobs, Key, Kind};
 
 /// Manifests kept, and their bytes together, plain and packed: one of the largest always fits.
 const KEPT: (usize, usize) = (256, 128 << 20);
-/// Bytes read from the store at once while streaming: what one slow reader holds.
-const READ_BYTES: u64 = 1 << 20;
-/// Pack reads under way at once: bounds their memory to about 256 MiB.
+/// Pack reads under way at once: bounds their memory to about 256 MiB, 2 MiB each.
 const READS_MAX: usize = 128;
+/// How long an agent waits for a store's first byte; the store is asked again meanwhile.
+/// Agents go to a peer or ask again.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Why an artifact can't be read here.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +37,9 @@ pub enum LibraryError {
     /// The store failed.
     #[error(transparent)]
     Store(BlobError),
+    /// The store does not answer for now.
+    #[error("the regional store does not answer")]
+    Silent,
     /// Too many reads are under way.
     #[error("the regional store is busy")]
     Busy,
@@ -107,7 +112,9 @@ impl Library {
             return Ok(held);
         }
         let read = |kind| async move {
-            self.local.get(Key::new(kind, artifact)).await.map_err(|error| match error {
+            let got = self.local.get(Key::new(kind, artifact));
+            let got = tokio::time::timeout(SILENCE_MAX, got).await;
+            got.map_err(|_| LibraryError::Silent)?.map_err(|error| match error {
                 BlobError::NotFound(_) => LibraryError::Absent(artifact),
                 error => LibraryError::Store(error),
             })
@@ -137,16 +144,18 @@ impl Library {
         range: Range<u64>,
     ) -> Result<impl Stream<Item = Result<Bytes, BlobError>> + Send + 'static, LibraryError> {
         let permit = self.reads.clone().try_acquire_owned().map_err(|_| LibraryError::Busy)?;
-        let mut reading = Reading { local: self.local.clone(), artifact, range, _permit: permit };
-        let first = reading.next().await.transpose().map_err(|error| match error {
-            BlobError::NotFound(_) => LibraryError::Damaged,
-            error => LibraryError::Store(error),
-        })?;
-        let rest = futures_util::stream::unfold(reading, |mut reading| async {
-            reading.next().await.map(|bytes| (bytes, reading))
-        });
-        let first = futures_util::stream::iter(first.map(Ok));
-        Ok(futures_util::StreamExt::chain(first, rest))
+        let opened = async {
+            let key = Key::new(Kind::Pack, artifact);
+            let mut parts = self.local.stream(key, range).await?;
+            let first = parts.next().await.transpose()?;
+            Ok((first, parts))
+        };
+        let opened = tokio::time::timeout(SILENCE_MAX, opened).await;
+        let (first, rest) = opened.map_err(|_| LibraryError::Silent)?.map_err(failed)?;
+        let parts = futures_util::stream::iter(first.map(Ok)).chain(rest);
+        Ok(parts.inspect(move |_| {
+            let _counted = &permit;
+        }))
     }
 
     /// Whether the store's bytes of a piece are what the manifest says.
@@ -167,27 +176,9 @@ impl Library {
     }
 }
 
-struct Reading {
-    local: Blobs,
-    artifact: ArtifactId,
-    range: Range<u64>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Reading {
-    async fn next(&mut self) -> Option<Result<Bytes, BlobError>> {
-        if self.range.is_empty() {
-            return None;
-        }
-        let end = self.range.end.min(self.range.start + READ_BYTES);
-        let key = Key::new(Kind::Pack, self.artifact);
-        let bytes = self.local.get_range(key, self.range.start..end).await;
-        let short = matches!(&bytes, Ok(bytes) if (bytes.len() as u64) < end - self.range.start);
-        self.range.start = if bytes.is_ok() { end } else { self.range.end };
-        // A pack cut short ends the reply early; the agent sees that it is short.
-        if short {
-            return Some(Err(BlobError::NotFound(key)));
-        }
-        Some(bytes)
+fn failed(error: BlobError) -> LibraryError {
+    match error {
+        BlobError::NotFound(_) => LibraryError::Damaged,
+        error => LibraryError::Store(error),
     }
 }

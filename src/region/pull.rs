@@ -398,9 +398,8 @@ impl<'a> Pull<'a> {
         let pack = local.put_file(key(Kind::Pack), self.landing.staging.path()).await;
         pack.map_err(PullError::Local)?;
         let signature = Bytes::from(format!("{signature}\n"));
-        for (kind, bytes) in [(Kind::Signature, signature), (Kind::Manifest, bytes.clone())] {
-            local.put(key(kind), bytes).await.map_err(PullError::Local)?;
-        }
+        local.put(key(Kind::Signature), signature).await.map_err(PullError::Local)?;
+        local.commit(key(Kind::Manifest), bytes.clone()).await.map_err(PullError::Local)?;
         let length = local.head(key(Kind::Pack)).await.map_err(PullError::Local)?;
         if length != Some(manifest.wire_size()) {
             return Err(PullError::ReadBack("pack"));

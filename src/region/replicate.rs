@@ -75,6 +75,10 @@ pub struct Replicator {
     news: Arc<Notify>,
 }
 
+fn not_swept(error: &BlobError) {
+    tracing::warn!(%error, "unfinished uploads of a killed region not swept");
+}
+
 /// Where a replicator reads and writes.
 pub struct Places {
     /// The main store.
@@ -108,6 +112,8 @@ impl Replicator {
         let mut changes = self.source.mirror.changes();
         let mut pulls = JoinSet::new();
         self.tidy_staging();
+        let local = self.source.local.clone();
+        tokio::spawn(async move { local.sweep().await.inspect_err(not_swept) });
         loop {
             changes.borrow_and_update();
             tokio::select! {

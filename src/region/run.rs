@@ -53,10 +53,10 @@ pub struct Options {
     /// File with the region's token
     #[arg(long, value_name = "FILE")]
     pub token_file: PathBuf,
-    /// The main blob store
+    /// The main blob store, such as s3://bucket/prefix?region=eu-central-1
     #[arg(long, value_name = "URL")]
     pub main_blobs: String,
-    /// The regional blob store
+    /// The regional blob store, such as file:///srv/region/blobs
     #[arg(long, value_name = "URL")]
     pub blobs: String,
     /// The region's own etcd: goals are kept there too, and taken from there
@@ -138,7 +138,9 @@ pub async fn run(
     let feeding = Arc::new(coordinators(&options, &token)?);
     let reporting = Arc::new(coordinators(&options, &token)?);
     let stores = goal_stores(&options)?;
-    let parts = Parts::open(&options, &token)?;
+    let (main, local) = (&options.main_blobs, &options.blobs);
+    let blobs = tokio::try_join!(Blobs::open_at_start(main), Blobs::open_at_start(local))?;
+    let parts = Parts::open(&options, &token, blobs)?;
     let named = |source| RegionError::Io { path: options.listen.to_string().into(), source };
     let listener = TcpListener::bind(options.listen).await.map_err(named)?;
     let address = listener.local_addr().map_err(named)?;
@@ -201,10 +203,13 @@ struct Parts {
 }
 
 impl Parts {
-    fn open(options: &Options, token: &str) -> Result<Self, RegionError> {
+    fn open(
+        options: &Options,
+        token: &str,
+        (main, local): (Blobs, Blobs),
+    ) -> Result<Self, RegionError> {
         let named = |source| RegionError::Io { path: options.data.clone(), source };
         std::fs::create_dir_all(&options.data).map_err(named)?;
-        let (main, local) = (Blobs::open(&options.main_blobs)?, Blobs::open(&options.blobs)?);
         let lock = fs::lock(&options.data.join("region.lock")).map_err(named)?;
         let lock = lock.ok_or_else(|| RegionError::Locked(options.data.clone()))?;
         let (db, saved) = RegionDb::open_or_renew(&options.data.join("region.db"))?;

@@ -195,7 +195,9 @@ impl Listener {
                 tracing::error!(%artifact, %error, "regional store can't be read");
                 Problem::new(Code::Unavailable, "the regional store can't be read").because(error)
             }
-            LibraryError::Busy => Problem::new(Code::Unavailable, error.to_string()),
+            LibraryError::Busy | LibraryError::Silent => {
+                Problem::new(Code::Unavailable, error.to_string())
+            }
         }
     }
 }

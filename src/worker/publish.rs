@@ -55,7 +55,7 @@ pub async fn publish(
     }
     pack.finish(Key::new(Kind::Pack, artifact)).await?;
     blobs.put(Key::new(Kind::Signature, artifact), made.signature.clone()).await?;
-    blobs.put(Key::new(Kind::Manifest, artifact), made.bytes.clone()).await?;
+    blobs.commit(Key::new(Kind::Manifest, artifact), made.bytes.clone()).await?;
     made.read_back(blobs).await?;
     Ok(artifact)
 }

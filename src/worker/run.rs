@@ -40,7 +40,7 @@ pub struct Args {
     /// File that holds this worker's token
     #[arg(long, value_name = "FILE")]
     pub token_file: PathBuf,
-    /// The main blob store, such as file:///srv/blobs
+    /// The main blob store, such as file:///srv/blobs or s3://bucket/prefix?region=eu-central-1
     #[arg(long, value_name = "URL")]
     pub blobs: String,
     /// File that holds the key that signs manifests, 64 hexadecimal digits
@@ -139,7 +139,8 @@ pub async fn run(args: Args) -> Result<(), StartError> {
 
     let (drainer, drain) = watch::channel(false);
     let no_patches = Arc::new(AtomicBool::new(false));
-    let (id, worker) = open(&args, &work, (stop.clone(), drain), no_patches.clone())?;
+    let blobs = Blobs::open_at_start(&args.blobs).await?;
+    let (id, worker) = open(&args, blobs, &work, (stop.clone(), drain), no_patches.clone())?;
     println!("ready {id}");
     tracing::info!(worker = id, slots = args.slots, sandbox = ?worker.sandbox.level(), "ready");
 
@@ -164,6 +165,7 @@ pub async fn run(args: Args) -> Result<(), StartError> {
 
 fn open(
     args: &Args,
+    blobs: Blobs,
     work: &Path,
     (stop, drain): (watch::Receiver<bool>, watch::Receiver<bool>),
     no_patches: Arc<AtomicBool>,
@@ -178,7 +180,7 @@ fn open(
     let client = Client::new(&args.coordinator, Some(token));
     let worker = id.parse().expect("letters, digits and a dash are a worker id");
     let coordinator = Coordinator::new(client, worker, args.slots);
-    let (blobs, key) = (Blobs::open(&args.blobs)?, signing_key(&args.key)?);
+    let key = signing_key(&args.key)?;
     let time = Duration::from_secs(args.delta_seconds.into());
     let limits = patch::Limits { bases: args.delta_bases as usize, time };
     let patches = if limits.bases == 0 || time.is_zero() {

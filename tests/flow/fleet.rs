@@ -19,8 +19,17 @@ pub(crate) struct Fleet {
     running: BTreeMap<String, Child>,
     pub(crate) server: String,
     ports: BTreeMap<String, u16>,
+    engines: Engines,
+    blobs: BTreeMap<String, String>,
+}
+
+/// What a fleet runs on instead of its embedded defaults.
+#[derive(Default)]
+pub(crate) struct Engines {
     /// `etcd://…` without a prefix, if goals go through one.
-    etcd: Option<String>,
+    pub(crate) etcd: Option<String>,
+    /// The URL of a blob store by its name; folders when there is none.
+    pub(crate) stores: Option<fn(&str) -> String>,
 }
 
 /// A port that was free a moment ago.
@@ -42,26 +51,33 @@ fn binary(name: &str) -> &'static str {
 impl Fleet {
     /// A coordinator with `regions`, short intervals, and no other process yet.
     pub(crate) fn new(regions: &[&str]) -> Self {
-        Self::with_etcd(regions, None)
+        Self::on(regions, Engines::default())
     }
 
     /// The same with goals in an etcd: `/global`, and one prefix for each region's own.
     pub(crate) fn with_etcd(regions: &[&str], etcd: Option<String>) -> Self {
+        Self::on(regions, Engines { etcd, ..Engines::default() })
+    }
+
+    /// The same over other engines than the embedded ones.
+    pub(crate) fn on(regions: &[&str], engines: Engines) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut fleet = Self {
             folder,
             running: BTreeMap::new(),
             server: String::new(),
             ports: BTreeMap::new(),
-            etcd,
+            engines,
+            blobs: BTreeMap::new(),
         };
         let port = fleet.port("coordinator");
         fleet.server = format!("http://127.0.0.1:{port}");
-        let goals = fleet.etcd.as_ref().map(|etcd| format!("goals = \"{etcd}/global\"\n"));
+        let goals = fleet.engines.etcd.as_ref().map(|etcd| format!("goals = \"{etcd}/global\"\n"));
         let goals = goals.unwrap_or_default();
         let mut config = format!(
-            "{goals}listen = \"127.0.0.1:{port}\"\ndata = \"{}\"\n[queue]\nbeat_ms = 500\nmonitor_ms = 200\n[synchronizer]\nevery_ms = 1000\n",
-            fleet.path("coordinator").display()
+            "{goals}listen = \"127.0.0.1:{port}\"\ndata = \"{}\"\nblobs = \"{}\"\n[queue]\nbeat_ms = 500\nmonitor_ms = 200\n[synchronizer]\nevery_ms = 1000\n",
+            fleet.path("coordinator").display(),
+            fleet.main_blobs(),
         );
         for region in regions {
             config += &format!("[regions.{region}]\nblobs = \"{}\"\n", fleet.blobs(region));
@@ -79,8 +95,18 @@ impl Fleet {
         format!("file://{}", self.path(name).display())
     }
 
-    fn blobs(&self, region: &str) -> String {
-        self.url(&format!("regions/{region}/blobs"))
+    pub(crate) fn main_blobs(&mut self) -> String {
+        self.store("coordinator/blobs")
+    }
+
+    /// The URL of a region's store.
+    pub(crate) fn blobs(&mut self, region: &str) -> String {
+        self.store(&format!("regions/{region}/blobs"))
+    }
+
+    fn store(&mut self, name: &str) -> String {
+        let url = self.engines.stores.map_or_else(|| self.url(name), |stores| stores(name));
+        self.blobs.entry(name.to_owned()).or_insert(url).clone()
     }
 
     /// The one port of a process, the same through restarts.
@@ -101,7 +127,7 @@ impl Fleet {
         let port = self.port(&format!("region-{name}"));
         let data = self.path(&format!("regions/{name}/data")).display().to_string();
         let (server, token) = (self.server.clone(), self.token(&format!("region-{name}")));
-        let (main, own) = (self.url("coordinator/blobs"), self.blobs(name));
+        let (main, own) = (self.main_blobs(), self.blobs(name));
         let listen = format!("127.0.0.1:{port}");
         let args = [
             "--name",
@@ -122,9 +148,9 @@ impl Fleet {
             "500",
         ];
         let mut args = args.to_vec();
-        let etcd = self.etcd.clone().unwrap_or_default();
+        let etcd = self.engines.etcd.clone().unwrap_or_default();
         let (own, global) = (format!("{etcd}/{name}"), format!("{etcd}/global"));
-        if self.etcd.is_some() {
+        if self.engines.etcd.is_some() {
             args.extend(["--goals", &own, "--global-goals", &global]);
         }
         self.start(&format!("region-{name}"), "region", &args);
@@ -134,7 +160,7 @@ impl Fleet {
         let work = self.path(name).display().to_string();
         let key = self.path("coordinator/keys/build.ed25519").display().to_string();
         let (server, token) = (self.server.clone(), self.token("worker"));
-        let blobs = self.url("coordinator/blobs");
+        let blobs = self.main_blobs();
         let args = [
             "--coordinator",
             &server,

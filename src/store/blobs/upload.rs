@@ -3,8 +3,10 @@
 //! An artifact's name is the digest of its manifest, which lists pieces that are
 //! only known when the last of them was made; its pack is in the store by then.
 //! So a pack is written under a name of its own, `uploads/<random>`, and takes its
-//! key at the end: by a rename in a folder, by a copy inside any other store.
-//! Whoever is killed meanwhile leaves that object; [`Blobs::sweep`] removes it.
+//! key at the end: by a rename in a folder, by a copy inside any other store (a file
+//! whose key is known goes straight to it).
+//! Whoever is killed meanwhile leaves that object, or parts of it; [`Blobs::sweep`]
+//! removes them.
 
 use std::fs::File;
 use std::io::Write;
@@ -14,16 +16,20 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::TryStreamExt;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStoreExt, WriteMultipart};
+use object_store::{ObjectMeta, ObjectStoreExt, WriteMultipart};
 use tokio::runtime::Handle;
 
-use super::{BlobError, Blobs, Key, adopt};
+use super::s3::COPY_PART_BYTES;
+use super::{BlobError, Blobs, Key, Move, adopt};
 
 /// Where unfinished objects lie.
 const UNFINISHED: &str = "uploads";
 /// An unfinished object that nobody wrote to for so long is a killed process'. A live
 /// one writes each few seconds; an hour forgives a store that stands still.
 const IDLE_MAX: Duration = Duration::from_secs(3600);
+/// Parts that nobody completed for so long are a killed process'. A store tells only when
+/// an upload began: the longest, 10 GiB, has a day at 1 Mbit/s.
+const UPLOAD_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Bytes of one part: 10 GiB stays under S3's 10,000 parts.
 const PART_BYTES: usize = 16 << 20;
 /// Parts in flight of one upload; bounds its memory to 64 MiB.
@@ -44,7 +50,14 @@ enum Way {
     /// A file of a folder store.
     File(Flushed),
     /// Parts, sent while more are written.
-    Parts(WriteMultipart),
+    Parts(Parts),
+}
+
+struct Parts {
+    writer: WriteMultipart,
+    /// What was there under the name before; nothing under a random one.
+    before: Option<ObjectMeta>,
+    bytes: u64,
 }
 
 impl Blobs {
@@ -61,25 +74,58 @@ impl Blobs {
                 let create = move || Flushed::create(path);
                 Way::File(blocking(create).await.map_err(|e| self.io(e))?)
             }
-            None => {
-                let path = ObjectPath::from(name.as_str());
-                let parts = self.store.put_multipart(&path).await.map_err(BlobError::Store)?;
-                Way::Parts(WriteMultipart::new_with_chunk_size(parts, PART_BYTES))
-            }
+            None => Way::Parts(self.parts(&name, None).await?),
         };
         Ok(Upload { blobs: self.clone(), name, way: Some(way), runtime: Handle::current() })
     }
 
-    /// Removes what killed processes left unfinished; says how many objects.
+    /// Begins the object `key`; a folder store gives it its name at the end all the same.
+    pub(super) async fn upload_as(&self, key: Key) -> Result<Upload, BlobError> {
+        if self.folder.is_some() {
+            return self.upload().await;
+        }
+        let name = key.to_string();
+        let before = self.store.head(&Self::path(key)).await.map(Some);
+        let before = before.or_else(|error| match self.error(key)(error) {
+            BlobError::NotFound(_) => Ok(None),
+            error => Err(error),
+        });
+        let way = Some(Way::Parts(self.parts(&name, before?).await?));
+        Ok(Upload { blobs: self.clone(), name, way, runtime: Handle::current() })
+    }
+
+    async fn parts(&self, name: &str, before: Option<ObjectMeta>) -> Result<Parts, BlobError> {
+        let parts = self.store.put_multipart(&ObjectPath::from(name)).await;
+        let parts = parts.map_err(|source| self.failed(source))?;
+        let writer = WriteMultipart::new_with_chunk_size(parts, PART_BYTES);
+        Ok(Parts { writer, before, bytes: 0 })
+    }
+
+    /// Removes what killed processes left unfinished; says how many objects and uploads.
     ///
     /// # Errors
     /// When the store can't be listed.
     pub async fn sweep(&self) -> Result<usize, BlobError> {
-        let oldest = SystemTime::now() - IDLE_MAX;
-        let prefix = ObjectPath::from(UNFINISHED);
-        let left: Vec<_> =
-            self.store.list(Some(&prefix)).try_collect().await.map_err(BlobError::Store)?;
+        self.sweep_older(IDLE_MAX, UPLOAD_MAX).await
+    }
+
+    /// The same for objects written longest `idle` ago, and parts begun `begun` ago.
+    ///
+    /// # Errors
+    /// When the store can't be listed.
+    pub async fn sweep_older(&self, idle: Duration, begun: Duration) -> Result<usize, BlobError> {
         let mut removed = 0;
+        if let Move::Parts(s3) = &self.by {
+            let oldest = SystemTime::now() - begun;
+            for folder in [UNFINISHED, "packs"] {
+                let given_up = s3.give_up(folder, oldest).await;
+                removed += given_up.map_err(|source| self.failed(source))?;
+            }
+        }
+        let oldest = SystemTime::now() - idle;
+        let prefix = ObjectPath::from(UNFINISHED);
+        let left: Result<Vec<_>, _> = self.store.list(Some(&prefix)).try_collect().await;
+        let left = left.map_err(|source| self.failed(source))?;
         for object in
             left.into_iter().filter(|object| SystemTime::from(object.last_modified) < oldest)
         {
@@ -87,6 +133,63 @@ impl Blobs {
             removed += usize::from(self.store.delete(&object.location).await.is_ok());
         }
         Ok(removed)
+    }
+
+    /// Ends the parts. When the answer was lost, or the question came twice, the object
+    /// that is there tells whether it was done.
+    async fn complete(&self, name: &str, parts: Parts) -> Result<(), BlobError> {
+        let Parts { writer, before, bytes } = parts;
+        let Err(error) = writer.finish().await else { return Ok(()) };
+        let now = self.store.head(&ObjectPath::from(name)).await;
+        let same = |now: &ObjectMeta, then: &ObjectMeta| {
+            (&now.e_tag, now.last_modified) == (&then.e_tag, then.last_modified)
+        };
+        match now {
+            Ok(now) if now.size == bytes && !before.is_some_and(|then| same(&now, &then)) => {
+                tracing::info!(name, %error, "the upload was completed all the same");
+                Ok(())
+            }
+            _ => Err(self.failed(error)),
+        }
+    }
+
+    /// Gives the object `name`, of `bytes`, the key `key`.
+    async fn rename(&self, name: &str, key: Key, bytes: u64) -> Result<(), BlobError> {
+        let (from, to) = (ObjectPath::from(name), Self::path(key));
+        match &self.by {
+            Move::Through => self.copy_through(&from, key, bytes).await?,
+            Move::Parts(s3) if bytes > COPY_PART_BYTES => {
+                let copied = s3.copy(&from, &to, bytes, COPY_PART_BYTES).await;
+                copied.map_err(|source| self.failed(source))?;
+            }
+            Move::Parts(_) | Move::Copy => {
+                let copied = self.store.copy(&from, &to).await;
+                copied.map_err(|source| self.failed(source))?;
+            }
+        }
+        // What can't be removed now is swept.
+        let _ = self.store.delete(&from).await;
+        Ok(())
+    }
+
+    /// Reads an object and writes it under `key`, a part at a time.
+    async fn copy_through(&self, from: &ObjectPath, key: Key, bytes: u64) -> Result<(), BlobError> {
+        let mut writer = self.parts(&key.to_string(), None).await?.writer;
+        let write = async {
+            for start in (0..bytes).step_by(PART_BYTES) {
+                let range = start..bytes.min(start + PART_BYTES as u64);
+                let part = self.store.get_range(from, range).await?;
+                writer.wait_for_capacity(PARTS_IN_FLIGHT).await?;
+                writer.put(part);
+            }
+            Ok(())
+        };
+        let written = write.await;
+        let done = match written {
+            Ok(()) => writer.finish().await.map(drop),
+            Err(error) => writer.abort().await.and(Err(error)),
+        };
+        done.map_err(|source| self.failed(source))
     }
 
     /// Where an object lies, when the store is a folder.
@@ -109,9 +212,10 @@ impl Upload {
         match self.way.as_mut().expect("there is a way until the end") {
             Way::File(file) => file.write(bytes).map_err(|e| self.blobs.io(e)),
             Way::Parts(parts) => self.runtime.block_on(async {
-                let room = parts.wait_for_capacity(PARTS_IN_FLIGHT).await;
-                room.map_err(BlobError::Store)?;
-                parts.write(bytes);
+                let room = parts.writer.wait_for_capacity(PARTS_IN_FLIGHT).await;
+                room.map_err(|source| self.blobs.failed(source))?;
+                parts.writer.write(bytes);
+                parts.bytes += bytes.len() as u64;
                 Ok(())
             }),
         }
@@ -128,10 +232,14 @@ impl Upload {
                 blocking(move || file.finish(&to)).await.map_err(|e| self.blobs.io(e))
             }
             Way::Parts(parts) => {
-                parts.finish().await.map_err(BlobError::Store)?;
-                let from = ObjectPath::from(self.name.as_str());
-                let renamed = self.blobs.store.rename(&from, &Blobs::path(key)).await;
-                renamed.map_err(BlobError::Store)
+                let bytes = parts.bytes;
+                let (blobs, name) = (self.blobs.clone(), std::mem::take(&mut self.name));
+                drop(self);
+                blobs.complete(&name, parts).await?;
+                if name == key.to_string() {
+                    return Ok(());
+                }
+                blobs.rename(&name, key, bytes).await
             }
         }
     }
@@ -141,7 +249,7 @@ impl Drop for Upload {
     fn drop(&mut self) {
         // What can't be removed now is swept.
         if let Some(Way::Parts(parts)) = self.way.take() {
-            self.runtime.spawn(parts.abort());
+            self.runtime.spawn(parts.writer.abort());
         }
     }
 }
@@ -209,7 +317,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = Blobs::open(&format!("file://{}", folder.path().display())).unwrap();
         let store = std::sync::Arc::new(object_store::memory::InMemory::new());
-        (folder, [file, Blobs { store, folder: None }])
+        let memory = Blobs { store, name: "memory".into(), folder: None, by: Move::Through };
+        (folder, [file, memory])
     }
 
     async fn written(blobs: &Blobs, blocks: usize) -> Upload {
