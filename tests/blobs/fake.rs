@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
+use axum::http::request::Parts;
 use axum::http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use hyper::server::conn::http1;
@@ -120,89 +121,116 @@ impl Fake {
         }
     }
 
-    fn act(&self, parts: &axum::http::request::Parts, body: Bytes) -> Response<Body> {
+    fn act(&self, parts: &Parts, body: Bytes) -> Response<Body> {
         let mut state = self.state.lock().unwrap();
-        let state = &mut *state;
-        let key = parts.uri.path().trim_start_matches("/bucket").trim_start_matches('/').to_owned();
-        let query: HashMap<String, String> = reqwest::Url::parse(&format!("http://x{}", parts.uri))
-            .unwrap()
-            .query_pairs()
-            .into_owned()
-            .collect();
-        let header = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap());
-        match (&parts.method, query.get("uploadId"), query.contains_key("uploads")) {
-            (&Method::POST, _, true) => {
-                let id = format!("u{}", state.requests);
-                state.uploads.insert(id.clone(), BTreeMap::new());
-                xml(format!(
-                    "<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"
-                ))
-            }
-            (&Method::PUT, Some(id), _) => {
-                let Some(upload) = state.uploads.get_mut(id) else { return no("NoSuchUpload") };
-                let part = match header("x-amz-copy-source") {
-                    Some(source) => {
-                        let (first, last) = header("x-amz-copy-source-range")
-                            .unwrap()
-                            .strip_prefix("bytes=")
-                            .unwrap()
-                            .split_once('-')
-                            .unwrap();
-                        let source = source.strip_prefix("/bucket/").unwrap();
-                        state.objects[source]
-                            .slice(first.parse().unwrap()..last.parse::<usize>().unwrap() + 1)
+        let key = parts.uri.path().trim_start_matches("/bucket").trim_start_matches('/');
+        let url = reqwest::Url::parse(&format!("http://x{}", parts.uri)).unwrap();
+        let query: Query = url.query_pairs().into_owned().collect();
+        if query.contains_key("uploads") {
+            let id = format!("u{}", state.requests);
+            state.uploads.insert(id.clone(), BTreeMap::new());
+            let answer = format!("<UploadId>{id}</UploadId>");
+            return xml(format!(
+                "<InitiateMultipartUploadResult>{answer}</InitiateMultipartUploadResult>"
+            ));
+        }
+        match query.get("uploadId") {
+            Some(id) if !state.uploads.contains_key(id) => no("NoSuchUpload"),
+            Some(id) => state.part(id, key, &query, parts, body),
+            None => state.object(key, &query, parts, body),
+        }
+    }
+}
+
+type Query = HashMap<String, String>;
+
+fn header<'a>(parts: &'a Parts, name: &str) -> Option<&'a str> {
+    parts.headers.get(name).map(|value| value.to_str().unwrap())
+}
+
+/// An answer with an ETag in its head and its body, as copies and parts have.
+fn tagged(element: &str, tag: &str) -> Response<Body> {
+    let mut reply = xml(format!("<{element}><ETag>\"{tag}\"</ETag></{element}>"));
+    reply.headers_mut().insert("etag", format!("\"{tag}\"").parse().unwrap());
+    reply
+}
+
+impl State {
+    /// A request about the upload `id`.
+    fn part(
+        &mut self,
+        id: &str,
+        key: &str,
+        query: &Query,
+        parts: &Parts,
+        body: Bytes,
+    ) -> Response<Body> {
+        match parts.method {
+            Method::PUT => {
+                let bytes = match header(parts, "x-amz-copy-source-range") {
+                    Some(range) => {
+                        let (first, last) = ends(range);
+                        self.source(parts).unwrap().slice(first..=last)
                     }
                     None => body,
                 };
-                upload.insert(query["partNumber"].parse().unwrap(), part);
-                let mut reply = xml("<CopyPartResult><ETag>\"p\"</ETag></CopyPartResult>".into());
-                reply.headers_mut().insert("etag", "\"p\"".parse().unwrap());
-                reply
+                let number = query["partNumber"].parse().unwrap();
+                self.uploads.get_mut(id).unwrap().insert(number, bytes);
+                tagged("CopyPartResult", "p")
             }
-            (&Method::POST, Some(id), _) => {
-                let Some(upload) = state.uploads.remove(id) else { return no("NoSuchUpload") };
-                let whole: Vec<Bytes> = upload.into_values().collect();
-                state.objects.insert(key, whole.concat().into());
-                xml("<CompleteMultipartUploadResult><ETag>\"w\"</ETag></CompleteMultipartUploadResult>".into())
+            Method::POST => {
+                let parts: Vec<Bytes> = self.uploads.remove(id).unwrap().into_values().collect();
+                self.objects.insert(key.to_owned(), parts.concat().into());
+                tagged("CompleteMultipartUploadResult", "w")
             }
-            (&Method::DELETE, Some(id), _) => match state.uploads.remove(id) {
-                Some(_) => empty(StatusCode::NO_CONTENT),
-                None => no("NoSuchUpload"),
-            },
-            (&Method::POST, ..) if query.contains_key("delete") => {
+            _ => {
+                self.uploads.remove(id);
+                empty(StatusCode::NO_CONTENT)
+            }
+        }
+    }
+
+    /// The object that a request copies from.
+    fn source(&self, parts: &Parts) -> Option<Bytes> {
+        let source = header(parts, "x-amz-copy-source")?.trim_start_matches('/');
+        Some(self.objects[source.strip_prefix("bucket/").unwrap()].clone())
+    }
+
+    /// A request about the object `key`, or the bucket.
+    fn object(&mut self, key: &str, query: &Query, parts: &Parts, body: Bytes) -> Response<Body> {
+        match parts.method {
+            Method::POST => {
                 // One key at a time is all that is asked here.
                 let text = String::from_utf8_lossy(&body).into_owned();
                 let key = text.split("<Key>").nth(1).unwrap().split("</Key>").next().unwrap();
-                state.objects.remove(key);
+                self.objects.remove(key);
                 xml(format!("<DeleteResult><Deleted><Key>{key}</Key></Deleted></DeleteResult>"))
             }
-            (&Method::DELETE, ..) => {
-                state.objects.remove(&key);
+            Method::DELETE => {
+                self.objects.remove(key);
                 empty(StatusCode::NO_CONTENT)
             }
-            (&Method::PUT, ..) => {
-                let bytes = match header("x-amz-copy-source") {
-                    Some(source) => state.objects
-                        [source.trim_start_matches('/').strip_prefix("bucket/").unwrap()]
-                    .clone(),
-                    None => body,
-                };
-                state.objects.insert(key, bytes);
-                let mut reply =
-                    xml("<CopyObjectResult><ETag>\"e\"</ETag></CopyObjectResult>".into());
-                reply.headers_mut().insert("etag", "\"e\"".parse().unwrap());
-                reply
+            Method::PUT => {
+                let bytes = self.source(parts).unwrap_or(body);
+                self.objects.insert(key.to_owned(), bytes);
+                tagged("CopyObjectResult", "e")
             }
-            (&Method::GET, ..) if key.is_empty() => list(&state.objects, &query),
-            _ => match state.objects.get(&key) {
-                Some(bytes) => ranged(bytes, header("range"), &parts.method),
+            _ if key.is_empty() => list(&self.objects, query),
+            _ => match self.objects.get(key) {
+                Some(bytes) => ranged(bytes, header(parts, "range"), &parts.method),
                 None => no("NoSuchKey"),
             },
         }
     }
 }
 
-fn list(objects: &BTreeMap<String, Bytes>, query: &HashMap<String, String>) -> Response<Body> {
+/// First and last byte of `bytes=a-b`.
+fn ends(range: &str) -> (usize, usize) {
+    let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+    (first.parse().unwrap(), last.parse().unwrap())
+}
+
+fn list(objects: &BTreeMap<String, Bytes>, query: &Query) -> Response<Body> {
     let prefix = query.get("prefix").cloned().unwrap_or_default();
     let contents: String = objects
         .iter()
@@ -225,8 +253,7 @@ fn ranged(bytes: &Bytes, range: Option<&str>, method: &Method) -> Response<Body>
     }
     let bytes = match range {
         Some(range) => {
-            let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
-            let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
+            let (first, last) = ends(range);
             let last = last.min(length - 1);
             reply = reply
                 .status(StatusCode::PARTIAL_CONTENT)
