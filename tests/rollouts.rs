@@ -6,10 +6,14 @@
 mod freezes;
 #[path = "rollouts/house.rs"]
 mod house;
+#[path = "rollouts/older.rs"]
+mod older;
 #[path = "rollouts/plans.rs"]
 mod plans;
 #[path = "rollouts/region.rs"]
 mod region;
+#[path = "rollouts/webhooks.rs"]
+mod webhooks;
 
 use std::collections::BTreeSet;
 

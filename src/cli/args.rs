@@ -147,6 +147,8 @@ impl HowArgs {
             bake_s: self.bake,
             when_ready_s: None,
             allow_bad: false,
+            allow_older: false,
+            on_conflict: None,
             break_glass: false,
             expect_generation: None,
             message: self.message.clone(),

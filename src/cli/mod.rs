@@ -9,6 +9,7 @@ pub mod args;
 pub mod commands;
 pub mod complete;
 pub mod confirm;
+pub mod conflict;
 pub mod context;
 mod demo;
 pub mod discover;
@@ -83,6 +84,7 @@ enum Command {
     Simulate(c::simulate::SimulateArgs),
     Demo(c::demo::DemoArgs),
     Tokens(c::tokens::TokensArgs),
+    Webhooks(c::webhooks::WebhooksArgs),
     Plumbing(c::plumbing::PlumbingArgs),
     Completion(c::completion::CompletionArgs),
     Help(c::help::HelpArgs),
@@ -104,7 +106,20 @@ pub const GROUPS: &[(&str, &[&str])] = &[
         "Look",
         &["apps", "builds", "diff", "hosts", "regions", "workers", "events", "open", "simulate"],
     ),
-    ("Set up", &["init", "doctor", "tokens", "demo", "completion", "plumbing", "help", "version"]),
+    (
+        "Set up",
+        &[
+            "init",
+            "doctor",
+            "tokens",
+            "webhooks",
+            "demo",
+            "completion",
+            "plumbing",
+            "help",
+            "version",
+        ],
+    ),
     ("Run", &["coordinator", "region", "worker", "agent"]),
 ];
 
@@ -137,6 +152,7 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, Failure> 
         Command::Simulate(args) => c::simulate::run(ctx, args).await,
         Command::Demo(args) => c::demo::run(ctx, args).await,
         Command::Tokens(args) => c::tokens::run(ctx, args).await,
+        Command::Webhooks(args) => c::webhooks::run(ctx, args).await,
         Command::Plumbing(args) => c::plumbing::run(ctx, args).await,
         Command::Completion(args) => c::completion::run(ctx, args).await,
         Command::Help(args) => c::help::run(ctx, args, command_tree()).await,

@@ -145,6 +145,8 @@ pub struct Config {
     pub queue: Queue,
     /// The synchronizer.
     pub synchronizer: Synchronizer,
+    /// Webhooks.
+    pub webhooks: Webhooks,
 }
 
 /// The listener's certificate and key, both or none.
@@ -191,6 +193,16 @@ impl Default for Queue {
     }
 }
 
+/// `[webhooks]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Webhooks {
+    /// Send to addresses that are not public, and over plain HTTP.
+    pub allow_private: bool,
+    /// A file with a token that may write deployments on GitHub; read at each use.
+    pub github_token: Option<PathBuf>,
+}
+
 /// `[synchronizer]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -228,6 +240,7 @@ struct File {
     regions: BTreeMap<RegionName, Region>,
     queue: Queue,
     synchronizer: Synchronizer,
+    webhooks: Webhooks,
 }
 
 /// Known keys by table, for hints; `regions.*` is every region's table.
@@ -246,11 +259,13 @@ const KEYS: &[(&str, &[&str])] = &[
             "regions",
             "queue",
             "synchronizer",
+            "webhooks",
         ],
     ),
     ("regions.*", &["blobs", "url"]),
     ("queue", &["beat_ms", "missed_beats", "monitor_ms", "max_attempts"]),
     ("synchronizer", &["every_ms"]),
+    ("webhooks", &["allow_private", "github_token"]),
 ];
 
 /// Reads the file that `flags` name, if any, and lays flags over it.
@@ -345,6 +360,7 @@ fn complete(flags: &Flags, file: File) -> Result<Config, InvalidConfig> {
         regions,
         queue: file.queue,
         synchronizer: file.synchronizer,
+        webhooks: file.webhooks,
     };
     if config.tls.cert.is_some() != config.tls.key.is_some() {
         return Err(InvalidConfig::HalfTls);

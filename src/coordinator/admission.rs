@@ -8,10 +8,10 @@ use crate::coordinator::once::{self, KEY_KEPT, Key};
 use crate::coordinator::readiness::{self, Readiness};
 use crate::coordinator::refs::{self, Named, resolve};
 use crate::coordinator::state::Coordinator;
-use crate::coordinator::{apps, facts, steer, view};
+use crate::coordinator::{ancestry, apps, facts, steer, view};
 use crate::model::digest::{ArtifactId, Digest};
 use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
-use crate::model::rollout::{RolloutKind, RolloutState};
+use crate::model::rollout::{OnConflict, RolloutKind, RolloutState};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::command::Command;
 use crate::rules::rollout::{Admission, Rollout as Rules};
@@ -26,6 +26,9 @@ use crate::wire::v1::rollout::{Rollout, RolloutRequest};
 
 /// Longest reason that a person gives, bytes.
 pub(super) const MESSAGE_BYTES_MAX: usize = 2000;
+/// Artifacts of superseded rollouts that hosts may stay on; those on older ones go to the
+/// base first.
+const TOLERATED_MAX: usize = 4;
 /// Longest bake and longest wait for a build, seconds: a day.
 const SECONDS_MAX: u32 = 86_400;
 
@@ -142,6 +145,10 @@ fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
     } else if let Some(row) = at_goal(tx, desk, &bits)? {
         return Ok(Admitted::Joined(Box::new(row)));
     }
+    let standing = ancestry::check(tx, desk.shared, desk.asked, &bits.build, &desk.env)?;
+    if let Some(open) = &desk.open {
+        standing.check_conflict(desk.asked, open, &bits.build)?;
+    }
     check_not_frozen(tx, desk, &bits.build)?;
     if let Some(artifact) = &bits.build.artifact
         && !request.allow_bad
@@ -163,8 +170,15 @@ fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
         }
     };
     // Where a deploy does not reach, hosts keep what they run, an open rollout's bits too.
-    let tolerate = match (&desk.open, request.regions.is_empty()) {
-        (Some(open), false) => open.artifact.into_iter().collect(),
+    // Hosts of a healthy rollout whose place is taken stay where they are until they are
+    // admitted: nobody restarts twice.
+    let tolerate = match &desk.open {
+        Some(open)
+            if !request.regions.is_empty() || open.rollout.state == RolloutState::Running =>
+        {
+            let both = open.artifact.into_iter().chain(open.rollout.tolerate.iter().copied());
+            both.take(TOLERATED_MAX).collect()
+        }
         _ => vec![],
     };
     place(tx, desk, bits, tolerate)
@@ -227,6 +241,10 @@ fn check_may_supersede(desk: &Desk<'_>, open: &ReleaseRow) -> Result<(), Problem
         (_, RolloutState::Reverting) => "a release is being reverted",
         _ => return Ok(()),
     };
+    let request = &desk.asked.request;
+    if request.on_conflict == Some(OnConflict::Supersede) && !request.message.is_empty() {
+        return Ok(());
+    }
     Err(Problem::new(Code::Blocked, what)
         .because(format!("{release} in {} has not settled yet", rules.env))
         .hint(format!("deployctl watch {release} -a {app} -e {}", rules.env))
@@ -374,6 +392,7 @@ fn place(
         stable: desk.env.stable.clone(),
         tolerate,
         through_freeze: request.break_glass,
+        allow_older: request.allow_older,
         start_by: now + wait,
     };
     let mut row = row(now, asked, &bits, Rules::admitted(now, admission));

@@ -26,7 +26,9 @@ use crate::net::server::{Json, Path};
 use crate::rules::authorize::Class;
 use crate::rules::queue::{self, ATTEMPT_MAX, Fenced, Finished, Holder, Timing};
 use crate::store::db::events::NewEvent;
-use crate::store::db::{DbError, Topic, Tx, artifacts, job_log, jobs, patches, replicas, workers};
+use crate::store::db::{
+    DbError, Topic, Tx, ancestry, artifacts, job_log, jobs, patches, replicas, workers,
+};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::fleet::Workers;
 use crate::wire::v1::worker::{Beat, BeatReply, Claim, ClaimRequest, Finish, HandBack, Order};
@@ -228,6 +230,7 @@ fn claim_one(
         build: no,
         attempt: job.attempt,
         bases: patches::bases(tx, app)?,
+        compare: ancestry::to_compare(tx, app, (no, &row.asked.commit))?,
         app: row.asked.app,
         repo: row.asked.source.repo,
         trunk: row.asked.source.trunk,
@@ -329,6 +332,8 @@ fn end_by_worker(
     let done = queue::finish(&mut job, holder, recorded.as_ref(), &finish.outcome, clock);
     if done.map_err(|error| fenced(no, &error))? != Finished::Repeated {
         end_attempt(tx, &row, &job, Some(&finish.outcome), now)?;
+        let built = (no, &row.asked.commit);
+        ancestry::record(tx, &row.asked.app, built, &finish.relatives)?;
     }
     Ok(())
 }

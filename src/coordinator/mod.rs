@@ -4,6 +4,7 @@
 //! them. What is decided is decided in `rules`; what lasts is in `store::db`.
 
 mod admission;
+mod ancestry;
 mod apps;
 mod artifact;
 mod auth;
@@ -21,6 +22,7 @@ mod hosts;
 mod inspection;
 mod logs;
 mod monitor;
+mod notify;
 mod once;
 mod openapi;
 mod outbox;
@@ -41,3 +43,4 @@ mod tick;
 mod tokens;
 mod view;
 mod web;
+mod webhooks;

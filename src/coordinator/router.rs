@@ -18,7 +18,7 @@ use axum::routing::{MethodFilter, MethodRouter, get as on_get, on};
 use crate::coordinator::state::Shared;
 use crate::coordinator::{
     apps, auth, builds, claims, curves, diff, events, feed, fleet, freezes, hosts, openapi,
-    patches, releases, rollouts, status, tokens, web,
+    patches, releases, rollouts, status, tokens, web, webhooks,
 };
 use crate::rules::authorize::Class;
 use crate::wire::problem::{Code, Problem};
@@ -57,6 +57,7 @@ pub(super) fn table() -> Vec<Route> {
         status::routes(),
         tokens::routes(),
         web::links::routes(),
+        webhooks::routes(),
     ];
     tables.into_iter().flatten().collect()
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use crate::config::daemon::{Config, Tls};
 use crate::coordinator::state::{Coordinator, Shared};
 use crate::coordinator::{
-    claims, first_start, monitor, outbox, publisher, router, synchronizer, tick,
+    claims, first_start, monitor, notify, outbox, publisher, router, synchronizer, tick,
 };
 use crate::net::server;
 use crate::net::tls::{Security, TlsError, TlsFiles};
@@ -109,6 +109,7 @@ fn start_loops(shared: &Shared, line: mpsc::Receiver<claims::Waiter>) -> JoinSet
     loops.spawn(monitor::run(shared.clone()));
     loops.spawn(outbox::run(shared.clone()));
     loops.spawn(publisher::run(shared.clone()));
+    loops.spawn(notify::run(shared.clone()));
     loops.spawn(tick::run(shared.clone()));
     loops.spawn(synchronizer::run(shared.clone()));
     loops

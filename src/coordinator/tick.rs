@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::coordinator::readiness::{self, Readiness};
 use crate::coordinator::state::{Coordinator, Shared};
-use crate::coordinator::{facts, outbox, steer};
+use crate::coordinator::{ancestry, facts, outbox, steer};
 use crate::rules::rollout::Rollout;
 use crate::store::db::releases::{self, ReleaseRow};
 use crate::store::db::{DbError, Topic, Tx};
@@ -81,6 +81,11 @@ fn act(tx: &mut Tx, shared: &Coordinator, seen: &Rollout) -> Result<(), DbError>
     };
     match readiness::of_pending(tx, shared, &row)? {
         Some(Readiness::Ready(artifact)) => {
+            if let Some(why) = ancestry::at_start(tx, &row)? {
+                let actions = row.rollout.turn_away(&why);
+                let facts = facts::load(tx, shared, &row.rollout)?;
+                return steer::save(tx, shared, &mut row, actions, (steer::SELF, &facts));
+            }
             steer::begin(tx, shared, &mut row, artifact, steer::SELF)?;
         }
         Some(Readiness::Never(why)) => {

@@ -4,6 +4,7 @@
 //! check their bounds when they are made (also when they are deserialised), so
 //! every other floor may trust a value it holds.
 
+pub mod ancestry;
 pub mod commit;
 pub mod digest;
 pub mod fleet;
@@ -20,3 +21,4 @@ pub mod role;
 pub mod rollout;
 pub mod selector;
 pub mod time;
+pub mod webhook;

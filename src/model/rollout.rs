@@ -10,6 +10,16 @@ use super::goal::{GoalVersion, Target};
 use super::id::{AppName, EnvName, JobNo, RegionName, ReleaseNo};
 use super::time::UnixMillis;
 
+/// What a deploy does when another rollout of the app and env is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnConflict {
+    /// It is refused.
+    Fail,
+    /// It takes the open rollout's place.
+    Supersede,
+}
+
 /// Where a rollout stands [orchestration 6.2].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

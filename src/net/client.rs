@@ -92,7 +92,7 @@ fn pool(base: &str, builder: reqwest::ClientBuilder) -> reqwest::Client {
     builder.build().expect("the client's options are constants")
 }
 
-fn builder() -> reqwest::ClientBuilder {
+pub(super) fn builder() -> reqwest::ClientBuilder {
     // An error means that another part of the process installed it first.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()

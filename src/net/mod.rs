@@ -5,5 +5,6 @@ pub mod backoff;
 pub mod client;
 pub mod coding;
 pub mod heads;
+pub mod outward;
 pub mod server;
 pub mod tls;

@@ -1,7 +1,9 @@
 //! Decisions without I/O: `step(now, event) -> actions`; time and randomness are arguments.
 
 pub mod activation;
+pub mod ancestry;
 pub mod authorize;
+pub mod delivery;
 pub mod diff;
 pub mod fanout;
 pub mod log;

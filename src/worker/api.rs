@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::de::IgnoredAny;
 
+use crate::model::ancestry::Relative;
 use crate::model::id::{JobNo, WorkerId};
 use crate::model::job::Outcome;
 use crate::net::client::{CallError, Client};
@@ -112,9 +113,13 @@ impl Attempt {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn finish(&self, outcome: Outcome) -> Result<(), CallError> {
+    pub async fn finish(
+        &self,
+        outcome: Outcome,
+        relatives: Vec<Relative>,
+    ) -> Result<(), CallError> {
         let worker = self.coordinator.worker.clone();
-        self.post("finish", &Finish { worker, attempt: self.attempt, outcome }).await
+        self.post("finish", &Finish { worker, attempt: self.attempt, outcome, relatives }).await
     }
 
     /// Hands the job back, the attempt not counted.

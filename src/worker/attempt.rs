@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::host::git::without_credentials;
+use crate::model::ancestry::Relative;
 use crate::model::job::Outcome;
 use crate::model::manifest::{MANIFEST_VERSION, Manifest, Provenance};
 use crate::net::client::CallError;
@@ -33,6 +34,18 @@ const RETRY_LONGEST: Duration = Duration::from_secs(5);
 /// How long a worker that stops tries to say how its jobs ended.
 const GOODBYE: Duration = Duration::from_secs(15);
 
+/// How an attempt ended, and what was seen of the commit's history on the way.
+struct Ended {
+    outcome: Outcome,
+    relatives: Vec<Relative>,
+}
+
+impl From<Outcome> for Ended {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, relatives: vec![] }
+    }
+}
+
 /// Why there is no artifact.
 enum Halt {
     /// For a reason that is told.
@@ -56,23 +69,25 @@ pub async fn attempt(worker: &Worker, scratch: &Scratch, claim: Claim) {
         commit = claim.commit.short(), "claimed");
     let opened = scratch.renew().and_then(|()| log::open(&scratch.log(), worker.log));
     let ending = async {
-        let outcome = match opened {
+        let ended = match opened {
             Ok((mut writer, reader)) => {
                 let delivery = tokio::spawn(deliver(calls.clone(), reader));
                 let job = Attempt { worker, scratch, claim: &claim, hold: &hold };
-                let outcome = job.outcome(&mut writer).await;
+                let ended = job.outcome(&mut writer).await;
                 writer.close();
                 // Whoever waits for the end wants the whole log before it.
                 let _ = delivery.await;
-                outcome
+                ended
             }
-            Err(e) => Some(failed(Failure::infra(format!("the worker's scratch folder: {e}")))),
+            Err(e) => {
+                Some(failed(Failure::infra(format!("the worker's scratch folder: {e}"))).into())
+            }
         };
-        let made = match &outcome {
-            Some(Outcome::Succeeded { artifact }) => Some(*artifact),
+        let made = match &ended {
+            Some(Ended { outcome: Outcome::Succeeded { artifact }, .. }) => Some(*artifact),
             _ => None,
         };
-        if conclude(&calls, outcome).await
+        if conclude(&calls, ended).await
             && let Some(to) = made
         {
             order_patches(worker, Order { to, bases: claim.bases.clone() });
@@ -143,16 +158,19 @@ fn order_patches(worker: &Worker, order: Order) {
 }
 
 /// Tells the coordinator: `None` hands the job back. Whether it took what was told.
-async fn conclude(calls: &api::Attempt, outcome: Option<Outcome>) -> bool {
-    let told = match outcome.clone() {
-        Some(outcome) => persist(|| calls.finish(outcome.clone())).await,
+async fn conclude(calls: &api::Attempt, ended: Option<Ended>) -> bool {
+    let told = match &ended {
+        Some(Ended { outcome, relatives }) => {
+            persist(|| calls.finish(outcome.clone(), relatives.clone())).await
+        }
         None => persist(|| calls.hand_back()).await,
     };
     let Err(error) = told else { return true };
     tracing::warn!(%error, "the coordinator did not take the outcome");
-    if !is_fenced(&error) && matches!(outcome, Some(Outcome::Succeeded { .. })) {
+    let made = matches!(ended, Some(Ended { outcome: Outcome::Succeeded { .. }, .. }));
+    if made && !is_fenced(&error) {
         let failure = Failure::infra(format!("the coordinator refused the artifact: {error}"));
-        let _ = persist(|| calls.finish(failed(failure.clone()))).await;
+        let _ = persist(|| calls.finish(failed(failure.clone()), vec![])).await;
     }
     false
 }
@@ -166,20 +184,20 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// The outcome to tell; `None` when the job is handed back or another's.
-    async fn outcome(&self, log: &mut LogWriter) -> Option<Outcome> {
+    async fn outcome(&self, log: &mut LogWriter) -> Option<Ended> {
         let halt = match self.artifact(log).await {
-            Ok(outcome) => return Some(outcome),
+            Ok(ended) => return Some(ended),
             Err(halt) => halt,
         };
         match (halt, self.hold.standing()) {
             (Halt::Failed(failure), _) => {
                 log.line(&format!("failed: {failure}"));
                 tracing::info!(build = %self.claim.build, class = failure.class.word(), "failed");
-                Some(failed(failure))
+                Some(failed(failure).into())
             }
             (Halt::Dropped, Standing::Canceled) => {
                 log.line("canceled");
-                Some(failed(Failure::canceled()))
+                Some(failed(Failure::canceled()).into())
             }
             (Halt::Dropped, _) => {
                 log.line("given up: this worker stops, or lost its coordinator");
@@ -188,8 +206,9 @@ impl Attempt<'_> {
         }
     }
 
-    async fn artifact(&self, log: &mut LogWriter) -> Result<Outcome, Halt> {
-        let (source, resolved) = self.checkout(log).await?;
+    async fn artifact(&self, log: &mut LogWriter) -> Result<Ended, Halt> {
+        let (mut source, resolved) = self.checkout(log).await?;
+        let relatives = std::mem::take(&mut source.relatives);
         self.build(&source, &resolved, log).await?;
         let begun = Instant::now();
         let (tree, packed, pack) = self.pack(&resolved, log).await?;
@@ -202,7 +221,7 @@ impl Attempt<'_> {
         log.line(&format!("published {artifact}"));
         let publish_ms = begun.elapsed().as_millis() as u64;
         tracing::info!(build = %self.claim.build, %artifact, size = manifest.size, publish_ms, "published");
-        Ok(Outcome::Succeeded { artifact })
+        Ok(Ended { outcome: Outcome::Succeeded { artifact }, relatives })
     }
 
     async fn unless_dropped<T>(&self, work: impl Future<Output = T>) -> Result<T, Halt> {
@@ -227,6 +246,7 @@ impl Attempt<'_> {
             trunk: &claim.trunk,
             commit: &claim.commit,
             allow_unmerged: claim.allow_unmerged,
+            compare: &claim.compare,
         };
         let src = self.scratch.src();
         let source = self.unless_dropped(self.worker.mirrors.checkout(wanted, &src)).await??;

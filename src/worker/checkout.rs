@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::host::git::{self, CommitFacts, Git, GitError};
+use crate::model::ancestry::{Relation, Relative};
 use crate::model::commit::CommitId;
 use crate::model::digest::Digest;
 use crate::worker::failure::Failure;
@@ -33,6 +34,8 @@ pub struct Wanted<'a> {
     pub commit: &'a CommitId,
     /// Whether it may be off the trunk.
     pub allow_unmerged: bool,
+    /// Commits that it is compared with.
+    pub compare: &'a [CommitId],
 }
 
 /// A commit, checked out.
@@ -42,6 +45,8 @@ pub struct Source {
     pub facts: CommitFacts,
     /// Its `deployctl.toml`, if it has one.
     pub recipe: Option<Vec<u8>>,
+    /// What those that it was compared with are to it; without those that are not there.
+    pub relatives: Vec<Relative>,
 }
 
 /// The mirrors of one worker.
@@ -188,7 +193,27 @@ impl Mirrors {
             recipe => recipe?,
         };
         git.checkout(mirror, commit, to).await?;
-        Ok(Source { facts, recipe })
+        let relatives = self.relatives(wanted, mirror).await?;
+        Ok(Source { facts, recipe, relatives })
+    }
+
+    async fn relatives(&self, wanted: Wanted<'_>, mirror: &Path) -> Result<Vec<Relative>, Trouble> {
+        let (git, commit) = (&self.git, wanted.commit);
+        let mut relatives = Vec::with_capacity(wanted.compare.len());
+        for other in wanted.compare {
+            if !git.holds(mirror, other).await? {
+                continue;
+            }
+            let is = if git.is_on(mirror, other, commit.as_str()).await? {
+                Relation::Ancestor
+            } else if git.is_on(mirror, commit, other.as_str()).await? {
+                Relation::Descendant
+            } else {
+                Relation::Apart
+            };
+            relatives.push(Relative { commit: other.clone(), is });
+        }
+        Ok(relatives)
     }
 
     /// Brings a commit that the trunk does not contain: by id, and from a server
@@ -308,7 +333,7 @@ mod tests {
         async fn checkout(&self, commit: &CommitId, trunk: &str) -> Result<Source, Failure> {
             remove(&self.to()).unwrap();
             let repo = &self.url();
-            let wanted = Wanted { repo, trunk, commit, allow_unmerged: false };
+            let wanted = Wanted { repo, trunk, commit, allow_unmerged: false, compare: &[] };
             self.mirrors.checkout(wanted, &self.to()).await
         }
 
@@ -343,6 +368,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_commit_is_compared_with_those_that_are_there() {
+        let repo = Repo::new();
+        let (one, two) = (repo.commit("v1"), repo.commit("main"));
+        let (side, unpushed) = (repo.commit("side~1"), repo.commit("side"));
+        repo.sh("git -C clone checkout -q main && cd clone && printf apart > b && git add b &&
+             git commit -qm apart && git push -q ../origin.git main");
+        let apart = repo.commit("main");
+        let url = repo.url();
+        let see = async |commit: &CommitId, compare: &[CommitId]| {
+            remove(&repo.to()).unwrap();
+            let wanted =
+                Wanted { repo: &url, trunk: "main", commit, allow_unmerged: true, compare };
+            let seen = repo.mirrors.checkout(wanted, &repo.to()).await.unwrap().relatives;
+            seen.into_iter().map(|relative| (relative.commit, relative.is)).collect::<Vec<_>>()
+        };
+        let others = [one.clone(), apart.clone(), unpushed];
+        let expected = [(one, Relation::Ancestor), (apart.clone(), Relation::Descendant)];
+        assert_eq!(see(&two, &others).await, expected);
+        assert_eq!(see(&side, std::slice::from_ref(&apart)).await, [(apart, Relation::Apart)]);
+    }
+
+    #[tokio::test]
     async fn what_may_not_be_built_is_refused_with_the_reason() {
         let repo = Repo::new();
         let (main, side, unpushed) =
@@ -354,7 +401,13 @@ mod tests {
         );
         refused(repo.checkout(&main, "trunk").await, "its branches are main, side");
         refused(repo.checkout(&main, "--upload-pack=x").await, "not a branch name");
-        let wanted = |repo| Wanted { repo, trunk: "main", commit: &main, allow_unmerged: false };
+        let wanted = |repo| Wanted {
+            repo,
+            trunk: "main",
+            commit: &main,
+            allow_unmerged: false,
+            compare: &[],
+        };
         refused(
             repo.mirrors.checkout(wanted("file:///nonexistent"), &repo.to()).await,
             "can't be read",
@@ -372,7 +425,8 @@ mod tests {
         let repo = Repo::new();
         let commit = &repo.commit("main");
         let url = "git://127.0.0.1:1/x.git";
-        let wanted = Wanted { repo: url, trunk: "main", commit, allow_unmerged: false };
+        let wanted =
+            Wanted { repo: url, trunk: "main", commit, allow_unmerged: false, compare: &[] };
         let failure = repo.mirrors.checkout(wanted, &repo.to()).await.unwrap_err();
         assert_eq!(failure.class, BuildFailure::Infra, "{failure}");
     }
@@ -402,7 +456,8 @@ mod tests {
         let repo = Repo::new();
         let commit = &repo.commit("main");
         let url = &repo.url();
-        let wanted = Wanted { repo: url, trunk: "main", commit, allow_unmerged: false };
+        let wanted =
+            Wanted { repo: url, trunk: "main", commit, allow_unmerged: false, compare: &[] };
         let places: Vec<PathBuf> =
             (0..4).map(|slot| repo.folder.path().join(format!("slot{slot}"))).collect();
         let all = places.iter().map(|to| repo.mirrors.checkout(wanted, to));

@@ -125,8 +125,7 @@ async fn a_claim_names_what_was_deployed_last() {
         coordinator.until(build.build, |build| build.deployable).await;
         let path = "/v1/apps/web/envs/prod/rollouts";
         for _ in 0..2 {
-            let body =
-                json!({"kind": "deploy", "target": build.build.to_string(), "plan": "all-at-once"});
+            let body = json!({"kind": "deploy", "target": build.build.to_string(), "plan": "all-at-once", "allow_older": true});
             let _: Value = coordinator.admin().post(path, &body, PATIENCE).await.unwrap();
         }
         artifacts.insert(0, artifact);
@@ -136,4 +135,6 @@ async fn a_claim_names_what_was_deployed_last() {
     coordinator.queue(4).await;
     let claim = coordinator.worker("w1").claim(10_000).await.unwrap();
     assert_eq!(claim.bases, artifacts);
+    // What runs, and what was asked for before: the worker compares its commit with each.
+    assert_eq!(claim.compare.len(), 3, "{:?}", claim.compare);
 }

@@ -229,7 +229,12 @@ impl Worker {
 
     pub(crate) async fn finish(&self, claim: &Claim, outcome: Outcome) -> Result<Value, CallError> {
         let worker = self.name.parse().unwrap();
-        self.call(claim, "finish", &Finish { worker, attempt: claim.attempt, outcome }).await
+        self.call(
+            claim,
+            "finish",
+            &Finish { worker, attempt: claim.attempt, outcome, relatives: vec![] },
+        )
+        .await
     }
 
     pub(crate) async fn succeed(

@@ -30,6 +30,11 @@ fn a_commit_reaches_every_host_and_a_bad_one_goes_back() {
     assert_eq!(versions(&fleet, &hosts), ["2"; 4]);
     // The same again is no rollout: it is there already.
     fleet.expect(at, &["deploy", "HEAD", "--yes"], 0);
+    // What runs is not overwritten with what it contains; the worker saw the history.
+    let older = fleet.cli(at, &["deploy", "HEAD~1", "--yes"]);
+    let story = crate::fleet::text(&older.stderr);
+    assert_eq!(older.status.code(), Some(7), "{story}");
+    assert!(story.contains("is older than r2") && story.contains("deployctl rollback"), "{story}");
 
     let crash = "#!/bin/sh\necho 'panic: RETRY_CAP is not set' >&2\nexit 101\n";
     repository.publish(&[("version", "3"), ("run.sh", crash)], "Broken");

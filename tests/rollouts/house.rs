@@ -97,6 +97,9 @@ impl House {
             ],
         )
         .unwrap();
+        if n > 1 {
+            self.relate(n, n - 1, "ancestor");
+        }
         if state == "SUCCEEDED" {
             db.execute(
                 "INSERT INTO artifacts (artifact, app, commit_id, job, size, wire_size, pieces,
@@ -107,6 +110,19 @@ impl House {
             .unwrap();
         }
         artifact
+    }
+
+    /// As a worker that built `n` would have reported what the commit of `other` is to it.
+    pub(crate) fn relate(&self, n: u64, other: u64, relation: &str) {
+        let facts = rusqlite::params![n as i64, commit(n), commit(other), relation];
+        let sql = "INSERT OR REPLACE INTO ancestry VALUES ('api', ?1, ?2, ?3, ?4)";
+        self.db().execute(sql, facts).unwrap();
+    }
+
+    /// Nobody compared the commit of `n` with any other.
+    pub(crate) fn estrange(&self, n: u64) {
+        let sql = "DELETE FROM ancestry WHERE commit_id = ?1 OR other = ?1";
+        self.db().execute(sql, [commit(n)]).unwrap();
     }
 
     pub(crate) fn replicated(&self, n: u64) {
@@ -213,6 +229,8 @@ pub(crate) fn deploy(target: &str) -> RolloutRequest {
         bake_s: Some(0),
         when_ready_s: None,
         allow_bad: false,
+        allow_older: false,
+        on_conflict: None,
         break_glass: false,
         expect_generation: None,
         message: String::new(),

@@ -6,6 +6,7 @@ use clap_complete::ArgValueCompleter;
 use crate::cli::api::Api;
 use crate::cli::args::{HowArgs, WaitArgs, seconds};
 use crate::cli::confirm;
+use crate::cli::conflict::ConflictArgs;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::prompt::pick_app;
@@ -46,6 +47,8 @@ pub struct DeployArgs {
     /// Deploy a release though it was marked bad
     #[arg(long, hide_short_help = true)]
     allow_bad: bool,
+    #[command(flatten)]
+    conflict: ConflictArgs,
     /// Pass a freeze: by an admin, with a reason, and everybody is told
     #[arg(long, hide_short_help = true, requires = "message")]
     break_glass: bool,
@@ -76,6 +79,7 @@ pub async fn run(ctx: &Context, args: DeployArgs) -> Result<ExitCode, Failure> {
     request.allow_bad = args.allow_bad;
     request.break_glass = args.break_glass;
     request.expect_generation = args.expect_gen;
+    args.conflict.ask(&mut request);
     if args.build && !args.dry_run {
         build_first(ctx, &api, &app, &target, &args).await?;
         request.when_ready_s = request.when_ready_s.or(Some(READY_AFTER_BUILD_S));
@@ -87,6 +91,7 @@ pub async fn run(ctx: &Context, args: DeployArgs) -> Result<ExitCode, Failure> {
         ctx.out.answer(&planned, &steps(&planned));
         return Ok(ExitCode::Ok);
     }
+    args.conflict.wait_turn(ctx, &api, (&app, &env), &args.wait).await?;
     rollouts::start(ctx, &api, (&app, &env), request, &args.wait).await
 }
 

@@ -30,5 +30,6 @@ pub mod status;
 pub mod tokens;
 pub mod version;
 pub mod watch;
+pub mod webhooks;
 pub mod why;
 pub mod workers;

@@ -60,6 +60,8 @@ pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure>
         bake_s: None,
         when_ready_s: None,
         allow_bad: args.allow_bad,
+        allow_older: false,
+        on_conflict: None,
         break_glass: false,
         expect_generation: None,
         message: args.message,

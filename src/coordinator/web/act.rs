@@ -112,6 +112,8 @@ impl Wish {
             bake_s: None,
             when_ready_s: None,
             allow_bad: self.allow_bad,
+            allow_older: false,
+            on_conflict: None,
             break_glass: false,
             expect_generation: self.generation,
             message: self.message.trim().to_owned(),

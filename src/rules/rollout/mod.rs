@@ -3,7 +3,7 @@
 //! ```text
 //! state      event                                     becomes
 //! pending    begin (the build is replicated)           running, step 0, a new generation
-//! pending    not ready in time                         expired
+//! pending    not ready in time, or older than what runs  expired
 //! pending    the build failed                          failed
 //! running    the step converged                        running, bakes (or the next step)
 //! running    the bake ended, still converged           running, next step; after the last: succeeded
@@ -124,6 +124,9 @@ pub struct Rollout {
     /// Whether it passes freezes: somebody broke the glass.
     #[serde(default)]
     pub through_freeze: bool,
+    /// Whether it may bring a commit that is older than what runs.
+    #[serde(default)]
+    pub allow_older: bool,
     /// Whether a person asked to skip every bake.
     pub hurried: bool,
     /// Whether its documents lead back to what ran before.
@@ -163,6 +166,8 @@ pub struct Admission {
     pub tolerate: Vec<ArtifactId>,
     /// Whether it passes freezes.
     pub through_freeze: bool,
+    /// Whether it may bring a commit that is older than what runs.
+    pub allow_older: bool,
     /// When it expires unless it began.
     pub start_by: UnixMillis,
 }
@@ -267,6 +272,7 @@ impl Rollout {
             excused: BTreeMap::new(),
             spare: None,
             through_freeze: admission.through_freeze,
+            allow_older: admission.allow_older,
             hurried: false,
             went_back: false,
             after_revert: RolloutState::Reverted,
@@ -319,6 +325,15 @@ impl Rollout {
             return vec![];
         }
         self.finish(RolloutState::Failed, why.to_owned())
+    }
+
+    /// Ends it before it began: now that it could, it may not.
+    #[must_use]
+    pub fn turn_away(&mut self, why: &str) -> Vec<Action> {
+        if self.state != RolloutState::Pending {
+            return vec![];
+        }
+        self.finish(RolloutState::Expired, why.to_owned())
     }
 
     /// Looks at the facts and the clock. Called on every report and each second;

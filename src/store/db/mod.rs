@@ -6,6 +6,7 @@
 //! engine is a second adapter and no caller changes. Queries of one noun live in
 //! one file. No decision is taken here: that is what `rules` is for.
 
+pub mod ancestry;
 pub mod apps;
 pub mod artifacts;
 pub mod curves;
@@ -30,6 +31,7 @@ pub mod tallies;
 pub mod tokens;
 mod tx;
 mod value;
+pub mod webhooks;
 pub mod workers;
 mod writer;
 

@@ -16,6 +16,8 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (6, "sessions", include_str!("schema/0006_sessions.sql")),
     (7, "forgotten", include_str!("schema/0007_forgotten.sql")),
     (8, "curves", include_str!("schema/0008_curves.sql")),
+    (9, "ancestry", include_str!("schema/0009_ancestry.sql")),
+    (10, "webhooks", include_str!("schema/0010_webhooks.sql")),
 ];
 
 /// Brings the file to the newest schema; each migration in one transaction.

@@ -14,4 +14,5 @@ pub mod rollout;
 pub mod swarm;
 pub mod token;
 pub mod version;
+pub mod webhook;
 pub mod worker;

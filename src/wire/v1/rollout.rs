@@ -10,7 +10,7 @@ use crate::model::fleet::Tally;
 use crate::model::freeze::Freeze;
 use crate::model::goal::{GoalVersion, Target};
 use crate::model::id::{AppName, EnvName, RegionName};
-use crate::model::rollout::{PlanName, Release, RolloutKind};
+use crate::model::rollout::{OnConflict, PlanName, Release, RolloutKind};
 pub use crate::model::rollout::{Stage, Step as StepView};
 use crate::model::time::UnixMillis;
 
@@ -39,6 +39,14 @@ pub struct RolloutRequest {
     /// Deploy a release that was marked bad.
     #[serde(default)]
     pub allow_bad: bool,
+    /// Deploy a commit that is older than what the env runs, or of which nobody knows
+    /// whether it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_older: bool,
+    /// What happens when another rollout is open; `None`: a newer commit takes the place of
+    /// an older one, anything else is refused. A rollback always takes its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_conflict: Option<OnConflict>,
     /// Pass a freeze; needs the role admin and a message.
     #[serde(default)]
     pub break_glass: bool,

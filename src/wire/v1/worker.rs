@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::ancestry::Relative;
 use crate::model::commit::CommitId;
 use crate::model::digest::ArtifactId;
 use crate::model::id::{AppName, JobNo, WorkerId};
@@ -55,6 +56,9 @@ pub struct Claim {
     /// hosts of its next deploy have. All of them are in the main store.
     #[serde(default)]
     pub bases: Vec<ArtifactId>,
+    /// Commits that the build's commit is to be compared with, at most 32.
+    #[serde(default)]
+    pub compare: Vec<CommitId>,
 }
 
 /// `POST …/beat`.
@@ -106,6 +110,10 @@ pub struct Finish {
     pub attempt: u32,
     /// How it ended.
     pub outcome: Outcome,
+    /// What the commits of [`Claim::compare`] are to the one that was built; those that
+    /// the worker's mirror lacks are left out. Later ones than 32 are ignored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relatives: Vec<Relative>,
 }
 
 /// `POST …/release`: hands the job back to the front of the queue, the attempt not counted.

@@ -21,6 +21,7 @@ use crate::rules::rollout::{Action, Admission, Rollout};
 fn deploy(base: Option<Target>, bake_s: u32) -> Admission {
     Admission {
         through_freeze: false,
+        allow_older: false,
         app: "api".parse().unwrap(),
         env: "prod".parse().unwrap(),
         release: ReleaseNo(2),
