@@ -149,8 +149,8 @@ impl Lineage {
         open: &ReleaseRow,
         build: &Deployable,
     ) -> Result<(), Problem> {
-        let newer = build.commit == open.commit
-            || self.history.relation(&build.commit, &open.commit) == Some(Relation::Descendant);
+        let relation = self.history.relation(&build.commit, &open.commit);
+        let newer = build.commit == open.commit || relation == Some(Relation::Descendant);
         match asked.request.on_conflict {
             Some(OnConflict::Supersede) => return Ok(()),
             None if newer || asked.request.allow_older => return Ok(()),
@@ -160,6 +160,11 @@ impl Lineage {
         let again = format!("deployctl deploy {} -a {app} -e {env}", build.commit.short());
         let why = match asked.request.on_conflict {
             Some(_) => "the request is not to take its place".to_owned(),
+            None if relation.is_none() => format!(
+                "nobody has compared {} with its commit {} yet",
+                build.commit.short(),
+                open.commit.short()
+            ),
             None => format!(
                 "{} does not contain its commit {}",
                 build.commit.short(),

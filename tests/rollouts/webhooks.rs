@@ -132,7 +132,8 @@ async fn a_rollout_is_told_as_signed_cloudevents_through_failures_of_the_receive
         assert_eq!(heard.line, "POST /secret-path");
     }
     let mut ids: Vec<&str> = heard.iter().map(|heard| heard.id.as_str()).collect();
-    (ids.sort_unstable(), ids.dedup());
+    ids.sort_unstable();
+    ids.dedup();
     assert_eq!(ids.len(), heard.len(), "each event is told once when all goes well");
 
     let listed: Value = house.admin.get("/v1/webhooks", PATIENCE).await.unwrap();

@@ -4,6 +4,8 @@
 //! data pause it. Per region: `T` admitted, `U` unreachable of them, `R = T - U`,
 //! `H` healthy on the new release, `F` release faults, `X` host faults.
 
+use std::time::Duration;
+
 use crate::model::fleet::{FailureClass, Tally};
 use crate::model::goal::GoalVersion;
 use crate::model::id::RegionName;
@@ -12,6 +14,8 @@ use crate::rules::rollout::{Facts, RegionFacts, Rollout, THIN_GRACE};
 
 /// Below this many hosts one failure is over 2 %, yet no proof: a second host must agree.
 const FEW_HOSTS: u32 = 50;
+/// How long the others may take to fail like the one that did; at most the step's bake.
+const AGREE_MAX: Duration = Duration::from_secs(300);
 /// Release faults in a region that fail a step, at most, hosts.
 const FAULTS_MAX: u32 = 50;
 /// Release faults in all regions together that fail a rollout, hosts.
@@ -142,7 +146,7 @@ fn judge_tally(rollout: &Rollout, now: UnixMillis, name: &RegionName, tally: &Ta
         return Opinion::Waiting { failed: faults > 0 };
     }
     if faults == 1 && reachable < FEW_HOSTS && now >= rollout.judge_from {
-        return judge_one_fault(rollout, name, tally);
+        return judge_one_fault(rollout, now, name, tally);
     }
     let enough = (reachable * 49).div_ceil(50);
     if tally.healthy + excused >= enough && reachable > 0 {
@@ -170,7 +174,12 @@ fn judge_tally(rollout: &Rollout, now: UnixMillis, name: &RegionName, tally: &Ta
 }
 
 /// One failed host of few: alone it proves nothing unless there is nobody else to ask.
-fn judge_one_fault(rollout: &Rollout, name: &RegionName, tally: &Tally) -> Opinion {
+fn judge_one_fault(
+    rollout: &Rollout,
+    now: UnixMillis,
+    name: &RegionName,
+    tally: &Tally,
+) -> Opinion {
     let reachable = tally.admitted.saturating_sub(tally.admitted_unreachable);
     if reachable <= 1 {
         let spare = rollout.spare.as_ref().is_some_and(|(region, _)| region == name);
@@ -182,6 +191,11 @@ fn judge_one_fault(rollout: &Rollout, name: &RegionName, tally: &Tally) -> Opini
         };
     }
     if tally.healthy + tally.failed < reachable {
+        return Opinion::Waiting { failed: true };
+    }
+    // A release that dies late looks just like a sick host: the others get the bake's time.
+    let bake = Duration::from_secs(rollout.bake_s_now().into());
+    if now < rollout.progress_at + bake.min(AGREE_MAX) {
         return Opinion::Waiting { failed: true };
     }
     // All others are healthy: a sick host or a flaky release; a person decides.

@@ -278,6 +278,9 @@ fn one_sick_host_pauses_and_a_promotion_accepts_it() {
     facts.tally.version = world.rollout.version.unwrap();
     (facts.tally.admitted, facts.tally.healthy, facts.tally.failed) = (4, 3, 1);
     let facts = world.facts.clone();
+    // The others get the time of the bake to fail as well.
+    assert!(world.rollout.step(world.now, &facts).is_empty());
+    world.now = world.now + Duration::from_secs(20);
     let actions = world.rollout.step(world.now, &facts);
     assert!(matches!(actions[..], [Action::Tell { kind: "rollout.paused", .. }]), "{actions:?}");
     let promoted = world.rollout.command(world.now, Command::Promote { full: false }, &facts);

@@ -1,0 +1,45 @@
+#![expect(clippy::unwrap_used, reason = "a test's helper fails by panicking")]
+//! The rollout's rules against random lives: of one env, and of a large fleet. Seeded plain
+//! loops; `bench/rollouts` runs the same code optimised and a hundred times as long.
+
+use std::collections::BTreeMap;
+
+use deployctl::model::digest::{ArtifactId, Digest};
+use deployctl::model::goal::Target;
+use deployctl::model::id::ReleaseNo;
+use deployctl::model::rollout::{PlanName, RolloutKind, Stable};
+use deployctl::model::selector::Selector;
+use deployctl::model::time::UnixMillis;
+use deployctl::rules::rollout::Admission;
+
+#[path = "rollout_model/crowd.rs"]
+mod crowd;
+#[path = "rollout_model/storm.rs"]
+mod storm;
+
+pub(crate) fn artifact(n: u64) -> ArtifactId {
+    Digest::of(&n.to_be_bytes())
+}
+
+pub(crate) fn target(n: u64) -> Target {
+    Target { release: ReleaseNo(n), artifact: artifact(n) }
+}
+
+/// A deploy of r2 by the standard plan, everywhere.
+pub(crate) fn deploy(base: Option<Target>, bake_s: u32) -> Admission {
+    Admission {
+        through_freeze: false,
+        allow_older: false,
+        app: "api".parse().unwrap(),
+        env: "prod".parse().unwrap(),
+        release: ReleaseNo(2),
+        kind: RolloutKind::Deploy,
+        plan: PlanName::Standard,
+        regions: vec![],
+        hosts: Selector::default(),
+        bake_s: Some(bake_s),
+        stable: Stable { base, region_base: BTreeMap::new() },
+        tolerate: vec![],
+        start_by: UnixMillis(i64::MAX),
+    }
+}
