@@ -6,8 +6,9 @@
 //! only, never paths, and only verified pieces.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use subtle::ConstantTimeEq;
 use tokio::io::AsyncWriteExt;
@@ -37,11 +38,16 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 /// 100 Mbit/s, and late news costs time.
 const HAVE_SPACING: Duration = Duration::from_millis(20);
 
+/// Bounds of the wait that a refusal for want of a slot names.
+const BUSY_WAIT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
 /// The packs that peers may read; shared with the fetches that fill them.
 #[derive(Clone)]
 pub(super) struct Shelf {
     packs: Arc<Mutex<BTreeMap<ArtifactId, Arc<Pack>>>>,
     slots: Arc<Semaphore>,
+    /// Milliseconds that a piece's upload took lately; 0: none yet.
+    usual_ms: Arc<AtomicU64>,
     cap: Cap,
     /// Complaints looked into at once: one.
     looking: Arc<Semaphore>,
@@ -51,7 +57,8 @@ impl Shelf {
     /// An empty shelf that sends at `cap`.
     pub(super) fn new(cap: Cap) -> Self {
         let slots = Arc::new(Semaphore::new(UPLOAD_SLOTS));
-        Self { packs: Arc::default(), slots, cap, looking: Arc::new(Semaphore::new(1)) }
+        let (packs, usual_ms) = (Arc::default(), Arc::default());
+        Self { packs, slots, usual_ms, cap, looking: Arc::new(Semaphore::new(1)) }
     }
 
     pub(super) fn insert(&self, pack: Arc<Pack>) {
@@ -73,6 +80,19 @@ impl Shelf {
     /// What is on it.
     pub(super) fn artifacts(&self) -> Vec<ArtifactId> {
         self.lock().keys().copied().collect()
+    }
+
+    /// An upload took so long.
+    fn took(&self, time: Duration) {
+        let (time, usual) = (time.as_millis() as u64, self.usual_ms.load(Ordering::Relaxed));
+        let usual = if usual == 0 { time } else { (usual * 7 + time) / 8 };
+        self.usual_ms.store(usual, Ordering::Relaxed);
+    }
+
+    /// When the next slot may be free: of those taken, one ends each so often.
+    fn turn(&self) -> Duration {
+        let turn = self.usual_ms.load(Ordering::Relaxed) / UPLOAD_SLOTS as u64;
+        Duration::from_millis(turn).clamp(BUSY_WAIT.0, BUSY_WAIT.1)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ArtifactId, Arc<Pack>>> {
@@ -231,10 +251,10 @@ async fn piece(
     if !pack.have.borrow().served.contains(piece) {
         return refuse(peer, &missing()).await;
     }
-    let Ok(_slot) = shelf.slots.try_acquire() else { return busy(peer, pack, piece).await };
+    let Ok(_slot) = shelf.slots.try_acquire() else { return busy(peer, shelf).await };
     match made(pack, piece).await {
         Made::Here => {}
-        Made::Busy => return busy(peer, pack, piece).await,
+        Made::Busy => return busy(peer, shelf).await,
         Made::Never => return refuse(peer, &missing()).await,
     }
     let (all, from) = (pack.wire_len(piece), rest_from(fields, pack.wire_len(piece)));
@@ -249,11 +269,13 @@ async fn piece(
         all - from
     );
     let stretches = pack.stretches(piece, from);
+    let begun = Instant::now();
     let sent = upload::send((peer.stream(), &shelf.cap), pack, (&head, &stretches)).await;
     if let Err(upload::Failed::File(error)) = &sent {
         tracing::warn!(%error, artifact = %pack.artifact.short(), piece, "a piece can't be read");
         look_again(shelf, pack.clone(), piece);
     }
+    shelf.took(begun.elapsed());
     sent.map_err(Into::into)
 }
 
@@ -274,9 +296,9 @@ async fn made(pack: &Arc<Pack>, piece: u32) -> Made {
     tokio::task::spawn_blocking(move || pack.make(piece)).await.unwrap_or(Made::Never)
 }
 
-/// Every slot is taken: a piece's time on a fast link is a fair first guess.
-async fn busy(peer: &mut Conversation, pack: &Pack, piece: u32) -> std::io::Result<()> {
-    let wait_ms = (pack.wire_len(piece) >> 17).clamp(20, 500);
+/// Every slot is taken.
+async fn busy(peer: &mut Conversation, shelf: &Shelf) -> std::io::Result<()> {
+    let wait_ms = shelf.turn().as_millis();
     let head = format!(
         "HTTP/1.1 429 Too Many Requests\r\n{RETRY_HEADER}: {wait_ms}\r\nContent-Length: 0\r\n\r\n"
     );

@@ -191,7 +191,7 @@ impl Swarm {
             at = at.min(self.pace_at);
         }
         let single = self.flights.iter().filter(|flight| !flight.doubled);
-        match (self.timing.slow(), single.map(|flight| flight.since).min()) {
+        match (self.timing.slow(!self.lacks()), single.map(|flight| flight.since).min()) {
             (Some(slow), Some(since)) if self.may_double() => {
                 at.min((since + slow).max(self.hedge_at))
             }
@@ -313,17 +313,29 @@ impl Swarm {
             if self.pace_at > now {
                 return;
             }
-            let free = self.peers.free(now);
-            let picked = picker::pick(&self.wanted, (&self.peers, free), haves, &mut self.rng);
-            let asked = picked.and_then(|piece| {
-                Some((piece, self.peers.choose(piece, free, haves, &mut self.rng)?))
-            });
-            let Some((piece, at)) = asked else {
+            let Some((piece, at)) = self.pick(now, haves) else {
                 self.hungry = true;
                 return;
             };
             self.send(now, at, piece, false, actions);
         }
+    }
+
+    /// The next piece and whom to ask for it: a neighbour near by that is not slow, if one
+    /// has anything; else one that is not slow; else any.
+    fn pick(&mut self, now: Micros, haves: &impl Haves) -> Option<(u32, usize)> {
+        let mut tried = 0;
+        for free in self.peers.tiers(now) {
+            if free == std::mem::replace(&mut tried, free) {
+                continue;
+            }
+            let picked = picker::pick(&self.wanted, (&self.peers, free), haves, &mut self.rng);
+            if let Some(piece) = picked {
+                let at = self.peers.choose(piece, free, haves, &mut self.rng)?;
+                return Some((piece, at));
+            }
+        }
+        None
     }
 
     /// Beats when it is time, asks for leases when it may, and calls when nothing
@@ -374,7 +386,7 @@ impl Swarm {
     }
 
     fn hedge_slow(&mut self, now: Micros, haves: &impl Haves, actions: &mut Vec<Action>) {
-        let Some(slow) = self.timing.slow() else { return };
+        let Some(slow) = self.timing.slow(!self.lacks()) else { return };
         self.hedge_at = now + micros(HEDGE_AGAIN);
         let late = |flight: &Flight| !flight.doubled && now >= flight.since + slow;
         for at in 0..self.flights.len() {

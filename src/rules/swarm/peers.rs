@@ -15,6 +15,8 @@ pub const PEERS_MAX: usize = 31;
 const IN_FLIGHT_MAX: u8 = 1;
 /// What a transfer from the same rack, the same zone and farther costs.
 const DISTANCE_COST: [f32; 3] = [1.0, 1.5, 4.0];
+/// A peer is slow when its pieces come at less than this part of the usual rate.
+const SLOW_SHARE: f32 = 0.25;
 /// Rate of a peer that was never asked, bytes a microsecond: 1 Gbit/s.
 const RATE_GUESS: f32 = 125.0;
 /// Wait after a failed transfer; doubles with each further one, up to 32 times.
@@ -157,6 +159,24 @@ impl Peers {
         self.list.iter().enumerate().fold(0, |bits, at| bits | bit(at))
     }
 
+    /// Those that may be asked now, as bits by position: near by and not slow, not slow,
+    /// all. Four of five bytes can stay in the rack so, at no cost in time; a request to
+    /// a slow peer takes a place in the window for as long as several others.
+    pub(super) fn tiers(&self, now: Micros) -> [u32; 3] {
+        let known = self.list.iter().filter(|peer| peer.rate > 0.0);
+        let (sum, count) = known.fold((0.0, 0.0), |(sum, n), peer| (sum + peer.rate, n + 1.0));
+        let least = sum / f32::max(count, 1.0) * SLOW_SHARE;
+        let mut tiers = [0; 3];
+        for (at, peer) in self.list.iter().enumerate().filter(|(_, peer)| peer.free(now)) {
+            let fast = peer.rate == 0.0 || peer.rate >= least;
+            let in_tier = [fast && peer.distance == 0, fast, true];
+            for (tier, is_in) in tiers.iter_mut().zip(in_tier) {
+                *tier |= u32::from(is_in) << at;
+            }
+        }
+        tiers
+    }
+
     /// Whom of `free` to ask for a piece, by position.
     pub(super) fn choose(
         &self,
@@ -204,5 +224,24 @@ impl Peer {
     fn cost(&self) -> f32 {
         let rate = if self.rate > 0.0 { self.rate } else { RATE_GUESS };
         f32::from(self.in_flight + 1) / rate * DISTANCE_COST[usize::from(self.distance.min(2))]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_ones_first_and_slow_ones_last() {
+        let mut peers = Peers::default();
+        peers.replace(&[(7, 0), (8, 0), (9, 2), (10, 2), (11, 0)]);
+        assert_eq!(peers.tiers(0), [0b10011, 0b11111, 0b11111]);
+        for (peer, took) in [(7, 1000), (8, 9000), (9, 1000), (10, 8000)] {
+            peers.delivered(peer, 1_000_000, took);
+        }
+        assert_eq!(peers.tiers(0), [0b10001, 0b10101, 0b11111]);
+        peers.gone(7);
+        peers.sent(4);
+        assert_eq!(peers.tiers(0), [0, 0b00100, 0b01110]);
     }
 }

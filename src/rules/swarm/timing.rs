@@ -56,11 +56,12 @@ impl Timing {
         self.count = self.count.saturating_add(1);
     }
 
-    /// How old a request must be to be doubled; `None` while too few ended.
-    pub(super) fn slow(&self) -> Option<Micros> {
+    /// How old a request must be to be doubled; `None` while too few ended. One of the
+    /// `last`, with nothing else left to ask for, need not be older than most.
+    pub(super) fn slow(&self, last: bool) -> Option<Micros> {
         // Mean plus 1.6 mean deviations is about the 90th percentile.
         let usual = self.usual.0 + 1.6 * self.usual.1;
-        let slow = (usual * SLOW_FACTOR) as Micros;
+        let slow = (usual * if last { 1.0 } else { SLOW_FACTOR }) as Micros;
         (self.count >= SLOW_AFTER).then_some(slow.max(micros(SLOW_MIN)))
     }
 }
@@ -137,11 +138,13 @@ mod tests {
     fn slow_is_three_times_the_usual_and_not_known_at_first() {
         let mut timing = Timing::new(0);
         (0..7).for_each(|_| timing.took(1_000_000));
-        assert_eq!(timing.slow(), None);
+        assert_eq!(timing.slow(false), None);
         (0..200).for_each(|_| timing.took(1_000_000));
-        let slow = timing.slow().unwrap();
+        let slow = timing.slow(false).unwrap();
         assert!((3_000_000..3_200_000).contains(&slow), "{slow}");
+        let last = timing.slow(true).unwrap();
+        assert!((1_000_000..1_100_000).contains(&last), "{last}");
         (0..400).for_each(|_| timing.took(1000));
-        assert_eq!(timing.slow(), Some(500_000));
+        assert_eq!(timing.slow(false), Some(500_000));
     }
 }
