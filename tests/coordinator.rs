@@ -4,6 +4,8 @@
 
 #[path = "coordinator/api.rs"]
 mod api;
+#[path = "coordinator/configured.rs"]
+mod configured;
 #[path = "coordinator/patches.rs"]
 mod patches;
 #[path = "coordinator/process.rs"]
@@ -12,3 +14,5 @@ mod process;
 mod queue;
 #[path = "coordinator/replication.rs"]
 mod replication;
+#[path = "postgres/server.rs"]
+mod server;

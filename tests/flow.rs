@@ -6,6 +6,8 @@
 mod bad;
 #[path = "flow/by_hand.rs"]
 mod by_hand;
+#[path = "coordinator/configured.rs"]
+mod configured;
 #[expect(dead_code, reason = "other tests ask more of it")]
 #[path = "goals/etcd.rs"]
 mod etcd;
@@ -33,8 +35,10 @@ mod repository;
 mod runbooks;
 #[path = "blobs/server.rs"]
 mod s3_server;
+#[path = "postgres/server.rs"]
+mod server;
 
-use fleet::Fleet;
+use fleet::{Engines, Fleet};
 use repository::Repository;
 
 /// A recipe whose app is a shell loop: it needs no compiler and no port.
@@ -59,6 +63,12 @@ pub(crate) const RUN: &str =
 /// A fleet of two regions with `hosts` each, a worker, and the app registered.
 pub(crate) fn fleet_with_app(hosts: usize) -> (Fleet, Repository) {
     stock(Fleet::new(&["eu", "us"]), hosts)
+}
+
+/// The same on a database of a PostgreSQL server.
+pub(crate) fn fleet_on_server(hosts: usize) -> (Fleet, Repository) {
+    let database = Some(server::fresh_database());
+    stock(Fleet::on(&["eu", "us"], Engines { database, ..Engines::default() }), hosts)
 }
 
 fn stock(mut fleet: Fleet, hosts: usize) -> (Fleet, Repository) {

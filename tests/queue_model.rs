@@ -7,6 +7,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helper fails by panicking")]
 
+#[path = "postgres/server.rs"]
+mod server;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -17,7 +20,7 @@ use deployctl::model::rng::Rng;
 use deployctl::model::time::UnixMillis;
 use deployctl::rules::queue::{self, Canceled, Finished, Holder, Timing};
 use deployctl::store::db::jobs::{self, NewJob, Source};
-use deployctl::store::db::{Db, DbError, Tx, apps};
+use deployctl::store::db::{Db, DbError, Place, Tx, apps};
 use proptest::prelude::*;
 
 const TIMING: Timing =
@@ -89,8 +92,18 @@ struct InDatabase {
 impl InDatabase {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let place = Place::File(folder.path().join("db"));
+        Self::at(&place, folder)
+    }
+
+    fn on_server() -> Self {
+        let place = Place::parse(&server::fresh_database()).unwrap();
+        Self::at(&place, tempfile::tempdir().unwrap())
+    }
+
+    fn at(place: &Place, folder: tempfile::TempDir) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let db = Db::open(&folder.path().join("db")).unwrap();
+        let db = runtime.block_on(Db::open_at(place)).unwrap();
         let spec = serde_json::json!({"name": "web", "repo": "file:///x"});
         let spec = serde_json::from_value(spec).unwrap();
         let put = db.write(move |tx| apps::put(tx, &spec, UnixMillis(0)));
@@ -370,5 +383,10 @@ proptest! {
     #[test]
     fn the_database_does_too(steps in proptest::collection::vec(step(), 0..60)) {
         check(InDatabase::new(), &steps);
+    }
+
+    #[test]
+    fn the_database_server_does_too(steps in proptest::collection::vec(step(), 0..60)) {
+        check(InDatabase::on_server(), &steps);
     }
 }

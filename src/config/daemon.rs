@@ -75,6 +75,8 @@ pub struct Flags {
     pub config: Option<PathBuf>,
     /// `--data DIR`.
     pub data: Option<PathBuf>,
+    /// `--database URL`.
+    pub database: Option<String>,
     /// `--listen ADDRESS`.
     pub listen: Option<SocketAddr>,
     /// `--tls-cert FILE`.
@@ -89,8 +91,11 @@ pub struct Flags {
 pub const HELP: &str = "\
 Run a coordinator: the API, the build queue and the rollouts.
 
-usage: deployctl-coordinator [--config FILE] [--data DIR] [--listen ADDRESS:PORT]
-           [--tls-cert FILE --tls-key FILE | --plaintext]
+usage: deployctl-coordinator [--config FILE] [--data DIR] [--database URL]
+           [--listen ADDRESS:PORT] [--tls-cert FILE --tls-key FILE | --plaintext]
+
+With --database postgres://USER@HOST/DATABASE any number of coordinators work on one
+PostgreSQL database (13 or newer); the password may be in PGPASSWORD.
 
 Without flags it keeps its data in ~/.local/share/deployctl, listens on
 127.0.0.1:7878, and writes its first tokens under <data>/tokens.
@@ -112,6 +117,7 @@ impl Flags {
             match argument {
                 Long("config") => flags.config = Some(parser.value()?.into()),
                 Long("data") => flags.data = Some(parser.value()?.into()),
+                Long("database") => flags.database = Some(parser.value()?.parse()?),
                 Long("listen") => flags.listen = Some(parser.value()?.parse()?),
                 Long("tls-cert") => flags.tls_cert = Some(parser.value()?.into()),
                 Long("tls-key") => flags.tls_key = Some(parser.value()?.into()),
@@ -135,6 +141,8 @@ pub struct Config {
     pub names: Vec<String>,
     /// The data folder, absolute.
     pub data: PathBuf,
+    /// URL of the database; `None`: SQLite in the data folder. It may hold a password.
+    pub database: Option<String>,
     /// URL of the main blob store.
     pub blobs: String,
     /// URL of the etcd that goals are put into as well, `etcd://…`; `None`: none.
@@ -235,6 +243,7 @@ struct File {
     plaintext: bool,
     names: Vec<String>,
     data: Option<PathBuf>,
+    database: Option<String>,
     blobs: Option<String>,
     goals: Option<String>,
     regions: BTreeMap<RegionName, Region>,
@@ -254,6 +263,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "plaintext",
             "names",
             "data",
+            "database",
             "blobs",
             "goals",
             "regions",
@@ -354,6 +364,7 @@ fn complete(flags: &Flags, file: File) -> Result<Config, InvalidConfig> {
             plaintext: flags.plaintext || file.plaintext,
         },
         names: file.names.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        database: flags.database.clone().or(file.database),
         blobs: file.blobs.unwrap_or_else(|| url("blobs")),
         data,
         goals: file.goals,

@@ -5,7 +5,6 @@ use axum::extract::State;
 
 use crate::coordinator::router::{Route, get, post, put};
 use crate::coordinator::state::Shared;
-use crate::host::clock;
 use crate::model::id::AppName;
 use crate::net::auth::Identity;
 use crate::net::server::{Json, Path};
@@ -58,6 +57,7 @@ async fn create(
     Json(spec): Json<AppSpec>,
 ) -> Result<Json<App>, Problem> {
     check(&spec)?;
+    let now = shared.steady_now();
     let put = move |tx: &mut crate::store::db::Tx| {
         let name = spec.name.clone();
         match apps::find(tx, &name)? {
@@ -78,7 +78,6 @@ async fn create(
             }
             None => {}
         }
-        let now = clock::now();
         apps::put(tx, &spec, now)?;
         let message = format!("{} registered {name}", who.name);
         tx.event(&NewEvent::new(now, "app.registered", who.name, message).app(&name))?;
@@ -98,12 +97,12 @@ async fn replace(
         return Err(Problem::new(Code::Usage, "an app can't be renamed")
             .because(format!("the path says {name}, the body {}", spec.name)));
     }
+    let now = shared.steady_now();
     let put = move |tx: &mut crate::store::db::Tx| {
         let app = apps::find(tx, &name)?.ok_or_else(|| unknown(&name))?;
         if app.spec == spec {
             return Ok(app);
         }
-        let now = clock::now();
         apps::put(tx, &spec, now)?;
         let message = format!("{} changed {name}", who.name);
         tx.event(&NewEvent::new(now, "app.changed", who.name, message).app(&name))?;

@@ -28,7 +28,11 @@ pub(super) async fn authenticate(
     next: Next,
 ) -> Response {
     let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let Some(identity) = header.and_then(|header| shared.identify(header)) else {
+    let identity = match header {
+        Some(header) => shared.identify_anew(header).await,
+        None => None,
+    };
+    let Some(identity) = identity else {
         let title = match header {
             None => "no token was given",
             Some(_) => "the token is not known here",

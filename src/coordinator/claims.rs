@@ -4,7 +4,8 @@
 //! all of them and gives out as many as there are in one transaction, so a new
 //! job wakes one task, not every worker.
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use axum::Extension;
@@ -17,6 +18,7 @@ use crate::coordinator::builds::{end_attempt, unknown};
 use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::{Shared, wait_of};
 use crate::coordinator::{artifact, logs};
+use crate::model::digest::ArtifactId;
 use crate::model::id::{JobNo, WorkerId};
 use crate::model::job::Outcome;
 use crate::model::rng::Rng;
@@ -203,14 +205,27 @@ fn claim_all(
     for (request, token) in &asked {
         workers::seen(tx, &request.worker, (&request.machine, request.slots), token, now)?;
     }
-    let pairs = due.into_iter().zip(asked);
-    pairs.map(|(row, (request, _))| claim_one(tx, row, &request, (timing, now))).collect()
+    let mut bases = HashMap::new();
+    let mut claims = Vec::with_capacity(due.len());
+    for (row, (request, _)) in due.into_iter().zip(asked) {
+        let app = row.asked.app.clone();
+        let bases = match bases.entry(app) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let found = patches::bases(tx, new.key())?;
+                new.insert(found)
+            }
+        };
+        claims.push(claim_one(tx, row, &request, bases, (timing, now))?);
+    }
+    Ok(claims)
 }
 
 fn claim_one(
     tx: &mut Tx,
     row: jobs::JobRow,
     request: &ClaimRequest,
+    bases: &[ArtifactId],
     (timing, now): (&Timing, UnixMillis),
 ) -> Result<Claim, DbError> {
     let mut job = row.job.clone();
@@ -229,7 +244,7 @@ fn claim_one(
     Ok(Claim {
         build: no,
         attempt: job.attempt,
-        bases: patches::bases(tx, app)?,
+        bases: bases.to_vec(),
         compare: ancestry::to_compare(tx, app, (no, &row.asked.commit))?,
         app: row.asked.app,
         repo: row.asked.source.repo,

@@ -14,14 +14,14 @@ use ed25519_dalek::SigningKey;
 use serde_json::json;
 
 use crate::config::daemon::Config;
+use crate::coordinator::peers;
 use crate::coordinator::state::Keys;
 use crate::coordinator::tokens::mint;
-use crate::host::clock;
 use crate::host::fs::write_durable;
-use crate::model::digest::{from_hex, to_hex};
+use crate::model::digest::{Digest, from_hex, to_hex};
 use crate::model::id::RegionName;
 use crate::net::auth::{Key, random_key};
-use crate::store::db::{Db, DbError, Topic, tokens};
+use crate::store::db::{Db, DbError, Place, Tx, coordinators, tokens};
 use crate::wire::seal::public_key;
 use crate::wire::v1::token::{Role, TokenRequest};
 
@@ -46,24 +46,69 @@ pub enum FirstStartError {
     NotAKey(PathBuf),
     /// A key that was there once.
     #[error(
-        "{0} is missing, though this coordinator has run before; put it back from a backup: \
-         its tokens and agents trust no other key"
+        "{0} is missing, though this database was set up before; put it back from a backup, \
+         or copy token.key, keys and tokens from another coordinator's data folder: \
+         tokens and agents trust no other key"
     )]
     LostKey(PathBuf),
+    /// Keys that another database was set up with.
+    #[error(
+        "the keys under {data} are not the ones that {place} was set up with; \
+         copy token.key, keys and tokens from the data folder of a coordinator that uses it"
+    )]
+    ForeignKeys {
+        /// The data folder.
+        data: PathBuf,
+        /// The database.
+        place: String,
+    },
     /// The token table.
     #[error(transparent)]
     Db(#[from] DbError),
+}
+
+/// Opens the database, and reads the keys under `data` that belong to it.
+///
+/// # Errors
+/// When the database can't be opened, a key is lost, or the keys are another database's.
+pub(super) async fn open(place: &Place, data: &Path) -> Result<(Db, Keys), FirstStartError> {
+    let (db, keys) = match place {
+        // The file is made after the keys: where it is, they were.
+        Place::File(path) => {
+            let keys = keys(data, path.exists())?;
+            (Db::open_at(place).await?, keys)
+        }
+        Place::Server(_) => {
+            let db = Db::open_at(place).await?;
+            let has_run = db.read(coordinators::keys).await?.is_some();
+            (db, keys(data, has_run)?)
+        }
+    };
+    let own = fingerprint(&keys);
+    let adopted = own.clone();
+    if db.write(move |tx: &mut Tx| coordinators::adopt_keys(tx, &adopted)).await? != own {
+        return Err(FirstStartError::ForeignKeys {
+            data: data.to_owned(),
+            place: place.to_string(),
+        });
+    }
+    Ok((db, keys))
+}
+
+/// Tells these keys from any others, and nothing about them.
+fn fingerprint(keys: &Keys) -> String {
+    let text = json!([to_hex(&keys.token), keys.trusted_goal, keys.trusted_build]).to_string();
+    Digest::of(format!("deployctl keys v1:{text}").as_bytes()).to_string()
 }
 
 /// Reads the keys under `data`, making those that are missing.
 ///
 /// # Errors
 /// When a file can't be read or written, holds no key, or a key is lost.
-pub(super) fn keys(data: &Path) -> Result<Keys, FirstStartError> {
+fn keys(data: &Path, has_run: bool) -> Result<Keys, FirstStartError> {
     for folder in ["", "keys", "tokens"] {
         make_folder(&data.join(folder))?;
     }
-    let has_run = data.join(DATABASE).exists();
     let token = key(&data.join("token.key"), has_run)?;
     let goal = SigningKey::from_bytes(&key(&data.join("keys/goal.ed25519"), has_run)?);
     let build = SigningKey::from_bytes(&key(&data.join("keys/build.ed25519"), has_run)?);
@@ -112,13 +157,22 @@ async fn first_token(
     let request = TokenRequest { name: name.clone(), role, region, host: None };
     let (token, verifier) = mint(keys, request);
     // The verifier first: a crash in between leaves no file, so the next start
-    // makes another token and withdraws this one.
-    let insert = move |tx: &mut crate::store::db::Tx| {
+    // makes another token and withdraws this one. On a shared database the file may
+    // be with the coordinator that made the token, so none is withdrawn.
+    let (now, is_shared) = (peers::now(db), db.is_shared());
+    let insert = move |tx: &mut Tx| {
+        if is_shared && tokens::is_made_by(tx, MADE_BY, &name)? {
+            return Ok::<_, DbError>(false);
+        }
         tokens::delete_made_by(tx, MADE_BY, &name)?;
-        tx.touch(Topic::Feed);
-        tokens::insert(tx, &verifier, MADE_BY, clock::now())
+        tokens::insert(tx, &verifier, MADE_BY, now)?;
+        Ok(true)
     };
-    db.write(insert).await?;
+    if !db.write(insert).await? {
+        let file = path.display();
+        tracing::info!(%file, "this token was made by another coordinator; copy it if it is needed");
+        return Ok(());
+    }
     write(&path, &token.reveal(), 0o600)
 }
 
@@ -191,7 +245,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path();
         let config = config(data);
-        let first = keys(data).unwrap();
+        let first = keys(data, false).unwrap();
         let db = Db::open(&data.join("db.sqlite")).unwrap();
         first_tokens(&db, &first, &config).await.unwrap();
         client_file(data, "http", "0.0.0.0:7".parse().unwrap()).unwrap();
@@ -205,29 +259,28 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600, "{secret}");
         }
         std::fs::remove_file(data.join("tokens/worker.token")).unwrap();
-        let second = keys(data).unwrap();
+        let second = keys(data, true).unwrap();
         first_tokens(&db, &second, &config).await.unwrap();
         assert_eq!((second.token, read("tokens/admin.token")), (first.token, admin));
         assert_ne!(read("tokens/worker.token"), worker);
         assert_eq!(db.read(tokens::count).await.unwrap(), 4);
         std::fs::write(data.join("token.key"), "no").unwrap();
-        assert!(matches!(keys(data), Err(FirstStartError::NotAKey(_))));
+        assert!(matches!(keys(data, true), Err(FirstStartError::NotAKey(_))));
     }
 
     #[test]
     fn a_key_that_is_lost_is_asked_for_and_never_made_anew() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path();
-        keys(data).unwrap();
-        std::fs::write(data.join(DATABASE), "").unwrap();
-        keys(data).unwrap();
+        keys(data, false).unwrap();
+        keys(data, true).unwrap();
         for lost in ["token.key", "keys/goal.ed25519", "keys/build.ed25519"] {
             let text = std::fs::read_to_string(data.join(lost)).unwrap();
             std::fs::remove_file(data.join(lost)).unwrap();
-            assert!(matches!(keys(data), Err(FirstStartError::LostKey(_))), "{lost}");
+            assert!(matches!(keys(data, true), Err(FirstStartError::LostKey(_))), "{lost}");
             assert!(!data.join(lost).exists());
             std::fs::write(data.join(lost), text).unwrap();
         }
-        keys(data).unwrap();
+        keys(data, true).unwrap();
     }
 }

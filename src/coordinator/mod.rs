@@ -27,6 +27,7 @@ mod once;
 mod openapi;
 mod outbox;
 mod patches;
+mod peers;
 pub mod program;
 mod publisher;
 mod readiness;

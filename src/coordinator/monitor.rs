@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::coordinator::claims::take_back_lapsed;
+use crate::coordinator::peers;
 use crate::coordinator::state::{Coordinator, Shared};
 use crate::store::db::{DbError, Tx, hosts, jobs, workers};
 
@@ -16,16 +17,17 @@ const HOSTS_KEPT: Duration = Duration::from_secs(31 * 86_400);
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 
 /// Gives every running job one full lease from now: its worker could not beat
-/// while no coordinator ran. No job waits longer than a backoff, also when the
+/// while no coordinator ran. (While another one did, it could.) No job waits longer than a backoff, also when the
 /// clock was set back in between.
 ///
 /// # Errors
 /// When the database fails.
 pub(super) async fn grant_grace(shared: &Coordinator) -> Result<(), DbError> {
     let (now, timing) = (shared.steady_now(), shared.timing());
+    let beaten = peers::worked_until_now(shared).await?;
     let grace = move |tx: &mut Tx| {
         jobs::hasten(tx, now + timing.backoff_max())?;
-        jobs::renew_leases(tx, now, now + timing.lease())
+        if beaten { Ok(0) } else { jobs::renew_leases(tx, now, now + timing.lease()) }
     };
     let running = shared.db.write(grace).await?;
     if running > 0 {

@@ -1,10 +1,11 @@
 //! `/v1/openapi.json`: the API's own description, made from the route table.
 
 use axum::Extension;
+use axum::extract::State;
 use serde_json::{Map, Value, json};
 
 use crate::coordinator::router::{Route, get, table};
-use crate::host::clock;
+use crate::coordinator::state::Shared;
 use crate::net::auth::Identity;
 use crate::net::server::Json;
 use crate::rules::authorize::{Class, roles};
@@ -19,10 +20,13 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-async fn version(Extension(who): Extension<Identity>) -> Json<Version> {
+async fn version(
+    State(shared): State<Shared>,
+    Extension(who): Extension<Identity>,
+) -> Json<Version> {
     let Identity { name, role, .. } = who;
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    Json(Version { version, api: "v1".into(), now: clock::now(), name, role })
+    Json(Version { version, api: "v1".into(), now: shared.steady_now(), name, role })
 }
 
 async fn show() -> Json<Value> {

@@ -10,12 +10,12 @@ use tokio::task::JoinSet;
 use crate::config::daemon::{Config, Tls};
 use crate::coordinator::state::{Coordinator, Shared};
 use crate::coordinator::{
-    claims, first_start, monitor, notify, outbox, publisher, router, synchronizer, tick,
+    claims, first_start, monitor, notify, outbox, peers, publisher, router, synchronizer, tick,
 };
 use crate::net::server;
 use crate::net::tls::{Security, TlsError, TlsFiles};
 use crate::store::blobs::{BlobError, Blobs};
-use crate::store::db::{Db, DbError};
+use crate::store::db::{BadPlace, DbError, Place};
 use crate::store::goals::GoalError;
 
 /// How long the background loops have to end after a stop.
@@ -27,6 +27,9 @@ pub enum StartError {
     /// The database.
     #[error(transparent)]
     Db(#[from] DbError),
+    /// The setting `database`.
+    #[error(transparent)]
+    Place(#[from] BadPlace),
     /// The main blob store.
     #[error(transparent)]
     Blobs(#[from] BlobError),
@@ -61,20 +64,25 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let data = config.data.clone();
     let security = security(&config)?;
-    let keys = first_start::keys(&data)?;
-    let db = Db::open(&data.join(first_start::DATABASE))?;
+    let place = place(&config)?;
+    let (db, keys) = first_start::open(&place, &data).await?;
     first_start::first_tokens(&db, &keys, &config).await?;
     let blobs = open_stores(&config).await?;
     let listen = |source| StartError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
-    let (shared, line) = Coordinator::new(db, config, blobs, keys, stop.clone()).await?;
     let scheme = if matches!(security, Security::Plain) { "http" } else { "https" };
+    let url = format!("{scheme}://{address}");
+    let (shared, line) = Coordinator::new(db, config, blobs, keys, stop.clone()).await?;
     first_start::client_file(&data, scheme, address)?;
     monitor::grant_grace(&shared).await?;
     let mut loops = start_loops(&shared, line);
-    tracing::info!(%address, data = %data.display(), "coordinator serves");
-    ready(&format!("{scheme}://{address}"));
+    if shared.db.is_shared() {
+        loops.spawn(peers::beat(shared.clone(), peers::own(shared.steady_now(), &url)));
+        loops.spawn(peers::follow_tokens(shared.clone()));
+    }
+    tracing::info!(%address, data = %data.display(), database = %place, "coordinator serves");
+    ready(&url);
     server::serve_on(listener, security, router::router(&shared), stop).await;
     let ended = async { while loops.join_next().await.is_some() {} };
     if tokio::time::timeout(LOOPS_END, ended).await.is_err() {
@@ -94,6 +102,14 @@ async fn open_stores(config: &Config) -> Result<Blobs, BlobError> {
         }
     }
     Blobs::open_at_start(&config.blobs).await
+}
+
+/// Where the database is: a file in the data folder unless configured otherwise.
+fn place(config: &Config) -> Result<Place, BadPlace> {
+    match &config.database {
+        None => Ok(Place::File(config.data.join(first_start::DATABASE))),
+        Some(url) => Place::parse(url),
+    }
 }
 
 fn security(config: &Config) -> Result<Security, TlsError> {

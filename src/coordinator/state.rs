@@ -4,7 +4,7 @@
 //! again at the next start.
 
 use std::future::Future;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::daemon::Config;
 use crate::coordinator::claims::{self, Waiter};
-use crate::host::clock;
+use crate::coordinator::peers;
 use crate::model::time::UnixMillis;
 use crate::net::auth::{Identity, Key, Keyring};
 use crate::rules::queue::Timing;
@@ -24,6 +24,9 @@ use crate::wire::seal::PublicKey;
 
 /// Longest that a request may wait for news; shorter than common proxies' 60 s.
 pub const WAIT_MAX: Duration = Duration::from_secs(55);
+/// Pause between two readings of the tokens because of one that is not known: whoever
+/// guesses tokens must not make work.
+const RELOAD_PAUSE: Duration = Duration::from_millis(200);
 /// The poll under every push: news that no wake-up came for is seen within it.
 const POLL_FLOOR: Duration = Duration::from_secs(5);
 
@@ -53,6 +56,8 @@ pub struct Coordinator {
     keyring: RwLock<Keyring>,
     /// Held while the keyring is read anew, so that an older reading never wins.
     reloading: tokio::sync::Mutex<()>,
+    /// When it was last read.
+    reloaded: Mutex<Instant>,
     started: (UnixMillis, Instant),
 }
 
@@ -82,7 +87,7 @@ impl Coordinator {
         stop: watch::Receiver<bool>,
     ) -> Result<(Shared, mpsc::Receiver<Waiter>), GoalError> {
         let keyring = RwLock::new(Keyring::default());
-        let started = (clock::now(), Instant::now());
+        let started = (peers::now(&db), Instant::now());
         let (claims, line) = claims::line();
         let (goals, outbox) = (Goals::embedded(db.clone()), tokio::sync::Mutex::new(()));
         let global_goals = config.goals.as_deref().map(Goals::etcd).transpose()?;
@@ -99,16 +104,18 @@ impl Coordinator {
             outbox,
             keyring,
             reloading,
+            reloaded: Mutex::new(started.1),
             started,
         };
         coordinator.reload_keyring().await?;
         Ok((Arc::new(coordinator), line))
     }
 
-    /// The time that leases are judged by: it never jumps while the process lives.
+    /// The time that leases are judged by: it never jumps while the process lives. All
+    /// coordinators of one database have the same, whatever their machines' clocks say.
     #[must_use]
     pub fn steady_now(&self) -> UnixMillis {
-        self.started.0 + self.started.1.elapsed()
+        self.db.shared_now().unwrap_or_else(|| self.started.0 + self.started.1.elapsed())
     }
 
     /// When this process started.
@@ -148,7 +155,24 @@ impl Coordinator {
         let verifiers = self.db.read(tokens::of_coordinator).await?;
         let keyring = Keyring::new(self.keys.token, verifiers);
         *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = keyring;
+        *self.reloaded.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         Ok(())
+    }
+
+    /// [`Coordinator::identify`], also by tokens that another coordinator made a moment ago.
+    pub(super) async fn identify_anew(&self, header: &str) -> Option<Identity> {
+        let known = self.identify(header);
+        if known.is_some() || !self.db.is_shared() {
+            return known;
+        }
+        let reloaded = {
+            let at = self.reloaded.lock().unwrap_or_else(PoisonError::into_inner);
+            at.elapsed() >= RELOAD_PAUSE
+        };
+        if reloaded && let Err(error) = self.reload_keyring().await {
+            tracing::warn!(%error, "the tokens could not be read anew");
+        }
+        self.identify(header)
     }
 
     /// Asks `look` now and after each commit that touched `topic`, until it has

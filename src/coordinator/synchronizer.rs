@@ -15,7 +15,6 @@ use futures_util::StreamExt;
 
 use crate::coordinator::inspection::{Inspection, Look, inspect};
 use crate::coordinator::state::Shared;
-use crate::host::clock;
 use crate::model::digest::ArtifactId;
 use crate::model::id::RegionName;
 use crate::model::replication::ReplicationStatus;
@@ -25,7 +24,7 @@ use crate::rules::replication::{Finding, artifact_status, copy_status};
 use crate::store::blobs::{BlobError, Blobs, Kind};
 use crate::store::db::events::NewEvent;
 use crate::store::db::replicas::{self, Candidate, Found};
-use crate::store::db::{DbError, Topic, Tx, artifacts, patches};
+use crate::store::db::{DbError, Topic, Tx, artifacts, coordinators, patches};
 use crate::wire::seal::PublicKey;
 
 /// How soon a claim is noticed that came to another coordinator.
@@ -75,9 +74,9 @@ pub(super) async fn run(shared: Shared) {
 async fn recount(shared: &Shared) -> Result<(), DbError> {
     let all = shared.db.read(|tx| artifacts::all(tx, ARTIFACTS_MAX)).await?;
     for some in all.chunks(FOUND_PER_WRITE) {
-        let (some, required) = (some.to_vec(), required(shared));
+        let (some, required, now) = (some.to_vec(), required(shared), shared.steady_now());
         let count = move |tx: &mut Tx| {
-            some.iter().try_for_each(|artifact| settle(tx, *artifact, &required, None))
+            some.iter().try_for_each(|artifact| settle(tx, *artifact, &required, None, now))
         };
         shared.db.write(count).await?;
     }
@@ -105,12 +104,13 @@ impl Watch {
         let mut round_at = Instant::now();
         loop {
             claims.borrow_and_update();
-            let whole = Instant::now() >= round_at;
+            let due = Instant::now() >= round_at;
+            let whole = due && self.takes_round(every).await;
             let outcome = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
                 outcome = self.pass(whole) => outcome,
             };
-            if whole {
+            if due {
                 round_at = Instant::now() + every;
             }
             if let Err(error) = outcome {
@@ -125,6 +125,18 @@ impl Watch {
         }
     }
 
+    /// Whether this coordinator makes the round that is due. One of several does; a round
+    /// that nobody ends is begun again by whoever asks next.
+    async fn takes_round(&self, every: Duration) -> bool {
+        let (db, region) = (&self.shared.db, self.region.clone());
+        if !db.is_shared() {
+            return true;
+        }
+        let now = self.shared.steady_now();
+        let take = move |tx: &mut Tx| coordinators::take_round(tx, &region, now, now - every / 2);
+        db.write(take).await.unwrap_or(true)
+    }
+
     async fn pass(&mut self, whole: bool) -> Result<(), SynchronizeError> {
         let store = match &self.store {
             Some(store) => store.clone(),
@@ -135,7 +147,7 @@ impl Watch {
 
     /// Looks at copies that wait for it.
     async fn unsettled(&self, store: &Blobs) -> Result<(), SynchronizeError> {
-        let (region, lost_before) = (self.region.clone(), clock::now() - LOST_AGAIN);
+        let (region, lost_before) = (self.region.clone(), self.shared.steady_now() - LOST_AGAIN);
         let read = move |tx: &Tx| replicas::unsettled(tx, &region, lost_before, UNSETTLED_MAX);
         let candidates = self.shared.db.read(read).await?;
         self.look_at_all(store, candidates).await
@@ -147,7 +159,7 @@ impl Watch {
         let region = self.region.clone();
         let read = move |tx: &Tx| replicas::required(tx, &region, ARTIFACTS_MAX);
         let candidates = self.shared.db.read(read).await?;
-        let at = clock::now();
+        let at = self.shared.steady_now();
         let listing = Listing::of(store).await?;
         let (mut found, mut suspects) = (vec![], vec![]);
         for candidate in candidates {
@@ -171,7 +183,7 @@ impl Watch {
         candidates: Vec<Candidate>,
     ) -> Result<(), SynchronizeError> {
         let looks = candidates.into_iter().map(|candidate| async move {
-            let at = clock::now();
+            let at = self.shared.steady_now();
             let known = candidate.status == ReplicationStatus::Complete;
             let ask = Inspection {
                 artifact: candidate.artifact,
@@ -198,10 +210,12 @@ impl Watch {
         for some in found.chunks(FOUND_PER_WRITE) {
             let some = some.to_vec();
             let (region, required) = (self.region.clone(), required(&self.shared));
+            let now = self.shared.steady_now();
             let write = move |tx: &mut Tx| {
                 some.iter().try_for_each(|found| {
                     if replicas::found(tx, &region, found)? {
-                        settle(tx, found.artifact, &required, Some((&region, &found.reason)))?;
+                        let cause = Some((&region, &found.reason));
+                        settle(tx, found.artifact, &required, cause, now)?;
                     }
                     Ok::<_, DbError>(())
                 })
@@ -269,6 +283,7 @@ fn settle(
     artifact: ArtifactId,
     required: &[RegionName],
     cause: Option<(&RegionName, &String)>,
+    now: UnixMillis,
 ) -> Result<(), DbError> {
     let Some(row) = artifacts::find(tx, artifact)? else { return Ok(()) };
     let copies = replicas::of_artifact(tx, &artifact)?;
@@ -298,8 +313,7 @@ fn settle(
         }
         _ => return Ok(()),
     };
-    let mut event =
-        NewEvent::new(clock::now(), kind, "deployctl", message).app(&row.app).build(row.job);
+    let mut event = NewEvent::new(now, kind, "deployctl", message).app(&row.app).build(row.job);
     if let Some((region, _)) = cause {
         event = event.region(region);
     }

@@ -6,12 +6,11 @@ use axum::extract::State;
 use crate::coordinator::once::{self, made_before};
 use crate::coordinator::router::{Route, delete, get, post};
 use crate::coordinator::state::{Keys, Shared};
-use crate::host::clock;
 use crate::net::auth::{Identity, Token, region_key};
 use crate::net::server::{Json, Path};
 use crate::rules::authorize::Class;
 use crate::store::db::events::NewEvent;
-use crate::store::db::{Topic, Tx, tokens};
+use crate::store::db::{Tx, tokens};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::token::{NewToken, Role, TokenRequest, Tokens, Verifier};
 
@@ -53,8 +52,9 @@ async fn create(
         None => Token::mint(),
     };
     let verifier = verifier(&shared.keys, request, &token);
+    let now = shared.steady_now();
     let insert = move |tx: &mut Tx| {
-        if made_before(tx, &who.name, &key, &asked, clock::now())? {
+        if made_before(tx, &who.name, &key, &asked, now)? {
             let there = tokens::list(tx)?.iter().any(|row| row.id == verifier.id);
             let gone = || Problem::new(Code::Conflict, "that token was made and withdrawn since");
             return if there { Ok(()) } else { Err(gone()) };
@@ -66,12 +66,10 @@ async fn create(
             )
             .hint("deployctl tokens list"));
         }
-        let now = clock::now();
         tokens::insert(tx, &verifier, &who.name, now)?;
         let (role, name) = (verifier.role.word(), &verifier.name);
         let message = format!("{} made a token of role {role} for {name:?}", who.name);
         tx.event(&NewEvent::new(now, "token.made", who.name, message))?;
-        tx.touch(Topic::Feed);
         Ok(())
     };
     change(&shared, insert).await?;
@@ -84,16 +82,16 @@ async fn withdraw(
     Path(id): Path<String>,
     key: once::Key,
 ) -> Result<Json<()>, Problem> {
+    let now = shared.steady_now();
     let remove = move |tx: &mut Tx| {
-        if made_before(tx, &who.name, &key, &format!("withdraw {id}"), clock::now())? {
+        if made_before(tx, &who.name, &key, &format!("withdraw {id}"), now)? {
             return Ok(());
         }
         let unknown = || Problem::new(Code::NotFound, "there is no such token");
         let (name, role) =
             tokens::delete(tx, &id)?.ok_or_else(|| unknown().hint("deployctl tokens list"))?;
         let message = format!("{} withdrew {name:?}'s token of role {}", who.name, role.word());
-        tx.event(&NewEvent::new(clock::now(), "token.withdrawn", who.name, message))?;
-        tx.touch(Topic::Feed);
+        tx.event(&NewEvent::new(now, "token.withdrawn", who.name, message))?;
         Ok(())
     };
     change(&shared, remove).await.map(Json)

@@ -34,7 +34,12 @@ impl Coordinator {
     pub(crate) async fn new(queue: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let eu = folder.path().join("eu");
-        let config = format!("[queue]\n{queue}\n[regions.eu]\nblobs = 'file://{}'\n", eu.display());
+        let database = crate::configured::configured();
+        let database = database.map(|url| format!("database = '{url}'\n")).unwrap_or_default();
+        let config = format!(
+            "{database}[queue]\n{queue}\n[regions.eu]\nblobs = 'file://{}'\n",
+            eu.display()
+        );
         std::fs::write(folder.path().join("config.toml"), config).unwrap();
         let (child, server) = start(folder.path());
         let coordinator = Self { child, folder, server };

@@ -30,6 +30,8 @@ pub(crate) struct Engines {
     pub(crate) etcd: Option<String>,
     /// The URL of a blob store by its name; folders when there is none.
     pub(crate) stores: Option<fn(&str) -> String>,
+    /// The URL of a database server.
+    pub(crate) database: Option<String>,
 }
 
 /// A port that was free a moment ago.
@@ -74,8 +76,10 @@ impl Fleet {
         fleet.server = format!("http://127.0.0.1:{port}");
         let goals = fleet.engines.etcd.as_ref().map(|etcd| format!("goals = \"{etcd}/global\"\n"));
         let goals = goals.unwrap_or_default();
+        let line = fleet.engines.database.clone().or_else(crate::configured::configured);
+        let line = line.map(|url| format!("database = \"{url}\"\n")).unwrap_or_default();
         let mut config = format!(
-            "{goals}listen = \"127.0.0.1:{port}\"\ndata = \"{}\"\nblobs = \"{}\"\n[queue]\nbeat_ms = 500\nmonitor_ms = 200\n[synchronizer]\nevery_ms = 1000\n",
+            "{line}{goals}listen = \"127.0.0.1:{port}\"\ndata = \"{}\"\nblobs = \"{}\"\n[queue]\nbeat_ms = 500\nmonitor_ms = 200\n[synchronizer]\nevery_ms = 1000\n",
             fleet.path("coordinator").display(),
             fleet.main_blobs(),
         );

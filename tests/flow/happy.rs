@@ -3,7 +3,8 @@
 use std::fs;
 
 use crate::fleet::{Fleet, eventually};
-use crate::{RUN, fleet_with_app};
+use crate::repository::Repository;
+use crate::{RUN, fleet_on_server, fleet_with_app};
 
 fn versions(fleet: &Fleet, hosts: &[&str]) -> Vec<String> {
     let version = |host: &&str| fs::read_to_string(fleet.current(host, "api").join("version"));
@@ -12,7 +13,15 @@ fn versions(fleet: &Fleet, hosts: &[&str]) -> Vec<String> {
 
 #[test]
 fn a_commit_reaches_every_host_and_a_bad_one_goes_back() {
-    let (fleet, repository) = fleet_with_app(2);
+    commit_to_hosts_and_back(fleet_with_app(2));
+}
+
+#[test]
+fn the_same_on_a_database_server() {
+    commit_to_hosts_and_back(fleet_on_server(2));
+}
+
+fn commit_to_hosts_and_back((fleet, repository): (Fleet, Repository)) {
     let hosts = ["eu-1", "eu-2", "us-1", "us-2"];
     let at = &repository.folder;
 

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::config::daemon::{Flags, load};
 use crate::coordinator::state::{Coordinator, Keys};
+use crate::host::clock;
 use crate::model::digest::PieceDigest;
 use crate::model::manifest::{Codec, Entry, Manifest, Node, Piece, Provenance, Shape, piece_bytes};
 use crate::rules::replication::Claim;

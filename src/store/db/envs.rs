@@ -52,7 +52,7 @@ pub fn next_release(tx: &mut Tx, app: &AppName, env: &EnvName) -> Result<Release
     let stable = text(&Stable::default());
     tx.exec(
         "INSERT INTO envs (app, env, last_release, stable) VALUES (?1, ?2, 1, ?3)
-         ON CONFLICT (app, env) DO UPDATE SET last_release = last_release + 1",
+         ON CONFLICT (app, env) DO UPDATE SET last_release = envs.last_release + 1",
         values![app, env, stable],
     )?;
     Ok(ReleaseNo(find(tx, app, env)?.last_release))
@@ -103,7 +103,7 @@ pub fn stamp(tx: &mut Tx, app: &AppName, env: &EnvName) -> Result<(), DbError> {
 /// When the database fails.
 pub fn fresh(tx: &Tx) -> Result<GoalVersion, DbError> {
     let number = |key: &str| {
-        tx.number("SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?1", values![key])
+        tx.number("SELECT CAST(value AS BIGINT) FROM meta WHERE key = ?1", values![key])
     };
     Ok(GoalVersion {
         epoch: number(EPOCH)?.unsigned_abs().max(1),
@@ -122,7 +122,7 @@ pub fn raise(tx: &mut Tx, version: GoalVersion) -> Result<(), DbError> {
         tx.exec(
             "INSERT INTO meta (key, value) VALUES (?1, ?2)
              ON CONFLICT (key) DO UPDATE SET value = excluded.value
-             WHERE CAST(meta.value AS INTEGER) < CAST(excluded.value AS INTEGER)",
+             WHERE CAST(meta.value AS BIGINT) < CAST(excluded.value AS BIGINT)",
             values![key, value.to_string()],
         )?;
     }

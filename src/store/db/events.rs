@@ -80,7 +80,7 @@ impl Tx {
     /// # Errors
     /// When the database fails.
     pub fn event(&mut self, event: &NewEvent) -> Result<(), DbError> {
-        self.exec(
+        self.exec_later(
             "INSERT INTO events (at, kind, app, env, build, release, region, actor, message)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             values![

@@ -24,9 +24,8 @@ pub struct Change {
 /// # Errors
 /// When the database fails.
 pub fn revision(tx: &Tx) -> Result<u64, DbError> {
-    // Rows are replaced, so the newest may be gone; the sequence is not.
-    let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'feed'";
-    Ok(tx.number(sql, &[])?.unsigned_abs())
+    // A row goes only when a newer one takes its place, so the newest is always there.
+    Ok(tx.number("SELECT max(revision) FROM feed", &[])?.unsigned_abs())
 }
 
 /// Changes after `since`, in order, at most 5,000.

@@ -67,7 +67,8 @@ pub fn count(
     selector: &Selector,
 ) -> Result<BTreeMap<RegionName, (u32, u32)>, DbError> {
     if selector.0.is_empty() {
-        let sql = "SELECT region, count(*), sum(reachable) FROM hosts WHERE env = ?1
+        let sql =
+            "SELECT region, count(*), CAST(sum(reachable) AS BIGINT) FROM hosts WHERE env = ?1
                    GROUP BY region";
         let rows =
             tx.rows(sql, values![env], |row| Ok((row.parse(0)?, (row.num(1)?, row.num(2)?))))?;
@@ -110,8 +111,10 @@ pub fn list(tx: &Tx, filter: &Filter, limit: u32) -> Result<(Vec<HostRow>, u64),
     let host = filter.host.as_ref().map(|prefix| format!("{}%", escape(prefix)));
     // `info` is our own JSON: an app's name can't be anything else in it.
     let app = filter.app.as_ref().map(|app| format!("%\"app\":\"{app}\"%"));
-    let matching = "FROM hosts WHERE (?1 IS NULL OR env = ?1) AND (?2 IS NULL OR region = ?2)
-         AND (?3 IS NULL OR host LIKE ?3 ESCAPE '\\') AND (?4 IS NULL OR info LIKE ?4)";
+    let matching = "FROM hosts WHERE (CAST(?1 AS TEXT) IS NULL OR env = ?1)
+         AND (CAST(?2 AS TEXT) IS NULL OR region = ?2)
+         AND (CAST(?3 AS TEXT) IS NULL OR host LIKE ?3 ESCAPE '\\')
+         AND (CAST(?4 AS TEXT) IS NULL OR info LIKE ?4)";
     let mut values: Vec<Value> =
         vec![filter.env.as_ref().into(), filter.region.as_ref().into(), host.into(), app.into()];
     let total = tx.number(&format!("SELECT count(*) {matching}"), &values)?.unsigned_abs();

@@ -46,11 +46,10 @@ pub fn advance(
     received: u64,
     carry: &str,
 ) -> Result<(), DbError> {
-    tx.exec(
+    tx.exec_later(
         "UPDATE attempts SET log_received = ?3, log_carry = ?4 WHERE job = ?1 AND attempt = ?2",
         values![job, attempt, received, carry],
-    )?;
-    Ok(())
+    )
 }
 
 /// Adds text at the end of a job's log; returns the log's new length.
@@ -65,7 +64,7 @@ pub fn append(tx: &mut Tx, job: JobNo, attempt: u32, text: &str) -> Result<u64, 
     )?;
     let end = end.ok_or(DbError::Missing("the job of a log"))?;
     if !text.is_empty() {
-        tx.exec(
+        tx.exec_later(
             "INSERT INTO job_log (job, at, attempt, bytes, text) VALUES (?1, ?2, ?3, ?4, ?5)",
             values![job, end - text.len() as u64, attempt, text.len(), text],
         )?;

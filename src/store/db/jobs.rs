@@ -249,7 +249,8 @@ pub fn lapsed(tx: &Tx, now: UnixMillis, limit: usize) -> Result<Vec<JobRow>, DbE
 /// When the database fails.
 pub fn renew_leases(tx: &mut Tx, now: UnixMillis, until: UnixMillis) -> Result<usize, DbError> {
     tx.exec(
-        "UPDATE jobs SET lease_expires_at = ?2, started_at = min(started_at, ?1)
+        "UPDATE jobs SET lease_expires_at = ?2, 
+            started_at = CASE WHEN started_at > ?1 THEN ?1 ELSE started_at END
          WHERE status = 'RUNNING'",
         values![now, until],
     )
@@ -292,14 +293,15 @@ pub fn queued(tx: &Tx) -> Result<i64, DbError> {
 ///
 /// # Errors
 /// [`DbError::Raced`] when it was changed, [`DbError::is_duplicate`] when another
-/// live job does the same, else when the database fails.
+/// live job does the same, else when the database fails; told by a later statement or
+/// the end of the write.
 pub fn update(tx: &mut Tx, before: &JobRow, job: &Job, now: UnixMillis) -> Result<(), DbError> {
     let running = job.state == JobState::Running;
     let beat = (running && job.lease_until != before.job.lease_until).then_some(now);
     let started = (job.attempt != before.job.attempt).then_some(now);
     let ended = job.state.is_final().then_some(before.ended_at.unwrap_or(now));
     let failure = job.failure.as_ref();
-    tx.exec_guarded(
+    tx.exec_guarded_later(
         "the job",
         "UPDATE jobs SET status = ?4, attempt = ?5, max_attempts = ?6, not_before = ?7,
             worker_id = ?8, lease_expires_at = ?9, artifact = ?10, failure_class = ?11,
@@ -358,12 +360,11 @@ pub fn begin_attempt(
     log_start: u64,
     now: UnixMillis,
 ) -> Result<(), DbError> {
-    tx.exec(
+    tx.exec_later(
         "INSERT INTO attempts (job, attempt, worker_id, machine, started_at, log_start)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         values![job, attempt, worker, machine, now, log_start],
-    )?;
-    Ok(())
+    )
 }
 
 /// Records how an attempt ended; `None`: it was handed back.
@@ -381,12 +382,11 @@ pub fn end_attempt(
         Some(Outcome::Succeeded { artifact }) => ("succeeded", "", Some(*artifact)),
         Some(Outcome::Failed { class, reason }) => (class.word(), reason.as_str(), None),
     };
-    tx.exec(
+    tx.exec_later(
         "UPDATE attempts SET ended_at = ?3, outcome = ?4, reason = ?5, artifact = ?6
          WHERE job = ?1 AND attempt = ?2",
         values![job, attempt, now, word, reason, artifact],
-    )?;
-    Ok(())
+    )
 }
 
 /// An attempt of a job.

@@ -9,6 +9,10 @@
 pub mod ancestry;
 pub mod apps;
 pub mod artifacts;
+mod clock;
+#[cfg(test)]
+pub(crate) mod conformance;
+pub mod coordinators;
 pub mod curves;
 pub mod deployables;
 pub mod envs;
@@ -22,12 +26,18 @@ pub mod job_log;
 pub mod jobs;
 mod open;
 pub mod patches;
+mod place;
+mod postgres;
 pub mod regions;
 pub mod releases;
 pub mod replicas;
 mod schema;
 pub mod sessions;
+mod sqlite;
 pub mod tallies;
+#[cfg(test)]
+#[path = "../../../tests/postgres/server.rs"]
+mod test_server;
 pub mod tokens;
 mod tx;
 mod value;
@@ -38,6 +48,8 @@ mod writer;
 use rusqlite::ErrorCode;
 
 pub use open::Db;
+pub use place::{BadPlace, Place};
+pub use postgres::Address;
 pub use tx::{Row, Tx};
 pub use value::Value;
 pub(crate) use value::values;
@@ -49,6 +61,31 @@ pub enum DbError {
     /// The engine refused or failed.
     #[error("database: {0}")]
     Engine(#[from] rusqlite::Error),
+    /// A server refused or failed.
+    #[error("database: {0}")]
+    Server(#[from] ServerError),
+    /// A server can't be reached, or does not let this user in.
+    #[error("{place}: {why}")]
+    Unreachable {
+        /// Which, without the password.
+        place: String,
+        /// Why.
+        why: String,
+        /// Whether the same may succeed later.
+        passing: bool,
+    },
+    /// A server that this release can't work with.
+    #[error("{place}: {why}")]
+    Unfit {
+        /// Which, without the password.
+        place: String,
+        /// Why, and what is needed.
+        why: String,
+    },
+    /// The connection was lost during a commit, and the server can't be asked what became
+    /// of it.
+    #[error("it is not known whether the write was committed: {0}")]
+    Unknown(String),
     /// A row holds something that no release of this program wrote.
     #[error("the database holds {text:?} where {what} is expected")]
     Corrupt {
@@ -96,20 +133,57 @@ pub enum DbError {
     },
 }
 
+/// What a server refused, or how the connection to it failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerError {
+    /// The server's own code, such as `23505`; `None`: it did not answer.
+    code: Option<String>,
+    message: String,
+    /// Whether the connection is lost with it.
+    lost: bool,
+}
+
+impl ServerError {
+    /// The server's own code.
+    pub(crate) fn code(&self) -> Option<&str> {
+        self.code.as_deref()
+    }
+}
+
+impl std::error::Error for ServerError {}
+
+impl std::fmt::Display for ServerError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.code {
+            Some(code) => write!(f, "{} ({code})", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
 impl DbError {
     /// Whether a unique index refused the write.
     #[must_use]
     pub fn is_duplicate(&self) -> bool {
+        if let Self::Server(error) = self {
+            return error.code() == Some("23505");
+        }
         let Self::Engine(rusqlite::Error::SqliteFailure(error, _)) = self else { return false };
         let unique =
             [rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE, rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY];
         unique.contains(&error.extended_code)
     }
 
-    /// Whether the same may succeed later: the disk is full or failing, or the
-    /// file is busy. Whoever asked is to ask again, not to give up.
+    /// Whether the same may succeed later: the disk is full or failing, the file is busy,
+    /// or the server is away. Whoever asked is to ask again, not to give up.
     #[must_use]
     pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unknown(_) => return true,
+            Self::Unreachable { passing, .. } => return *passing,
+            Self::Server(error) => return error.lost || error.code().is_some_and(is_passing_code),
+            _ => {}
+        }
         let Self::Engine(rusqlite::Error::SqliteFailure(error, _)) = self else { return false };
         matches!(
             error.code,
@@ -122,6 +196,11 @@ impl DbError {
         )
     }
 
+    /// Whether the connection to the server is lost.
+    pub(super) fn is_lost_connection(&self) -> bool {
+        matches!(self, Self::Server(error) if error.lost)
+    }
+
     /// Whether a flush failed: the page cache can't be trusted any more, only a
     /// restart from the log can [reliability-security 1.1].
     pub(crate) fn is_lost_flush(&self) -> bool {
@@ -129,4 +208,12 @@ impl DbError {
         let flush = [rusqlite::ffi::SQLITE_IOERR_FSYNC, rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC];
         flush.contains(&error.extended_code)
     }
+}
+
+/// Codes of PostgreSQL that say "not now": resources (53), an operator (57), a system
+/// error (58), a lock that was not had in time, a conflict with another transaction (40),
+/// an idle transaction that was ended (25P03), a server that only reads (25006).
+fn is_passing_code(code: &str) -> bool {
+    ["53", "57", "58", "40"].iter().any(|class| code.starts_with(class))
+        || ["55P03", "25P03", "25006"].contains(&code)
 }

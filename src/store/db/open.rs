@@ -1,17 +1,17 @@
-//! Opening one SQLite file, and the handle on it.
+//! Opening the database, and the handle on it.
 
-use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use super::clock::Clock;
+use super::postgres::{Address, Listener, Postgres};
+use super::sqlite::Sqlite;
 use super::writer::{self, Order, Topics};
-use super::{DbError, Topic, Tx, schema};
+use super::{DbError, Place, Topic, Tx, schema};
+use crate::model::time::UnixMillis;
 
-/// The first SQLite without the WAL-reset bug [reliability-security 1.1].
-const ENGINE_VERSION_MIN: i32 = 3_051_003;
 /// Connections for reads; more only wait for each other on few cores.
 const READERS: usize = 4;
 /// Writes waiting for the writer thread; past it callers wait for room.
@@ -26,39 +26,84 @@ struct Inner {
     topics: Arc<Topics>,
     readers: Mutex<Vec<Tx>>,
     free: Arc<Semaphore>,
+    /// A server's clock.
+    clock: Option<Arc<Clock>>,
+    /// Ends what listens to a server.
+    closed: watch::Sender<bool>,
 }
 
 impl Db {
-    /// Opens the file at `path`, making it and its tables if missing. Holds an
+    /// Opens the SQLite file at `path`, making it and its tables if missing. Holds an
     /// exclusive lock on `<path>.lock` until closed.
     ///
     /// # Errors
     /// [`DbError::InUse`], [`DbError::NewerSchema`], [`DbError::OtherSchema`],
     /// [`DbError::OldEngine`], or when the file can't be opened.
     pub fn open(path: &Path) -> Result<Self, DbError> {
-        if rusqlite::version_number() < ENGINE_VERSION_MIN {
-            return Err(DbError::OldEngine(rusqlite::version_number()));
-        }
-        let lock = lock(path)?;
-        let connection = Connection::open(path)?;
-        // FULL: an answered write survives power loss, not only a crash.
-        connection.execute_batch(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-             PRAGMA mmap_size = 0; PRAGMA journal_size_limit = 67108864;
-             PRAGMA busy_timeout = 5000;",
-        )?;
-        let mut tx = Tx::new(connection);
+        let mut tx = Tx::from(Sqlite::writer(path)?);
         schema::migrate(&mut tx)?;
-        let readers = (0..READERS).map(|_| reader(path)).collect::<Result<Vec<_>, _>>()?;
-        let (orders, inbox) = mpsc::channel(ORDERS_MAX);
+        let reader = |_| Sqlite::reader(path).map(Tx::from);
+        let readers = (0..READERS).map(reader).collect::<Result<Vec<_>, _>>()?;
+        Self::start(tx, readers, Arc::new(Topics::new()), None)
+    }
+
+    /// Opens the database at `place`, and makes its tables if they are missing.
+    ///
+    /// # Errors
+    /// As [`Db::open`]; of a server also [`DbError::Unreachable`] and [`DbError::Unfit`].
+    pub async fn open_at(place: &Place) -> Result<Self, DbError> {
+        let place = place.clone();
+        let open = move || match place {
+            Place::File(path) => Self::open(&path),
+            Place::Server(address) => Self::open_server(&address),
+        };
+        let opened = tokio::task::spawn_blocking(open).await;
+        opened.unwrap_or_else(|_| Err(DbError::Panicked))
+    }
+
+    /// Not to be called by async code: it waits for the server.
+    fn open_server(address: &Address) -> Result<Self, DbError> {
+        let mut writer = Postgres::writer(address)?;
+        let clock = Arc::new(Clock::at(writer.check()?));
         let topics = Arc::new(Topics::new());
+        let listener = Listener::new(topics.clone(), clock.clone());
+        writer.tell(listener.clone());
+        let mut tx = Tx::from(writer);
+        schema::migrate(&mut tx)?;
+        let readers = (0..READERS).map(|_| Postgres::reader(address).into()).collect();
+        let db = Self::start(tx, readers, topics, Some(clock))?;
+        listener.start(address.clone(), db.0.closed.subscribe())?;
+        Ok(db)
+    }
+
+    fn start(
+        tx: Tx,
+        readers: Vec<Tx>,
+        topics: Arc<Topics>,
+        clock: Option<Arc<Clock>>,
+    ) -> Result<Self, DbError> {
+        let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         let of_writer = topics.clone();
         std::thread::Builder::new()
             .name("db-writer".into())
-            .spawn(move || writer::run(tx, inbox, &of_writer, lock))
-            .map_err(|source| DbError::Io { path: path.display().to_string(), source })?;
-        let free = Arc::new(Semaphore::new(READERS));
-        Ok(Self(Arc::new(Inner { orders, topics, readers: Mutex::new(readers), free })))
+            .spawn(move || writer::run(tx, inbox, &of_writer))
+            .map_err(|source| DbError::Io { path: "db-writer".into(), source })?;
+        let (free, readers) = (Arc::new(Semaphore::new(READERS)), Mutex::new(readers));
+        let closed = watch::Sender::new(false);
+        Ok(Self(Arc::new(Inner { orders, topics, readers, free, clock, closed })))
+    }
+
+    /// Whether other coordinators may have the database open too.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.0.clock.is_some()
+    }
+
+    /// The time by the server's clock, which all coordinators share; `None`: the database
+    /// is a file of this process. It never goes back.
+    #[must_use]
+    pub fn shared_now(&self) -> Option<UnixMillis> {
+        self.0.clock.as_ref().map(|clock| clock.now())
     }
 
     /// Runs `work` in a transaction of its own and answers once it is durable.
@@ -97,9 +142,9 @@ impl Db {
         let inner = self.0.clone();
         let done = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let borrowed = Borrowed::take(&inner)?;
+            let mut borrowed = Borrowed::take(&inner)?;
             let tx = borrowed.tx()?;
-            tx.script("BEGIN")?;
+            tx.begin_read()?;
             work(tx)
         });
         done.await.unwrap_or_else(|_| Err(DbError::Panicked.into()))
@@ -114,6 +159,7 @@ impl Db {
     /// Commits what was asked for before, then closes the file for writing and
     /// gives up its lock. Later writes fail with [`DbError::Closed`].
     pub async fn close(&self) {
+        self.0.closed.send_replace(true);
         let (done, closed) = oneshot::channel();
         if self.0.orders.send(Order::Close(done)).await.is_ok() {
             let _ = closed.await;
@@ -134,37 +180,17 @@ impl<'a> Borrowed<'a> {
         Ok(Self { inner, tx: Some(tx.ok_or(DbError::Closed)?) })
     }
 
-    fn tx(&self) -> Result<&Tx, DbError> {
-        self.tx.as_ref().ok_or(DbError::Closed)
+    fn tx(&mut self) -> Result<&mut Tx, DbError> {
+        self.tx.as_mut().ok_or(DbError::Closed)
     }
 }
 
 impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
-        if let Some(tx) = self.tx.take() {
-            if !tx.is_over() {
-                let _ = tx.script("ROLLBACK");
-            }
+        if let Some(mut tx) = self.tx.take() {
+            tx.roll_back();
             self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner).push(tx);
         }
-    }
-}
-
-fn reader(path: &Path) -> Result<Tx, DbError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.execute_batch("PRAGMA query_only = ON; PRAGMA busy_timeout = 5000;")?;
-    Ok(Tx::new(connection))
-}
-
-fn lock(path: &Path) -> Result<File, DbError> {
-    let name = format!("{}.lock", path.display());
-    let io = |source| DbError::Io { path: name.clone(), source };
-    let file = File::options().create(true).write(true).truncate(false).open(&name).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(DbError::InUse(path.display().to_string())),
-        Err(TryLockError::Error(source)) => Err(io(source)),
     }
 }
 
@@ -185,48 +211,6 @@ mod tests {
 
     async fn count(db: &Db) -> i64 {
         db.read(|tx| tx.number("SELECT count(*) FROM meta", &[])).await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_write_that_errs_or_panics_takes_only_itself_back() {
-        let (_folder, db) = open();
-        let mut feed = db.watch(Topic::Feed);
-        let bad = db.write(|tx| {
-            put(tx, "bad")?;
-            tx.touch(Topic::Feed);
-            Err::<(), _>(DbError::Missing("on purpose"))
-        });
-        let worse = db.write(|tx| {
-            put(tx, "worse")?;
-            if tx.touched() == 0 { panic!("on purpose") } else { Ok::<_, DbError>(()) }
-        });
-        let good = db.write(|tx| {
-            tx.touch(Topic::Jobs);
-            put(tx, "good")
-        });
-        let mut jobs = db.watch(Topic::Jobs);
-        let (bad, worse, good) = tokio::join!(bad, worse, good);
-        assert!(matches!(bad, Err(DbError::Missing(_))));
-        assert!(matches!(worse, Err(DbError::Panicked)));
-        good.unwrap();
-        assert_eq!(count(&db).await, 1);
-        assert!(*jobs.borrow_and_update() == 1 && *feed.borrow_and_update() == 0);
-    }
-
-    #[tokio::test]
-    async fn many_writes_at_once_are_all_answered_and_all_there() {
-        let (folder, db) = open();
-        let writes = (0..1000).map(|i| {
-            let db = db.clone();
-            async move { db.write(move |tx| put(tx, &i.to_string())).await }
-        });
-        for answer in futures_util::future::join_all(writes).await {
-            answer.unwrap();
-        }
-        db.close().await;
-        assert!(matches!(db.write(|tx| put(tx, "late")).await, Err(DbError::Closed)));
-        let again = Db::open(&folder.path().join("db.sqlite")).unwrap();
-        assert_eq!(count(&again).await, 1000);
     }
 
     #[tokio::test]
@@ -261,21 +245,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readers_can_not_write_and_come_back_after_a_panic() {
-        let (_folder, db) = open();
-        for _ in 0..2 * READERS {
-            let panicked = db.read(|tx| match tx.number("SELECT 1", &[])? {
-                1 => panic!("on purpose"),
-                n => Ok::<_, DbError>(n),
-            });
-            assert!(matches!(panicked.await, Err(DbError::Panicked)));
-        }
-        let sql = "INSERT INTO meta (key, value) VALUES ('a', 'b') RETURNING 1";
-        assert!(db.read(|tx| tx.number(sql, &[])).await.is_err());
-        assert_eq!(count(&db).await, 0);
-    }
-
-    #[tokio::test]
     async fn one_owner_and_no_schema_that_is_not_known() {
         let (folder, db) = open();
         let path = folder.path().join("db.sqlite");
@@ -288,18 +257,11 @@ mod tests {
         .unwrap();
         db.close().await;
         assert!(matches!(Db::open(&path), Err(DbError::NewerSchema(9999))));
-        let raw = Connection::open(&path).unwrap();
+        let raw = rusqlite::Connection::open(&path).unwrap();
         raw.execute_batch("UPDATE schema_version SET version = 1, sha256 = 'x' WHERE version = 9999 OR version = 1")
             .unwrap_err();
         raw.execute_batch("DELETE FROM schema_version WHERE version = 9999; UPDATE schema_version SET sha256 = 'x' WHERE version = 1").unwrap();
         drop(raw);
         assert!(matches!(Db::open(&path), Err(DbError::OtherSchema(1))));
-    }
-
-    #[tokio::test]
-    async fn duplicates_are_told_apart_from_other_errors() {
-        let (_folder, db) = open();
-        db.write(|tx| put(tx, "a")).await.unwrap();
-        assert!(db.write(|tx| put(tx, "a")).await.unwrap_err().is_duplicate());
     }
 }

@@ -258,8 +258,9 @@ pub fn found(tx: &mut Tx, region: &RegionName, found: &Found) -> Result<bool, Db
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
          ON CONFLICT (artifact, region) DO UPDATE SET status = excluded.status,
              checked_at = excluded.checked_at, reason = excluded.reason,
-             sampled_at = MAX(sampled_at, excluded.sampled_at), bad_piece = excluded.bad_piece
-         WHERE COALESCE(checked_at, 0) <= excluded.checked_at",
+             sampled_at = CASE WHEN excluded.sampled_at > replicas.sampled_at
+                 THEN excluded.sampled_at ELSE replicas.sampled_at END, bad_piece = excluded.bad_piece
+         WHERE COALESCE(replicas.checked_at, 0) <= excluded.checked_at",
         values![artifact, region, status.word(), *at, reason, sampled_at, *bad_piece],
     )?;
     Ok(changed > 0)

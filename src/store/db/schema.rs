@@ -18,21 +18,37 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (8, "curves", include_str!("schema/0008_curves.sql")),
     (9, "ancestry", include_str!("schema/0009_ancestry.sql")),
     (10, "webhooks", include_str!("schema/0010_webhooks.sql")),
+    (11, "coordinators", include_str!("schema/0011_coordinators.sql")),
 ];
 
-/// Brings the file to the newest schema; each migration in one transaction.
+/// Key in the table `meta` of the oldest schema version that a release must know to work
+/// on this database. A migration that older releases can't work beside raises it.
+const FLOOR: &str = "schema_floor";
+
+/// Brings the database to the newest schema, in one transaction.
+///
+/// A server is migrated by the first coordinator of a newer release while older ones go
+/// on: so a newer schema is no error there, unless it says so (see [`FLOOR`]).
 pub(super) fn migrate(tx: &mut Tx) -> Result<(), DbError> {
-    tx.script(
+    tx.begin()?;
+    let done = apply(tx).and_then(|()| tx.commit());
+    if done.is_err() {
+        tx.roll_back();
+    }
+    done
+}
+
+fn apply(tx: &mut Tx) -> Result<(), DbError> {
+    tx.schema(
         "CREATE TABLE IF NOT EXISTS schema_version (
             version INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL)",
     )?;
-    let applied =
-        tx.rows("SELECT version, sha256 FROM schema_version ORDER BY version", &[], |row| {
-            Ok((row.int(0)?, row.text(1)?))
-        })?;
+    let applied = applied(tx)?;
     for (version, sha256) in &applied {
-        let known = MIGRATIONS.iter().find(|migration| migration.0 == *version);
-        let text = known.ok_or(DbError::NewerSchema(*version))?.2;
+        let Some((_, _, text)) = MIGRATIONS.iter().find(|known| known.0 == *version) else {
+            check_newer(tx, *version)?;
+            continue;
+        };
         if Digest::of(text.as_bytes()).to_string() != *sha256 {
             return Err(DbError::OtherSchema(*version));
         }
@@ -41,18 +57,27 @@ pub(super) fn migrate(tx: &mut Tx) -> Result<(), DbError> {
         if applied.iter().any(|(done, _)| done == version) {
             continue;
         }
-        tx.script("BEGIN IMMEDIATE")?;
-        let done = tx.script(text).and_then(|()| {
-            tx.exec(
-                "INSERT INTO schema_version (version, name, sha256) VALUES (?1, ?2, ?3)",
-                values![*version, *name, Digest::of(text.as_bytes())],
-            )
-        });
-        if let Err(error) = done {
-            let _ = tx.script("ROLLBACK");
-            return Err(error);
-        }
-        tx.script("COMMIT")?;
+        tx.schema(text)?;
+        tx.exec(
+            "INSERT INTO schema_version (version, name, sha256) VALUES (?1, ?2, ?3)",
+            values![*version, *name, Digest::of(text.as_bytes())],
+        )?;
     }
     Ok(())
+}
+
+/// Versions that were applied, with the digest of their text, ascending.
+fn applied(tx: &Tx) -> Result<Vec<(i64, String)>, DbError> {
+    tx.rows("SELECT version, sha256 FROM schema_version ORDER BY version", &[], |row| {
+        Ok((row.int(0)?, row.text(1)?))
+    })
+}
+
+/// Whether this release may work on a database with a version that it does not know.
+fn check_newer(tx: &Tx, version: i64) -> Result<(), DbError> {
+    let known = MIGRATIONS.last().map_or(0, |newest| newest.0);
+    let floor =
+        tx.row("SELECT value FROM meta WHERE key = ?1", values![FLOOR], |row| row.text(0))?;
+    let floor = floor.and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
+    if tx.is_shared() && floor <= known { Ok(()) } else { Err(DbError::NewerSchema(version)) }
 }

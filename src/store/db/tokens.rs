@@ -1,6 +1,6 @@
 //! Tokens: public ids and keyed hashes, never secrets.
 
-use super::{DbError, Row, Tx, values};
+use super::{DbError, Row, Topic, Tx, values};
 use crate::model::id::RegionName;
 use crate::model::role::Role;
 use crate::model::time::UnixMillis;
@@ -68,7 +68,7 @@ pub fn count(tx: &Tx) -> Result<i64, DbError> {
     tx.number("SELECT count(*) FROM tokens", &[])
 }
 
-/// Adds a token's verifier.
+/// Adds a token's verifier; coordinators and regions are told after the commit.
 ///
 /// # Errors
 /// When the database fails, or the id is taken.
@@ -87,6 +87,7 @@ pub fn insert(tx: &mut Tx, token: &Verifier, by: &str, now: UnixMillis) -> Resul
             by
         ],
     )?;
+    changed(tx);
     Ok(())
 }
 
@@ -95,6 +96,7 @@ pub fn insert(tx: &mut Tx, token: &Verifier, by: &str, now: UnixMillis) -> Resul
 /// # Errors
 /// When the database fails.
 pub fn delete(tx: &mut Tx, id: &str) -> Result<Option<(String, Role)>, DbError> {
+    changed(tx);
     tx.row("DELETE FROM tokens WHERE id = ?1 RETURNING name, role", values![id], |row| {
         Ok((row.text(0)?, row.word(1, Role::from_word)?))
     })
@@ -105,6 +107,21 @@ pub fn delete(tx: &mut Tx, id: &str) -> Result<Option<(String, Role)>, DbError> 
 /// # Errors
 /// When the database fails.
 pub fn delete_made_by(tx: &mut Tx, by: &str, name: &str) -> Result<(), DbError> {
+    changed(tx);
     tx.exec("DELETE FROM tokens WHERE created_by = ?1 AND name = ?2", values![by, name])?;
     Ok(())
+}
+
+/// Whether `by` made a token under `name`.
+///
+/// # Errors
+/// When the database fails.
+pub fn is_made_by(tx: &Tx, by: &str, name: &str) -> Result<bool, DbError> {
+    let sql = "SELECT count(*) FROM tokens WHERE created_by = ?1 AND name = ?2";
+    Ok(tx.number(sql, values![by, name])? > 0)
+}
+
+fn changed(tx: &mut Tx) {
+    tx.touch(Topic::Feed);
+    tx.touch(Topic::Tokens);
 }

@@ -1,37 +1,79 @@
-//! One transaction as callers see it: statements in, rows out.
+//! One transaction as callers see it: statements in, rows out, whatever the engine.
 //!
 //! Parameters are `?1`, `?2`, …; never text pasted into SQL. Statements are
 //! prepared once and kept.
 
 use std::str::FromStr;
 
-use rusqlite::{Connection, params_from_iter};
 use serde::de::DeserializeOwned;
 
-use super::{DbError, Topic, Value};
+use super::postgres::{self, Postgres};
+use super::sqlite::Sqlite;
+use super::{DbError, ServerError, Topic, Value};
 use crate::model::time::UnixMillis;
-
-/// Statements kept prepared per connection; there are fewer than this in all.
-const STATEMENTS_KEPT: usize = 256;
 
 /// A transaction. Made by [`super::Db::write`] and [`super::Db::read`], which also end it.
 pub struct Tx {
-    connection: Connection,
+    engine: Engine,
     touched: u32,
 }
 
-impl Tx {
-    pub(super) fn new(connection: Connection) -> Self {
-        connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
-        Self { connection, touched: 0 }
-    }
+enum Engine {
+    Sqlite(Sqlite),
+    Postgres(Box<Postgres>),
+}
 
+impl From<Sqlite> for Tx {
+    fn from(sqlite: Sqlite) -> Self {
+        Self { engine: Engine::Sqlite(sqlite), touched: 0 }
+    }
+}
+
+impl From<Postgres> for Tx {
+    fn from(postgres: Postgres) -> Self {
+        Self { engine: Engine::Postgres(Box::new(postgres)), touched: 0 }
+    }
+}
+
+impl Tx {
     /// Changes rows; returns how many.
     ///
     /// # Errors
     /// When the engine refuses.
     pub fn exec(&mut self, sql: &str, values: &[Value]) -> Result<usize, DbError> {
-        Ok(self.connection.prepare_cached(sql)?.execute(params_from_iter(values))?)
+        match &self.engine {
+            Engine::Sqlite(sqlite) => sqlite.exec(sql, values),
+            Engine::Postgres(postgres) => postgres.exec(sql, values),
+        }
+    }
+
+    /// Changes rows, and tells of a failure with a later statement or at the end of this
+    /// write: for statements whose outcome decides nothing, where a round trip to the
+    /// server each would cost more than their work.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub fn exec_later(&mut self, sql: &str, values: &[Value]) -> Result<(), DbError> {
+        match &self.engine {
+            Engine::Sqlite(sqlite) => sqlite.exec(sql, values).map(drop),
+            Engine::Postgres(postgres) => postgres.exec_later(sql, values, None),
+        }
+    }
+
+    /// [`Tx::exec_guarded`], told of as by [`Tx::exec_later`].
+    ///
+    /// # Errors
+    /// As [`Tx::exec_guarded`].
+    pub fn exec_guarded_later(
+        &mut self,
+        what: &'static str,
+        sql: &str,
+        values: &[Value],
+    ) -> Result<(), DbError> {
+        match &self.engine {
+            Engine::Sqlite(_) => self.exec_guarded(what, sql, values),
+            Engine::Postgres(postgres) => postgres.exec_later(sql, values, Some(what)),
+        }
     }
 
     /// Changes exactly the rows that a guard allows; none is an error.
@@ -57,9 +99,14 @@ impl Tx {
         values: &[Value],
         read: impl FnOnce(&Row) -> Result<T, DbError>,
     ) -> Result<Option<T>, DbError> {
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query(params_from_iter(values))?;
-        rows.next()?.map(|row| read(&Row(row))).transpose()
+        let (mut read, mut found) = (Some(read), None);
+        self.each(sql, values, |row| {
+            if let Some(read) = read.take() {
+                found = Some(read(row)?);
+            }
+            Ok(false)
+        })?;
+        Ok(found)
     }
 
     /// Every row of a query, in its order. The SQL carries the `LIMIT`.
@@ -72,13 +119,24 @@ impl Tx {
         values: &[Value],
         mut read: impl FnMut(&Row) -> Result<T, DbError>,
     ) -> Result<Vec<T>, DbError> {
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query(params_from_iter(values))?;
         let mut all = Vec::new();
-        while let Some(row) = rows.next()? {
-            all.push(read(&Row(row))?);
-        }
+        self.each(sql, values, |row| {
+            all.push(read(row)?);
+            Ok(true)
+        })?;
         Ok(all)
+    }
+
+    fn each(
+        &self,
+        sql: &str,
+        values: &[Value],
+        take: impl FnMut(&Row) -> Result<bool, DbError>,
+    ) -> Result<(), DbError> {
+        match &self.engine {
+            Engine::Sqlite(sqlite) => sqlite.each(sql, values, take),
+            Engine::Postgres(postgres) => postgres.each(sql, values, take),
+        }
     }
 
     /// The number in the first column of the first row; 0 when there is no row or it is `NULL`.
@@ -102,18 +160,112 @@ impl Tx {
         self.touched = touched;
     }
 
-    pub(super) fn script(&self, sql: &str) -> Result<(), DbError> {
-        Ok(self.connection.execute_batch(sql)?)
+    /// Begins a transaction that can write, once no other writer has one open.
+    pub(super) fn begin(&mut self) -> Result<(), DbError> {
+        match &mut self.engine {
+            Engine::Sqlite(sqlite) => sqlite.script("BEGIN IMMEDIATE"),
+            Engine::Postgres(postgres) => postgres.begin(),
+        }
     }
 
-    /// Whether the engine ended the transaction by itself (disk full, I/O error).
+    /// Begins a snapshot on a connection that reads.
+    pub(super) fn begin_read(&mut self) -> Result<(), DbError> {
+        match &mut self.engine {
+            Engine::Sqlite(sqlite) => sqlite.script("BEGIN"),
+            Engine::Postgres(postgres) => postgres.begin(),
+        }
+    }
+
+    /// Begins a write of its own within the transaction.
+    pub(super) fn begin_one(&mut self) -> Result<(), DbError> {
+        match &mut self.engine {
+            Engine::Sqlite(sqlite) => sqlite.script("SAVEPOINT one"),
+            Engine::Postgres(postgres) => postgres.savepoint(),
+        }
+    }
+
+    /// Keeps what the present write did.
+    pub(super) fn keep_one(&mut self) -> Result<(), DbError> {
+        match &mut self.engine {
+            Engine::Sqlite(sqlite) => sqlite.script("RELEASE one"),
+            Engine::Postgres(postgres) => postgres.keep(),
+        }
+    }
+
+    /// Takes back what the present write did.
+    pub(super) fn undo_one(&mut self) -> Result<(), DbError> {
+        match &mut self.engine {
+            Engine::Sqlite(sqlite) => sqlite.script("ROLLBACK TO one; RELEASE one"),
+            Engine::Postgres(postgres) => postgres.undo(),
+        }
+    }
+
+    /// Waits for statements that were told to be later.
+    pub(super) fn settle(&self) -> Result<(), DbError> {
+        match &self.engine {
+            Engine::Sqlite(_) => Ok(()),
+            Engine::Postgres(postgres) => postgres.flush(),
+        }
+    }
+
+    /// Commits.
+    pub(super) fn commit(&mut self) -> Result<(), DbError> {
+        match &mut self.engine {
+            Engine::Sqlite(sqlite) => sqlite.script("COMMIT"),
+            Engine::Postgres(postgres) => postgres.commit(&Topic::of_bits(self.touched)),
+        }
+    }
+
+    /// Ends the transaction without a trace; false: it can't be ended.
+    pub(super) fn roll_back(&mut self) -> bool {
+        match &mut self.engine {
+            Engine::Sqlite(sqlite) => {
+                if !sqlite.is_over() {
+                    let _ = sqlite.script("ROLLBACK");
+                }
+                sqlite.is_over()
+            }
+            Engine::Postgres(postgres) => {
+                postgres.roll_back();
+                true
+            }
+        }
+    }
+
+    /// Whether the engine ended the transaction by itself: disk full, I/O error, or the
+    /// connection was lost.
     pub(super) fn is_over(&self) -> bool {
-        self.connection.is_autocommit()
+        match &self.engine {
+            Engine::Sqlite(sqlite) => sqlite.is_over(),
+            Engine::Postgres(postgres) => postgres.is_over(),
+        }
+    }
+
+    /// Runs a part of the schema, as its file says it, however long it takes.
+    pub(super) fn schema(&mut self, sql: &str) -> Result<(), DbError> {
+        match &mut self.engine {
+            Engine::Sqlite(sqlite) => sqlite.script(sql),
+            Engine::Postgres(postgres) => {
+                postgres.script("SET LOCAL statement_timeout = 0")?;
+                postgres.script(&postgres::schema(sql))
+            }
+        }
+    }
+
+    /// Whether several coordinators may have the database open.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.engine, Engine::Postgres(_))
     }
 }
 
 /// One row; columns count from 0.
-pub struct Row<'a>(&'a rusqlite::Row<'a>);
+pub struct Row<'a>(pub(super) Raw<'a>);
+
+/// A row as its engine has it.
+pub(super) enum Raw<'a> {
+    Sqlite(&'a rusqlite::Row<'a>),
+    Postgres(&'a tokio_postgres::Row),
+}
 
 impl Row<'_> {
     /// A number.
@@ -121,7 +273,7 @@ impl Row<'_> {
     /// # Errors
     /// When the column holds something else.
     pub fn int(&self, column: usize) -> Result<i64, DbError> {
-        Ok(self.0.get(column)?)
+        self.opt_int(column)?.ok_or_else(|| corrupt("a number", "NULL"))
     }
 
     /// A number or `NULL`.
@@ -129,7 +281,13 @@ impl Row<'_> {
     /// # Errors
     /// When the column holds something else.
     pub fn opt_int(&self, column: usize) -> Result<Option<i64>, DbError> {
-        Ok(self.0.get(column)?)
+        match self.0 {
+            Raw::Sqlite(row) => Ok(row.get(column)?),
+            Raw::Postgres(row) => {
+                let number: Option<postgres::Number> = row.try_get(column).map_err(server)?;
+                Ok(number.map(|number| number.0))
+            }
+        }
     }
 
     /// A number that fits `T`.
@@ -170,7 +328,7 @@ impl Row<'_> {
     /// # Errors
     /// When the column holds something else.
     pub fn text(&self, column: usize) -> Result<String, DbError> {
-        Ok(self.0.get(column)?)
+        self.opt_text(column)?.ok_or_else(|| corrupt("text", "NULL"))
     }
 
     /// Text or `NULL`.
@@ -178,15 +336,10 @@ impl Row<'_> {
     /// # Errors
     /// When the column holds something else.
     pub fn opt_text(&self, column: usize) -> Result<Option<String>, DbError> {
-        Ok(self.0.get(column)?)
-    }
-
-    /// Bytes.
-    ///
-    /// # Errors
-    /// When the column holds something else.
-    pub fn bytes(&self, column: usize) -> Result<Vec<u8>, DbError> {
-        Ok(self.0.get(column)?)
+        match self.0 {
+            Raw::Sqlite(row) => Ok(row.get(column)?),
+            Raw::Postgres(row) => row.try_get(column).map_err(server),
+        }
     }
 
     /// Text that reads as `T`: a name, a digest, a commit.
@@ -232,4 +385,8 @@ impl Row<'_> {
 
 fn corrupt(what: &'static str, text: &str) -> DbError {
     DbError::Corrupt { what, text: text.chars().take(80).collect() }
+}
+
+fn server(error: tokio_postgres::Error) -> DbError {
+    ServerError::from(error).into()
 }

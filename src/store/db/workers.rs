@@ -16,13 +16,12 @@ pub fn seen(
     token: &str,
     now: UnixMillis,
 ) -> Result<(), DbError> {
-    tx.exec(
+    tx.exec_later(
         "INSERT INTO workers (id, machine, slots, token, seen_at) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (id) DO UPDATE SET machine = excluded.machine, slots = excluded.slots,
             token = excluded.token, seen_at = excluded.seen_at",
         values![worker, machine, slots, token, now],
-    )?;
-    Ok(())
+    )
 }
 
 /// Records that a known worker beat.
@@ -30,7 +29,7 @@ pub fn seen(
 /// # Errors
 /// When the database fails.
 pub fn beat(tx: &mut Tx, worker: &WorkerId, now: UnixMillis) -> Result<(), DbError> {
-    tx.exec("UPDATE workers SET seen_at = ?2 WHERE id = ?1", values![worker, now]).map(drop)
+    tx.exec_later("UPDATE workers SET seen_at = ?2 WHERE id = ?1", values![worker, now])
 }
 
 /// Workers heard of since `since`, by machine; at most 10,000.

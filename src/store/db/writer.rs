@@ -1,11 +1,10 @@
 //! The one writer: a thread that commits up to 256 writes in one transaction.
 //!
-//! SQLite pays one flush per commit, so a commit shared by all who wait is what
-//! makes it fast (36,000-58,000 claims/s against about 600 with a connection
+//! A database pays one flush per commit, so a commit shared by all who wait is what
+//! makes it fast (SQLite: 36,000-58,000 claims/s against about 600 with a connection
 //! each [backends 2]). Every write runs in a savepoint of its own: one that
 //! fails or panics takes only itself back. An answer is given after the commit.
 
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -31,14 +30,44 @@ pub enum Topic {
     Logs,
     /// A region says that its copy of an artifact is complete.
     Replicas,
+    /// A token was made or withdrawn.
+    Tokens,
 }
 
 impl Topic {
-    const ALL: [Self; 6] =
-        [Self::Jobs, Self::Feed, Self::Events, Self::Rollouts, Self::Logs, Self::Replicas];
+    pub(super) const ALL: [Self; 7] = [
+        Self::Jobs,
+        Self::Feed,
+        Self::Events,
+        Self::Rollouts,
+        Self::Logs,
+        Self::Replicas,
+        Self::Tokens,
+    ];
 
     pub(super) fn bit(self) -> u32 {
         1 << self as u32
+    }
+
+    pub(super) fn of_bits(touched: u32) -> Vec<Self> {
+        Self::ALL.into_iter().filter(|topic| touched & topic.bit() != 0).collect()
+    }
+
+    /// As coordinators call it among each other, whatever their release.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Jobs => "jobs",
+            Self::Feed => "feed",
+            Self::Events => "events",
+            Self::Rollouts => "rollouts",
+            Self::Logs => "logs",
+            Self::Replicas => "replicas",
+            Self::Tokens => "tokens",
+        }
+    }
+
+    pub(super) fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|topic| topic.word() == word)
     }
 }
 
@@ -54,10 +83,9 @@ impl Topics {
         self.0[topic as usize].subscribe()
     }
 
-    fn bump(&self, touched: u32) {
-        for topic in Topic::ALL.into_iter().filter(|topic| touched & topic.bit() != 0) {
-            self.0[topic as usize].send_modify(|count| *count += 1);
-        }
+    /// Wakes whoever waits for `topic`.
+    pub(super) fn wake(&self, topic: Topic) {
+        self.0[topic as usize].send_modify(|count| *count += 1);
     }
 }
 
@@ -86,7 +114,8 @@ where
     let (sender, receiver) = oneshot::channel();
     let run = move |tx: &mut Tx| {
         let result = catch_unwind(AssertUnwindSafe(|| work(tx)))
-            .unwrap_or_else(|_| Err(DbError::Panicked.into()));
+            .unwrap_or_else(|_| Err(DbError::Panicked.into()))
+            .and_then(|value| tx.settle().map(|()| value).map_err(E::from));
         let keep = result.is_ok();
         let answer = move |committed: Result<(), DbError>| {
             let result = result.and_then(|value| committed.map(|()| value).map_err(E::from));
@@ -98,8 +127,8 @@ where
     (Order::Write(Box::new(run)), receiver)
 }
 
-/// Runs until it is told to close or every handle is gone. Holds `lock` as long.
-pub(super) fn run(mut tx: Tx, mut orders: mpsc::Receiver<Order>, topics: &Arc<Topics>, lock: File) {
+/// Runs until it is told to close or every handle is gone.
+pub(super) fn run(mut tx: Tx, mut orders: mpsc::Receiver<Order>, topics: &Arc<Topics>) {
     while let Some(first) = orders.blocking_recv() {
         let mut next = Some(first);
         let mut writes = Vec::new();
@@ -116,7 +145,6 @@ pub(super) fn run(mut tx: Tx, mut orders: mpsc::Receiver<Order>, topics: &Arc<To
         if let Some(done) = close {
             drop(orders);
             drop(tx);
-            drop(lock);
             let _ = done.send(());
             return;
         }
@@ -139,28 +167,26 @@ fn commit_all(tx: &mut Tx, writes: Vec<Write>, topics: &Topics) {
             std::process::abort();
         }
         tracing::error!(%error, writes = ran.len(), "a commit failed");
-        if !tx.is_over() {
-            let _ = tx.script("ROLLBACK");
-        }
-        if !tx.is_over() {
+        if !tx.roll_back() {
             tracing::error!("a transaction can't be ended; stopping, the log decides on restart");
             std::process::abort();
         }
     } else {
-        topics.bump(touched);
+        Topic::of_bits(touched).into_iter().for_each(|topic| topics.wake(topic));
     }
     for Ran { answer, .. } in ran {
         answer(match &outcome {
             Ok(()) => Ok(()),
+            Err(DbError::Unknown(why)) => Err(DbError::Unknown(why.clone())),
             Err(error) => Err(DbError::NotCommitted(error.to_string())),
         });
     }
 }
 
 fn run_all(tx: &mut Tx, writes: Vec<Write>, ran: &mut Vec<Ran>) -> Result<(), DbError> {
-    tx.script("BEGIN IMMEDIATE")?;
+    tx.begin()?;
     for write in writes {
-        tx.script("SAVEPOINT one")?;
+        tx.begin_one()?;
         let touched = tx.touched();
         let done = write(tx);
         let keep = done.keep;
@@ -168,11 +194,12 @@ fn run_all(tx: &mut Tx, writes: Vec<Write>, ran: &mut Vec<Ran>) -> Result<(), Db
         if tx.is_over() {
             return Err(DbError::NotCommitted("the engine gave the transaction up".into()));
         }
-        if !keep {
+        if keep {
+            tx.keep_one()?;
+        } else {
             tx.set_touched(touched);
-            tx.script("ROLLBACK TO one")?;
+            tx.undo_one()?;
         }
-        tx.script("RELEASE one")?;
     }
-    tx.script("COMMIT")
+    tx.commit()
 }

@@ -1,0 +1,210 @@
+//! What both engines must do alike, told once and run on each.
+
+use std::future::Future;
+
+use super::writer::Topic;
+use super::{Db, DbError, Place, Tx, values};
+
+/// A database of the embedded engine, and one on a server. The folder lives as long as
+/// the first.
+pub(crate) async fn both() -> (tempfile::TempDir, [Db; 2]) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = Db::open(&folder.path().join("db.sqlite")).unwrap();
+    (folder, [file, on_server().await])
+}
+
+/// A fresh database on a server.
+pub(crate) async fn on_server() -> Db {
+    let place = tokio::task::spawn_blocking(|| {
+        Place::parse(&crate::store::db::test_server::fresh_database()).unwrap()
+    });
+    Db::open_at(&place.await.unwrap()).await.unwrap()
+}
+
+async fn on_both<F: Future<Output = ()>>(test: impl Fn(Db) -> F) {
+    let (_folder, databases) = both().await;
+    for db in databases {
+        test(db).await;
+    }
+}
+
+fn put(tx: &mut Tx, key: &str) -> Result<(), DbError> {
+    tx.exec("INSERT INTO meta (key, value) VALUES (?1, 'x')", values![key]).map(drop)
+}
+
+async fn count(db: &Db) -> i64 {
+    db.read(|tx| tx.number("SELECT count(*) FROM meta", &[])).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_write_that_errs_or_panics_takes_only_itself_back() {
+    on_both(async |db| {
+        let feed = db.watch(Topic::Feed);
+        let feed_before = *feed.borrow();
+        let bad = db.write(|tx| {
+            put(tx, "bad")?;
+            tx.touch(Topic::Feed);
+            Err::<(), _>(DbError::Missing("on purpose"))
+        });
+        let worse = db.write(|tx| {
+            put(tx, "worse")?;
+            if tx.touched() == 0 { panic!("on purpose") } else { Ok::<_, DbError>(()) }
+        });
+        let refused = db.write(|tx| put(tx, "good"));
+        let good = db.write(|tx| {
+            tx.touch(Topic::Jobs);
+            put(tx, "good")
+        });
+        let jobs = db.watch(Topic::Jobs);
+        let jobs_before = *jobs.borrow();
+        let (bad, worse, good, refused) = tokio::join!(bad, worse, good, refused);
+        assert!(matches!(bad, Err(DbError::Missing(_))));
+        assert!(matches!(worse, Err(DbError::Panicked)));
+        good.unwrap();
+        assert!(refused.unwrap_err().is_duplicate());
+        assert_eq!(count(&db).await, 1);
+        assert!(*jobs.borrow() > jobs_before, "a commit wakes");
+        let _ = feed_before;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn many_writes_at_once_are_all_answered_and_all_there() {
+    on_both(async |db| {
+        let writes = (0..1000).map(|i| {
+            let db = db.clone();
+            async move { db.write(move |tx| put(tx, &i.to_string())).await }
+        });
+        for answer in futures_util::future::join_all(writes).await {
+            answer.unwrap();
+        }
+        assert_eq!(count(&db).await, 1000);
+        db.close().await;
+        assert!(matches!(db.write(|tx| put(tx, "late")).await, Err(DbError::Closed)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn readers_can_not_write_and_come_back_after_a_panic() {
+    on_both(async |db| {
+        for _ in 0..8 {
+            let panicked = db.read(|tx| match tx.number("SELECT 1", &[])? {
+                1 => panic!("on purpose"),
+                n => Ok::<_, DbError>(n),
+            });
+            assert!(matches!(panicked.await, Err(DbError::Panicked)));
+        }
+        let sql = "INSERT INTO meta (key, value) VALUES ('a', 'b') RETURNING 1";
+        assert!(db.read(|tx| tx.number(sql, &[])).await.is_err());
+        assert_eq!(count(&db).await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_statement_whose_answer_is_late_fails_its_write_and_no_other() {
+    on_both(async |db| {
+        let later = |tx: &mut Tx, key: &str| {
+            tx.exec_later("INSERT INTO meta (key, value) VALUES (?1, 'x')", values![key])
+        };
+        let fine = db.write(move |tx| later(tx, "a").and_then(|()| later(tx, "b")));
+        let twice = db.write(move |tx| later(tx, "c").and_then(|()| later(tx, "c")));
+        let guard = "UPDATE meta SET value = 'y' WHERE key = 'nobody'";
+        let raced = db.write(move |tx| {
+            later(tx, "d")?;
+            tx.exec_guarded_later("the row", guard, &[])
+        });
+        let seen = db.write(move |tx| {
+            later(tx, "e")?;
+            tx.number("SELECT count(*) FROM meta WHERE key = 'e'", &[])
+        });
+        let (fine, twice, raced, seen) = tokio::join!(fine, twice, raced, seen);
+        fine.unwrap();
+        assert!(twice.unwrap_err().is_duplicate());
+        assert!(matches!(raced, Err(DbError::Raced("the row"))));
+        assert_eq!(seen.unwrap(), 1, "a later statement is seen by the next");
+        assert_eq!(count(&db).await, 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn values_come_back_as_they_went_in() {
+    on_both(async |db| {
+        let odd = "ä\n'; -- ?1 $1 \u{1F980}";
+        db.write(move |tx| {
+            tx.exec(
+                "INSERT INTO events (at, kind, app, actor, message) VALUES (?1, ?2, ?3, ?4, ?5)",
+                values![i64::MAX, "k", None::<&str>, "a", odd],
+            )
+        })
+        .await
+        .unwrap();
+        let sql = "SELECT at, app, message FROM events WHERE message = ?1";
+        let row = db.read(move |tx| {
+            tx.row(sql, values![odd], |row| Ok((row.int(0)?, row.opt_text(1)?, row.text(2)?)))
+        });
+        assert_eq!(row.await.unwrap(), Some((i64::MAX, None, odd.to_owned())));
+        let wrong = db.read(|tx| tx.row("SELECT app FROM events", &[], |row| row.text(0)));
+        assert!(matches!(wrong.await, Err(DbError::Corrupt { .. })));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn text_is_ordered_by_its_bytes() {
+    on_both(async |db| {
+        let words = ["b", "a", "B", "A-1", "A1", "_"];
+        db.write(move |tx| words.iter().try_for_each(|word| put(tx, word))).await.unwrap();
+        let sql = "SELECT key FROM meta ORDER BY key";
+        let sorted = db.read(|tx| tx.rows(sql, &[], |row| row.text(0))).await.unwrap();
+        assert_eq!(sorted, ["A-1", "A1", "B", "_", "a", "b"]);
+    })
+    .await;
+}
+
+/// Every statement of the other files runs on both engines: their tests say what they
+/// do, this one that each is in the common subset.
+#[tokio::test]
+async fn every_look_at_an_empty_database_finds_nothing() {
+    use crate::model::time::UnixMillis;
+    use crate::store::db::{
+        apps, artifacts, events, feed, freezes, goals, hosts, jobs, regions, releases, tokens,
+        workers,
+    };
+    on_both(async |db| {
+        let look = |tx: &Tx| {
+            let all = hosts::Filter {
+                app: Some("a".parse().unwrap()),
+                env: Some("e".parse().unwrap()),
+                region: None,
+                host: Some("h_%".into()),
+            };
+            let jobs_of = jobs::Filter { commit: Some("ab".into()), ..Default::default() };
+            let now = UnixMillis(5);
+            Ok::<_, DbError>(
+                apps::count(tx)? == 0
+                    && artifacts::all(tx, 5)?.is_empty()
+                    && events::newest(tx)? == 0
+                    && events::before(tx, u64::MAX, &events::Filter::default(), 5)?.is_empty()
+                    && feed::revision(tx)? == 0
+                    && feed::artifacts(tx)?.is_empty()
+                    && freezes::standing(tx, now)?.is_empty()
+                    && goals::newest(tx)? == Default::default()
+                    && hosts::list(tx, &all, 5)?.1 == 0
+                    && hosts::list(tx, &hosts::Filter::default(), 5)?.1 == 0
+                    && hosts::count(tx, &"e".parse().unwrap(), &Default::default())?.is_empty()
+                    && jobs::list(tx, &jobs_of, 5)?.is_empty()
+                    && jobs::next_due(tx)?.is_none()
+                    && regions::list(tx)?.is_empty()
+                    && releases::moving(tx)?.is_empty()
+                    && tokens::count(tx)? == 0
+                    && workers::list(tx, now)?.is_empty(),
+            )
+        };
+        assert!(db.read(look).await.unwrap());
+    })
+    .await;
+}

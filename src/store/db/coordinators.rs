@@ -1,0 +1,104 @@
+//! The coordinators that share this database, and what they agree on.
+
+use super::{DbError, Tx, values};
+use crate::model::id::RegionName;
+use crate::model::time::UnixMillis;
+
+/// Key in the table `meta` of the keys' fingerprint.
+const KEYS: &str = "keys";
+
+/// A coordinator, as it last said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CoordinatorRow {
+    /// Random, of one start of one process.
+    pub id: String,
+    /// Its release.
+    pub version: String,
+    /// Where it listens, as it knows itself.
+    pub url: String,
+    /// When it started.
+    pub started_at: UnixMillis,
+    /// When it last said so.
+    pub seen_at: UnixMillis,
+}
+
+/// Says that a coordinator works.
+///
+/// # Errors
+/// When the database fails.
+pub fn seen(tx: &mut Tx, row: &CoordinatorRow) -> Result<(), DbError> {
+    tx.exec(
+        "INSERT INTO coordinators (id, version, url, started_at, seen_at)
+         VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at",
+        values![&row.id, &row.version, &row.url, row.started_at, row.seen_at],
+    )?;
+    Ok(())
+}
+
+/// Coordinators heard of since `since`, the one that started first first.
+///
+/// # Errors
+/// When the database fails.
+pub fn list(tx: &Tx, since: UnixMillis) -> Result<Vec<CoordinatorRow>, DbError> {
+    let sql = "SELECT id, version, url, started_at, seen_at FROM coordinators
+               WHERE seen_at >= ?1 ORDER BY started_at, id LIMIT 1000";
+    tx.rows(sql, values![since], |row| {
+        Ok(CoordinatorRow {
+            id: row.text(0)?,
+            version: row.text(1)?,
+            url: row.text(2)?,
+            started_at: row.time(3)?,
+            seen_at: row.time(4)?,
+        })
+    })
+}
+
+/// A coordinator stops, and with it whoever was not heard of since `before` is forgotten.
+///
+/// # Errors
+/// When the database fails.
+pub fn gone(tx: &mut Tx, id: &str, before: UnixMillis) -> Result<(), DbError> {
+    let sql = "DELETE FROM coordinators WHERE id = ?1 OR seen_at < ?2";
+    tx.exec(sql, values![id, before]).map(drop)
+}
+
+/// The fingerprint of the keys that this installation was set up with.
+///
+/// # Errors
+/// When the database fails.
+pub fn keys(tx: &Tx) -> Result<Option<String>, DbError> {
+    tx.row("SELECT value FROM meta WHERE key = ?1", values![KEYS], |row| row.text(0))
+}
+
+/// Sets the installation up with these keys, unless it was before; returns its keys'.
+///
+/// # Errors
+/// When the database fails.
+pub fn adopt_keys(tx: &mut Tx, fingerprint: &str) -> Result<String, DbError> {
+    tx.exec(
+        "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO NOTHING",
+        values![KEYS, fingerprint],
+    )?;
+    keys(tx)?.ok_or(DbError::Missing("the keys' fingerprint"))
+}
+
+/// Takes the next whole round of looks at `region`'s store, which is due when the last
+/// began at `before` or earlier; false: another coordinator has it.
+///
+/// # Errors
+/// When the database fails.
+pub fn take_round(
+    tx: &mut Tx,
+    region: &RegionName,
+    now: UnixMillis,
+    before: UnixMillis,
+) -> Result<bool, DbError> {
+    let changed = tx.exec(
+        "INSERT INTO meta (key, value) VALUES (?1, ?2)
+         ON CONFLICT (key) DO UPDATE SET value = excluded.value
+         WHERE CAST(meta.value AS BIGINT) <= ?3",
+        values![format!("round/{region}"), now.0.to_string(), before],
+    )?;
+    Ok(changed > 0)
+}

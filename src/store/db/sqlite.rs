@@ -1,0 +1,105 @@
+//! The embedded engine: one SQLite file, owned by one process.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, params_from_iter};
+
+use super::tx::Raw;
+use super::{DbError, Row, Value};
+
+/// The first SQLite without the WAL-reset bug [reliability-security 1.1].
+const ENGINE_VERSION_MIN: i32 = 3_051_003;
+/// Statements kept prepared per connection; there are fewer than this in all.
+const STATEMENTS_KEPT: usize = 256;
+
+/// One connection to the file.
+pub(super) struct Sqlite {
+    connection: Connection,
+    /// Held by the connection that writes, as long as it lives.
+    _lock: Option<File>,
+}
+
+impl Sqlite {
+    /// Opens the file to write, making it if missing, and locks `<path>.lock`.
+    pub(super) fn writer(path: &Path) -> Result<Self, DbError> {
+        if rusqlite::version_number() < ENGINE_VERSION_MIN {
+            return Err(DbError::OldEngine(rusqlite::version_number()));
+        }
+        let lock = lock(path)?;
+        let connection = Connection::open(path)?;
+        // FULL: an answered write survives power loss, not only a crash.
+        connection.execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+             PRAGMA mmap_size = 0; PRAGMA journal_size_limit = 67108864;
+             PRAGMA busy_timeout = 5000;",
+        )?;
+        Ok(Self::keeping(connection, Some(lock)))
+    }
+
+    /// Opens the file to read only.
+    pub(super) fn reader(path: &Path) -> Result<Self, DbError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.execute_batch("PRAGMA query_only = ON; PRAGMA busy_timeout = 5000;")?;
+        Ok(Self::keeping(connection, None))
+    }
+
+    fn keeping(connection: Connection, lock: Option<File>) -> Self {
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+        Self { connection, _lock: lock }
+    }
+
+    pub(super) fn exec(&self, sql: &str, values: &[Value]) -> Result<usize, DbError> {
+        Ok(self.connection.prepare_cached(sql)?.execute(params_from_iter(values))?)
+    }
+
+    /// Hands rows to `take` until it wants no more.
+    pub(super) fn each(
+        &self,
+        sql: &str,
+        values: &[Value],
+        mut take: impl FnMut(&Row) -> Result<bool, DbError>,
+    ) -> Result<(), DbError> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query(params_from_iter(values))?;
+        while let Some(row) = rows.next()? {
+            if !take(&Row(Raw::Sqlite(row)))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn script(&self, sql: &str) -> Result<(), DbError> {
+        Ok(self.connection.execute_batch(sql)?)
+    }
+
+    /// Whether no transaction is open: the engine may have ended it (disk full, I/O error).
+    pub(super) fn is_over(&self) -> bool {
+        self.connection.is_autocommit()
+    }
+}
+
+fn lock(path: &Path) -> Result<File, DbError> {
+    let name = format!("{}.lock", path.display());
+    let io = |source| DbError::Io { path: name.clone(), source };
+    let file = File::options().create(true).write(true).truncate(false).open(&name).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(DbError::InUse(path.display().to_string())),
+        Err(TryLockError::Error(source)) => Err(io(source)),
+    }
+}
+
+impl rusqlite::ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+        use rusqlite::types::{ToSqlOutput, ValueRef};
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Int(n) => ValueRef::Integer(*n),
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+            Self::Bytes(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
+}

@@ -1,0 +1,7 @@
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+//! Coordinators on a PostgreSQL server: what goes wrong there, and several at once.
+
+#[path = "postgres/server.rs"]
+mod server;
+#[path = "postgres/starting.rs"]
+mod starting;

@@ -1,0 +1,75 @@
+//! A coordinator that can't have its database says why in one line.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::server::{fresh_database, server};
+
+fn start(data: &Path, url: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_deployctl-coordinator"))
+        .args(["--listen", "127.0.0.1:0", "--database", url, "--data"])
+        .arg(data)
+        .env_remove("PGPASSWORD")
+        .output()
+        .unwrap()
+}
+
+/// What a start that must fail says.
+fn refusal(url: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let done = start(folder.path(), url);
+    assert_eq!(done.status.code(), Some(1), "{url}");
+    String::from_utf8_lossy(&done.stderr).into_owned()
+}
+
+#[test]
+fn a_database_that_can_not_be_had_is_told_in_one_line() {
+    let there = fresh_database();
+    let folder = server().folder.display();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for (url, what) in [
+        ("mysql://u@h/d".to_owned(), "postgres://USER@HOST/DATABASE"),
+        ("postgres://u:hunter2@h/d?sslmode=allow".into(), "verify-full"),
+        (format!("postgres://u:hunter2@127.0.0.1:{port}/d"), "refused"),
+        (format!("postgres://postgres@/nowhere?host={folder}"), "createdb"),
+        (format!("postgres://nobody@/t0?host={folder}"), "nobody"),
+        (format!("postgres://postgres@/template0?host={folder}"), "template0"),
+    ] {
+        let said = refusal(&url);
+        assert!(said.contains(what), "{url}: {said}");
+        assert!(!said.contains("hunter2"), "{url}: {said}");
+        assert_eq!(said.trim_end().lines().count(), 1, "{url}: {said}");
+    }
+    drop(there);
+}
+
+#[test]
+fn a_second_coordinator_needs_the_keys_of_the_first() {
+    use std::process::Stdio;
+    let url = fresh_database();
+    let first = tempfile::tempdir().unwrap();
+    let mut running = Command::new(env!("CARGO_BIN_EXE_deployctl-coordinator"))
+        .args(["--listen", "127.0.0.1:0", "--database", &url, "--data"])
+        .arg(first.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let stdout = running.stdout.take().unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
+    assert!(line.starts_with("ready http://"), "{line}");
+
+    let second = tempfile::tempdir().unwrap();
+    let lost = String::from_utf8_lossy(&start(second.path(), &url).stderr).into_owned();
+    assert!(lost.contains("token.key is missing"), "{lost}");
+    let keys = second.path().join("keys");
+    for name in ["token.key", "keys/goal.ed25519", "keys/build.ed25519"] {
+        std::fs::create_dir_all(&keys).unwrap();
+        std::fs::write(second.path().join(name), "ab".repeat(32)).unwrap();
+    }
+    let foreign = String::from_utf8_lossy(&start(second.path(), &url).stderr).into_owned();
+    assert!(foreign.contains("not the ones"), "{foreign}");
+    running.kill().unwrap();
+    running.wait().unwrap();
+}
