@@ -21,6 +21,8 @@ mod full;
 mod happy;
 #[path = "flow/killed.rs"]
 mod killed;
+#[path = "flow/metrics.rs"]
+mod metrics;
 #[path = "flow/on_etcd.rs"]
 mod on_etcd;
 #[path = "flow/on_s3.rs"]

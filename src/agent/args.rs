@@ -30,6 +30,7 @@ Options:
       --rack NAME          This host's rack
       --zone NAME          This host's zone
       --listen ADDR        Where to serve pieces to other hosts [default: 0.0.0.0:0]
+      --metrics ADDR       Where to serve /metrics, without a token; nowhere unless given
       --upload-rate N      Most bytes per second sent to other hosts, such as 50M
       --download-rate N    Most bytes per second fetched
       --disk-quota N       Most bytes of disk for releases and fetches, such as 40G
@@ -102,6 +103,8 @@ pub struct Options {
     pub zone: String,
     /// Where pieces are served.
     pub listen: SocketAddr,
+    /// Where `/metrics` is served; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
     /// Caps and quota.
     pub caps: Caps,
     /// Trusted keys.
@@ -161,6 +164,7 @@ pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comma
             Long("rack") => "rack",
             Long("zone") => "zone",
             Long("listen") => "listen",
+            Long("metrics") => "metrics",
             Long("trust") => "trust",
             Long("upload-rate") => "upload-rate",
             Long("download-rate") => "download-rate",
@@ -202,6 +206,10 @@ impl Seen {
         let listen = listen
             .parse()
             .map_err(|_| UsageError(format!("--listen {listen:?} is not an address:port")))?;
+        let metrics = self.text.remove("metrics").map(|text| {
+            let wrong = || UsageError(format!("--metrics {text:?} is not an address:port"));
+            text.parse().map_err(|_| wrong())
+        });
         let caps = Caps {
             upload: self.quantity("upload-rate")?,
             download: self.quantity("download-rate")?,
@@ -209,6 +217,7 @@ impl Seen {
         };
         Ok(Options {
             caps,
+            metrics: metrics.transpose()?,
             region: self.need("region")?,
             token_file: self.path("token-file")?,
             host: id(&self.need("host")?)?,

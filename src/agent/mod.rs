@@ -17,6 +17,7 @@ mod linger;
 pub mod link;
 pub mod local;
 mod membership;
+mod metrics;
 mod pack;
 mod parts;
 mod patch;

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::agent::link::{Link, backoff};
+use crate::agent::metrics;
 use crate::host::fs;
 use crate::model::fleet::AppStatus;
 use crate::model::id::AppName;
@@ -149,6 +150,7 @@ impl Sender {
             match self.send(&report).await {
                 Ok(reply) => {
                     backoff.succeeded();
+                    metrics::reported();
                     reporter.set_pace(reply.report_ms);
                     reporter.due(sent_at).await;
                 }

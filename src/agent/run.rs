@@ -19,11 +19,13 @@ use crate::agent::fetch::{Caps, FetchConfig, Fetcher};
 use crate::agent::follow::Follower;
 use crate::agent::link::{InvalidUrls, Link, backoff};
 use crate::agent::local::{self, LocalError};
+use crate::agent::metrics;
 use crate::agent::report::{Reporter, Sender};
 use crate::agent::source::Source;
 use crate::agent::trust::{Trust, TrustError};
 use crate::host::fs;
 use crate::net::auth::read_token;
+use crate::net::metrics as listeners;
 use crate::wire::v1::fleet::HostInfo;
 
 /// Threads of the agent: it waits far more than it computes.
@@ -169,7 +171,17 @@ async fn run_daemon(options: &Options, out: &mut (dyn Write + Send)) -> Result<(
         let _ = writeln!(out, "ready http://{address}");
         let _ = out.flush();
     };
-    agent.run(trust, source, stop, ready).await;
+    let reporter = Arc::new(Reporter::default());
+    if let Some(address) = options.metrics {
+        let listener = listeners::bind(address).await.map_err(io_error("metrics"))?;
+        let counted = reporter.clone();
+        let refresh = move || {
+            metrics::refresh(&counted);
+            std::future::ready(())
+        };
+        tokio::spawn(listeners::serve(listener, "agent", refresh, stop.clone()));
+    }
+    agent.run(trust, (source, reporter), stop, ready).await;
     Ok(())
 }
 
@@ -264,11 +276,10 @@ impl Agent {
     async fn run(
         self,
         trust: Trust,
-        source: Arc<dyn Source>,
+        (source, reporter): (Arc<dyn Source>, Arc<Reporter>),
         mut stop: watch::Receiver<bool>,
         ready: impl FnOnce(SocketAddr),
     ) {
-        let reporter = Arc::new(Reporter::default());
         let sender = Sender {
             link: self.link.clone(),
             info: self.setup.info.clone(),

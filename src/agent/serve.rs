@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::agent::cap::Cap;
+use crate::agent::metrics;
 use crate::agent::pack::{Made, Pack};
 use crate::agent::upload;
 use crate::model::digest::ArtifactId;
@@ -276,6 +277,9 @@ async fn piece(
         look_again(shelf, pack.clone(), piece);
     }
     shelf.took(begun.elapsed());
+    if sent.is_ok() {
+        metrics::sent(all - from);
+    }
     sent.map_err(Into::into)
 }
 

@@ -79,6 +79,8 @@ pub struct Flags {
     pub database: Option<String>,
     /// `--listen ADDRESS`.
     pub listen: Option<SocketAddr>,
+    /// `--metrics ADDRESS`.
+    pub metrics: Option<SocketAddr>,
     /// `--tls-cert FILE`.
     pub tls_cert: Option<PathBuf>,
     /// `--tls-key FILE`.
@@ -92,7 +94,8 @@ pub const HELP: &str = "\
 Run a coordinator: the API, the build queue and the rollouts.
 
 usage: deployctl-coordinator [--config FILE] [--data DIR] [--database URL]
-           [--listen ADDRESS:PORT] [--tls-cert FILE --tls-key FILE | --plaintext]
+           [--listen ADDRESS:PORT] [--metrics ADDRESS:PORT]
+           [--tls-cert FILE --tls-key FILE | --plaintext]
 
 With --database postgres://USER@HOST/DATABASE any number of coordinators work on one
 PostgreSQL database (13 or newer); the password may be in PGPASSWORD.
@@ -119,6 +122,7 @@ impl Flags {
                 Long("data") => flags.data = Some(parser.value()?.into()),
                 Long("database") => flags.database = Some(parser.value()?.parse()?),
                 Long("listen") => flags.listen = Some(parser.value()?.parse()?),
+                Long("metrics") => flags.metrics = Some(parser.value()?.parse()?),
                 Long("tls-cert") => flags.tls_cert = Some(parser.value()?.into()),
                 Long("tls-key") => flags.tls_key = Some(parser.value()?.into()),
                 Long("plaintext") => flags.plaintext = true,
@@ -135,6 +139,8 @@ impl Flags {
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Where `/metrics` is served, without a token; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
     /// What the listener speaks; plain HTTP leaves the machine only when asked to.
     pub tls: Tls,
     /// Names under which browsers may reach the page, beside plain addresses and localhost.
@@ -238,6 +244,7 @@ impl Synchronizer {
 #[serde(deny_unknown_fields, default)]
 struct File {
     listen: Option<SocketAddr>,
+    metrics: Option<SocketAddr>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     plaintext: bool,
@@ -258,6 +265,7 @@ const KEYS: &[(&str, &[&str])] = &[
         "",
         &[
             "listen",
+            "metrics",
             "tls_cert",
             "tls_key",
             "plaintext",
@@ -358,6 +366,7 @@ fn complete(flags: &Flags, file: File) -> Result<Config, InvalidConfig> {
     }
     let config = Config {
         listen: listen.unwrap_or_else(|| LISTEN.parse().expect("the default is an address")),
+        metrics: flags.metrics.or(file.metrics),
         tls: Tls {
             cert: flags.tls_cert.clone().or(file.tls_cert),
             key: flags.tls_key.clone().or(file.tls_key),

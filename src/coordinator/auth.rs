@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use crate::coordinator::metrics;
 use crate::coordinator::state::Shared;
 use crate::model::digest::to_hex;
 use crate::net::auth::{Identity, random_key};
@@ -69,7 +70,14 @@ pub(super) async fn trace(request: Request, next: Next) -> Response {
     let id = request_id();
     let (method, started) = (request.method().clone(), Instant::now());
     let path: String = request.uri().path().chars().take(PATH_BYTES_MAX).collect();
+    let matched = request.extensions().get::<MatchedPath>();
+    // Never the path itself: whoever asks could make labels without end.
+    let route = matched.map_or("none", MatchedPath::as_str).to_owned();
     let reply = next.run(request).await;
+    let class = format!("{}xx", reply.status().as_u16() / 100);
+    metrics::REQUESTS.with_label_values(&[route.as_str(), &class]).inc();
+    let took = started.elapsed().as_secs_f64();
+    metrics::REQUEST_SECONDS.with_label_values(&[&route]).observe(took);
     let (status, ms) = (reply.status().as_u16(), started.elapsed().as_millis());
     if reply.status().is_server_error() {
         tracing::warn!(request_id = id, %method, ?path, status, ms, "request failed");

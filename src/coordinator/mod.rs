@@ -21,6 +21,7 @@ mod freezes;
 mod hosts;
 mod inspection;
 mod logs;
+mod metrics;
 mod monitor;
 mod notify;
 mod once;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::coordinator::metrics;
 use crate::coordinator::state::{Coordinator, Shared};
 use crate::model::goal::GoalVersion;
 use crate::store::db::goals::GoalRow;
@@ -33,6 +34,7 @@ pub(super) async fn run(shared: Shared) {
             round = round(&shared, &global, if whole { None } else { Some(since) }) => round,
             _ = stop.wait_for(|stop| *stop) => return,
         };
+        metrics::GLOBAL_GOALS_UP.with_label_values::<&str>(&[]).set(round.is_ok().into());
         match round {
             Ok(reached) => {
                 since = reached;

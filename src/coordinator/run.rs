@@ -10,10 +10,10 @@ use tokio::task::JoinSet;
 use crate::config::daemon::{Config, Tls};
 use crate::coordinator::state::{Coordinator, Shared};
 use crate::coordinator::{
-    claims, first_start, monitor, notify, outbox, peers, publisher, router, synchronizer, tick,
+    claims, first_start, metrics, monitor, notify, outbox, peers, publisher, router, synchronizer, tick,
 };
-use crate::net::server;
 use crate::net::tls::{Security, TlsError, TlsFiles};
+use crate::net::{metrics as listeners, server};
 use crate::store::blobs::{BlobError, Blobs};
 use crate::store::db::{BadPlace, DbError, Place};
 use crate::store::goals::GoalError;
@@ -73,6 +73,7 @@ pub async fn run(
     let address = listener.local_addr().map_err(listen)?;
     let scheme = if matches!(security, Security::Plain) { "http" } else { "https" };
     let url = format!("{scheme}://{address}");
+    let metered = config.metrics;
     let (shared, line) = Coordinator::new(db, config, blobs, keys, stop.clone()).await?;
     first_start::client_file(&data, scheme, address)?;
     monitor::grant_grace(&shared).await?;
@@ -80,6 +81,13 @@ pub async fn run(
     if shared.db.is_shared() {
         loops.spawn(peers::beat(shared.clone(), peers::own(shared.steady_now(), &url)));
         loops.spawn(peers::follow_tokens(shared.clone()));
+    }
+    if let Some(address) = metered {
+        let failed = |source| StartError::Listen { address, source };
+        let listener = listeners::bind(address).await.map_err(failed)?;
+        let within = shared.clone();
+        let refresh = move || metrics::refresh(within.clone());
+        loops.spawn(listeners::serve(listener, "coordinator", refresh, stop.clone()));
     }
     tracing::info!(%address, data = %data.display(), database = %place, "coordinator serves");
     ready(&url);

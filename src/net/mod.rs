@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod client;
 pub mod coding;
 pub mod heads;
+pub mod metrics;
 pub mod outward;
 pub mod server;
 pub mod tls;

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::net::backoff::Backoff;
 use crate::net::client::CallError;
 use crate::region::coordinators::Coordinators;
+use crate::region::metrics;
 use crate::region::mirror::{Mirror, MirrorError};
 use crate::wire::v1::region::{Feed, FeedRequest};
 
@@ -69,6 +70,7 @@ async fn next(coordinators: &Coordinators, mirror: &Arc<Mirror>) -> Result<bool,
     let request =
         FeedRequest { region: mirror.region().clone(), since, wait_ms: WAIT.as_millis() as u64 };
     let feed: Feed = coordinators.current().post("/v1/region/feed", &request, WAIT + SLACK).await?;
+    metrics::fed();
     let nothing = feed.goals.is_empty()
         && feed.artifacts.is_empty()
         && feed.verifiers.is_none()

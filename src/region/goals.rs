@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::model::goal::{Goal, GoalVersion};
 use crate::net::backoff::Backoff;
+use crate::region::metrics;
 use crate::region::mirror::{Mirror, MirrorError, Placed};
 use crate::store::db::goals::{GoalRow, key};
 use crate::store::goals::{GoalError, Goals, Put};
@@ -71,7 +72,7 @@ pub async fn follow(
         let whole = Instant::now() >= whole_at;
         let pause = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
-            round = follower.round(whole) => match round {
+            round = follower.round(whole) => match metered(which, round) {
                 Ok(()) => {
                     if backoff.succeeded() {
                         tracing::info!(?which, "etcd is back");
@@ -95,6 +96,12 @@ pub async fn follow(
             Ok(()) = changes.changed(), if !failed && which == Store::Own => {}
         }
     }
+}
+
+fn metered<T>(which: Store, round: Result<T, RoundError>) -> Result<T, RoundError> {
+    let store = if which == Store::Own { "own" } else { "global" };
+    metrics::ETCD_UP.with_label_values(&[store]).set(round.is_ok().into());
+    round
 }
 
 impl Follower {

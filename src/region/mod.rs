@@ -10,6 +10,7 @@ pub mod goals;
 pub mod intake;
 pub mod landing;
 pub mod library;
+mod metrics;
 pub mod mirror;
 pub mod parent;
 mod patches;

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::model::digest::ArtifactId;
 use crate::net::backoff::Backoff;
 use crate::region::landing::Landings;
+use crate::region::metrics;
 use crate::region::mirror::Mirror;
 use crate::region::pull::{self, PullError, Pulled, READS, Source};
 use crate::region::staging;
@@ -217,6 +218,11 @@ impl Replicator {
         match outcome {
             Ok(Pulled { main_bytes, sibling_bytes, reused_bytes }) => {
                 let pulled_bytes = main_bytes + sibling_bytes;
+                let read =
+                    [("main", main_bytes), ("sibling", sibling_bytes), ("reused", reused_bytes)];
+                for (source, bytes) in read {
+                    metrics::REPLICATED.with_label_values(&[source]).inc_by(bytes);
+                }
                 tracing::info!(%artifact, pulled_bytes, reused_bytes, sibling_bytes, "artifact replicated");
                 replica.bytes = pulled_bytes + reused_bytes;
                 (replica.complete, replica.error) = (true, String::new());
@@ -228,6 +234,7 @@ impl Replicator {
             }
             Err(error) => {
                 let wait = replica.backoff.failed();
+                metrics::PULL_FAILURES.with_label_values::<&str>(&[]).inc();
                 tracing::warn!(%artifact, %error, wait_ms = wait.as_millis() as u64, "pull failed");
                 replica.error = error.to_string();
                 replica.retry_at = Some(Instant::now() + wait);

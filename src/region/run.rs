@@ -10,6 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 
 use crate::host::fs;
 use crate::model::digest::ArtifactId;
@@ -17,8 +18,8 @@ use crate::model::id::RegionName;
 use crate::model::manifest::Manifest;
 use crate::net::auth::{keyed_hash, read_token};
 use crate::net::client::{http_client, http_client_trusting};
-use crate::net::server;
 use crate::net::tls::{Security, TlsError, TlsFiles};
+use crate::net::{metrics as listeners, server};
 use crate::region::coordinators::Coordinators;
 use crate::region::db::{DbError, RegionDb};
 use crate::region::emergency;
@@ -27,6 +28,7 @@ use crate::region::fleet::Fleet;
 use crate::region::goals;
 use crate::region::landing::Landings;
 use crate::region::library::Library;
+use crate::region::metrics;
 use crate::region::mirror::{Mirror, MirrorError};
 use crate::region::replicate::{Places, Replicator};
 use crate::region::report::{self, Reporter};
@@ -71,6 +73,9 @@ pub struct Options {
     /// Where agents call; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7879")]
     pub listen: SocketAddr,
+    /// Where /metrics is served, without a token; nowhere unless given
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<SocketAddr>,
     /// How often hosts report in a small region, milliseconds
     #[arg(long, value_name = "MS", default_value_t = 2000,
           value_parser = clap::value_parser!(u64).range(100..=30_000))]
@@ -159,6 +164,7 @@ pub async fn run(
         replicator: replicator.clone(),
         news,
     };
+    let metrics = meter(&options, &mirror, &fleet, &stop).await?;
     let router = serve::router(Arc::new(Listener {
         mirror: mirror.clone(),
         fleet: fleet.clone(),
@@ -181,7 +187,7 @@ pub async fn run(
     ];
     ready(&format!("{scheme}://{address}"));
     server::serve_on(listener, security, router, stop).await;
-    for task in tasks.into_iter().chain(etcds) {
+    for task in tasks.into_iter().chain(etcds).chain(metrics) {
         if let Err(error) = task.await {
             tracing::error!(%error, "a part of the region ended unexpectedly");
         }
@@ -244,6 +250,24 @@ fn allow_open_files() {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "limit of open files not raised");
     }
+}
+
+/// Serves `/metrics`, where it is asked for.
+async fn meter(
+    options: &Options,
+    mirror: &Arc<Mirror>,
+    fleet: &Arc<Fleet>,
+    stop: &watch::Receiver<bool>,
+) -> Result<Option<JoinHandle<()>>, RegionError> {
+    let Some(address) = options.metrics else { return Ok(None) };
+    let named = |source| RegionError::Io { path: address.to_string().into(), source };
+    let listener = listeners::bind(address).await.map_err(named)?;
+    let (mirror, fleet) = (mirror.clone(), fleet.clone());
+    let refresh = move || {
+        metrics::refresh(&mirror, &fleet);
+        std::future::ready(())
+    };
+    Ok(Some(tokio::spawn(listeners::serve(listener, "region", refresh, stop.clone()))))
 }
 
 /// The etcds that are followed.

@@ -28,6 +28,7 @@ use crate::region::fleet::{Fleet, Heard, Word};
 use crate::region::intake;
 use crate::region::landing::Landings;
 use crate::region::library::{Held, Library, LibraryError};
+use crate::region::metrics;
 use crate::region::mirror::Mirror;
 use crate::region::patches;
 use crate::region::replicate::Replicator;
@@ -264,6 +265,7 @@ async fn pack(
         }
     }
     let turn = listener.tracker.turn(artifact, lease).await?;
+    metrics::SERVED.with_label_values::<&str>(&[]).inc_by(range.end - range.start);
     let body = match landing {
         Some(landing) => Body::from_stream(siblings::staged(landing, range.clone())),
         None => {

@@ -20,6 +20,7 @@ use crate::worker::checkout::{Source, Wanted};
 use crate::worker::failure::Failure;
 use crate::worker::lease::{self, Hold, Standing};
 use crate::worker::log::{self, LogReader, LogWriter};
+use crate::worker::metrics;
 use crate::worker::pack::{self, PackError, Packed};
 use crate::worker::patch::Order;
 use crate::worker::publish::{self, PublishError};
@@ -83,6 +84,7 @@ pub async fn attempt(worker: &Worker, scratch: &Scratch, claim: Claim) {
                 Some(failed(Failure::infra(format!("the worker's scratch folder: {e}"))).into())
             }
         };
+        metrics::ended(ended.as_ref().map(|ended| &ended.outcome));
         let made = match &ended {
             Some(Ended { outcome: Outcome::Succeeded { artifact }, .. }) => Some(*artifact),
             _ => None,

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::model::rng::Rng;
 use crate::worker::attempt;
 use crate::worker::build::Scratch;
+use crate::worker::metrics;
 use crate::worker::run::Worker;
 
 /// Shortest and longest wait after a claim that brought no answer: a coordinator
@@ -42,6 +43,7 @@ pub async fn slot(worker: &Worker, scratch: Scratch, number: u64) {
             }
             Err(error) => {
                 failures += 1;
+                metrics::claim_failed();
                 if failures == 1 {
                     tracing::warn!(%error, "no claim; trying again");
                 }

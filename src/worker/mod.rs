@@ -14,6 +14,7 @@ pub mod claim;
 pub mod failure;
 pub mod lease;
 pub mod log;
+mod metrics;
 pub mod pack;
 pub mod patch;
 pub mod program;

@@ -19,13 +19,14 @@ use crate::host::sandbox::{self, Sandbox};
 use crate::model::digest::from_hex;
 use crate::net::auth::{random_seed, read_token};
 use crate::net::client::Client;
+use crate::net::metrics as listeners;
 use crate::rules::patch::BASES_MAX;
 use crate::store::blobs::{BlobError, Blobs};
 use crate::worker::api::Coordinator;
 use crate::worker::build::{Scratch, passed_environment};
 use crate::worker::checkout::{Mirrors, remove};
 use crate::worker::patch::{self, Order, Patcher};
-use crate::worker::{claim, log};
+use crate::worker::{claim, log, metrics};
 
 /// How long a fresh start waits for the worker before it to leave the work folder.
 const HANDOVER: Duration = Duration::from_secs(10);
@@ -60,6 +61,9 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 10,
         value_parser = clap::value_parser!(u32).range(0..=600))]
     pub grace_s: u32,
+    /// Where /metrics is served, without a token; nowhere unless given
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<std::net::SocketAddr>,
     /// Seconds that running builds get to end when this worker is stopped
     #[arg(long, value_name = "SECONDS", default_value_t = 3,
         value_parser = clap::value_parser!(u32).range(0..=21600))]
@@ -141,10 +145,12 @@ pub async fn run(args: Args) -> Result<(), StartError> {
     let no_patches = Arc::new(AtomicBool::new(false));
     let blobs = Blobs::open_at_start(&args.blobs).await?;
     let (id, worker) = open(&args, blobs, &work, (stop.clone(), drain), no_patches.clone())?;
+    let worker = Arc::new(worker);
+    meter(&args, &worker, &stop).await?;
     println!("ready {id}");
     tracing::info!(worker = id, slots = args.slots, sandbox = ?worker.sandbox.level(), "ready");
 
-    let worker = &worker;
+    let worker = &*worker;
     let scratch = |slot: u32| Scratch { root: slots.join(slot.to_string()) };
     let all = (0..args.slots).map(|slot| claim::slot(worker, scratch(slot), slot.into()));
     let work = futures_util::future::join_all(all);
@@ -160,6 +166,25 @@ pub async fn run(args: Args) -> Result<(), StartError> {
     };
     tokio::select! { _ = work => {}, () = draining => {} }
     tracing::info!("stopped");
+    Ok(())
+}
+
+/// Serves `/metrics`, where it is asked for.
+async fn meter(
+    args: &Args,
+    worker: &Arc<Worker>,
+    stop: &watch::Receiver<bool>,
+) -> Result<(), StartError> {
+    let Some(address) = args.metrics else { return Ok(()) };
+    let listener = listeners::bind(address).await;
+    let path = || address.to_string();
+    let listener = listener.map_err(|e| StartError::File { path: path(), why: e.to_string() })?;
+    let (worker, slots) = (worker.clone(), args.slots);
+    let refresh = move || {
+        metrics::refresh(slots, worker.busy.load(Ordering::Relaxed));
+        std::future::ready(())
+    };
+    tokio::spawn(listeners::serve(listener, "worker", refresh, stop.clone()));
     Ok(())
 }
 

@@ -207,6 +207,7 @@ impl Fleet {
         let root = self.root(host).display().to_string();
         let url = format!("http://127.0.0.1:{}", self.port(&format!("region-{region}")));
         let token = self.token(&format!("agent-{region}"));
+        let metrics = self.metrics(host);
         let port = format!("PORT={}", self.port(&format!("app-{host}")));
         let args = [
             "--region",
@@ -221,12 +222,20 @@ impl Fleet {
             &root,
             "--var",
             &port,
+            "--metrics",
+            &metrics,
         ];
         args.map(str::to_owned).into()
     }
 
     fn start(&mut self, name: &str, role: &str, args: &[&str]) {
-        self.launch(name, Command::new(binary(role)).args(args));
+        let metrics = self.metrics(name);
+        self.launch(name, Command::new(binary(role)).args(args).args(["--metrics", &metrics]));
+    }
+
+    /// Where a process serves `/metrics`.
+    pub(crate) fn metrics(&mut self, name: &str) -> String {
+        format!("127.0.0.1:{}", self.port(&format!("metrics-{name}")))
     }
 
     fn launch(&mut self, name: &str, command: &mut Command) {

@@ -20,6 +20,7 @@ pub mod events;
 pub mod feed;
 pub mod forgotten;
 pub mod freezes;
+pub mod gauges;
 pub mod goals;
 pub mod hosts;
 pub mod job_log;
