@@ -33,6 +33,8 @@ mod patched;
 mod refused;
 #[path = "flow/repository.rs"]
 mod repository;
+#[path = "flow/restored.rs"]
+mod restored;
 #[path = "flow/runbooks.rs"]
 mod runbooks;
 #[path = "blobs/server.rs"]

@@ -389,7 +389,9 @@ fn complete(flags: &Flags, file: File) -> Result<Config, InvalidConfig> {
     Ok(config)
 }
 
-fn default_data() -> Option<PathBuf> {
+/// Where a coordinator keeps its data unless told otherwise; `None`: `HOME` is not set.
+#[must_use]
+pub fn default_data() -> Option<PathBuf> {
     let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     folder("XDG_DATA_HOME")
         .or_else(|| folder("HOME").map(|home| home.join(".local/share")))

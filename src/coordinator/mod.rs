@@ -8,6 +8,7 @@ mod ancestry;
 mod apps;
 mod artifact;
 mod auth;
+pub mod backup;
 mod builds;
 mod claims;
 mod curves;

@@ -1,5 +1,6 @@
 //! One file per command: its arguments and what it does with them.
 
+pub mod admin;
 pub mod app_settings;
 pub mod apps;
 pub mod build;

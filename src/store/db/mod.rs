@@ -9,6 +9,7 @@
 pub mod ancestry;
 pub mod apps;
 pub mod artifacts;
+pub mod backup;
 mod clock;
 #[cfg(test)]
 pub(crate) mod conformance;
