@@ -179,6 +179,41 @@ async fn what_is_dropped_is_deleted_unless_a_goal_names_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_replicates_itself_is_only_looked_at() {
+    let coordinator = Coordinator::new();
+    let serving = coordinator.serve(0).await;
+    let mut region = Region::new(&serving);
+    coordinator.tell(|told| {
+        told.by_store = true;
+        told.siblings = vec![("eu".parse().unwrap(), None)];
+    });
+    let made = coordinator.publish(&region.main(), 3, 1);
+    coordinator.want(made.id);
+    region.start();
+    coordinator
+        .reported("what it waits for", |report| {
+            let mine = report.replicas.iter().find(|replica| replica.artifact == made.id)?;
+            mine.error.contains("not replicated it yet").then_some(())
+        })
+        .await;
+    let kinds = ["packs", "signatures", "manifests"];
+    assert!(kinds.iter().all(|kind| !path_in(&region.store(), kind, made.id).exists()));
+    for kind in kinds {
+        let to = path_in(&region.store(), kind, made.id);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(made.path(kind), to).unwrap();
+    }
+    coordinator.completed(made.id).await;
+    // What the coordinator drops is the store's to delete.
+    coordinator.tell(|told| {
+        told.artifacts = vec![Wanted { artifact: made.id, gone: true, patch: None }];
+    });
+    eventually("the end of it here", || region.log().contains("dropped artifact").then_some(()))
+        .await;
+    assert!(kinds.iter().all(|kind| path_in(&region.store(), kind, made.id).exists()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn goals_are_served_with_the_coordinator_down_and_after_a_restart() {
     let coordinator = Coordinator::new();
     let serving = coordinator.serve(0).await;

@@ -184,6 +184,20 @@ pub struct Region {
     /// pulls from it.
     #[serde(default)]
     pub url: Option<String>,
+    /// Who brings artifacts into the region's store.
+    #[serde(default)]
+    pub replicated_by: ReplicatedBy,
+}
+
+/// Who brings artifacts into a region's store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReplicatedBy {
+    /// The region's own process.
+    #[default]
+    Region,
+    /// The stores themselves, such as S3's replication between buckets.
+    Store,
 }
 
 /// `[queue]`.
@@ -280,7 +294,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "webhooks",
         ],
     ),
-    ("regions.*", &["blobs", "url"]),
+    ("regions.*", &["blobs", "url", "replicated_by"]),
     ("queue", &["beat_ms", "missed_beats", "monitor_ms", "max_attempts"]),
     ("synchronizer", &["every_ms"]),
     ("webhooks", &["allow_private", "github_token"]),
@@ -362,7 +376,10 @@ fn complete(flags: &Flags, file: File) -> Result<Config, InvalidConfig> {
     let mut regions = file.regions;
     if regions.is_empty() {
         let local: RegionName = "local".parse().expect("local is a label");
-        regions.insert(local, Region { blobs: url("regions/local"), url: None });
+        regions.insert(
+            local,
+            Region { blobs: url("regions/local"), url: None, replicated_by: ReplicatedBy::Region },
+        );
     }
     let config = Config {
         listen: listen.unwrap_or_else(|| LISTEN.parse().expect("the default is an address")),
@@ -462,6 +479,15 @@ mod tests {
         };
         let file = parse(Path::new("c"), text).unwrap();
         assert_eq!(complete(&flags, file).unwrap().listen.port(), 2);
+    }
+
+    #[test]
+    fn a_store_may_replicate_itself() {
+        let text = "[regions.eu]\nblobs = 's3://b'\nreplicated_by = 'store'\n[regions.us]\nblobs = 's3://c'\n";
+        let config = check_file(text).unwrap();
+        let by: Vec<_> = config.regions.values().map(|region| region.replicated_by).collect();
+        assert_eq!(by, [ReplicatedBy::Store, ReplicatedBy::Region]);
+        assert!(check_file(&text.replace("'store'", "'me'")).is_err());
     }
 
     #[test]

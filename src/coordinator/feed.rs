@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use axum::Extension;
 use axum::extract::State;
 
+use crate::config::daemon::ReplicatedBy;
 use crate::coordinator::router::{Route, post};
 use crate::coordinator::state::{Coordinator, Shared, wait_of};
 use crate::model::digest::to_hex;
@@ -141,7 +142,12 @@ fn siblings(shared: &Coordinator, own: &RegionName) -> Vec<Sibling> {
     let sibling = |(name, config): (&RegionName, &crate::config::daemon::Region)| {
         let reachable = config.url.is_some() && name != own;
         let ticket = || sibling_ticket(&region_key(&shared.keys.token, name), own);
-        Sibling { region: name.clone(), url: config.url.clone(), ticket: reachable.then(ticket) }
+        Sibling {
+            region: name.clone(),
+            url: config.url.clone(),
+            ticket: reachable.then(ticket),
+            replicated_by_store: config.replicated_by == ReplicatedBy::Store,
+        }
     };
     shared.config.regions.iter().map(sibling).collect()
 }

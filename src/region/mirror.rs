@@ -327,6 +327,13 @@ impl Mirror {
         self.read().siblings.clone()
     }
 
+    /// Whether the store of this region replicates itself: the region only looks.
+    #[must_use]
+    pub fn is_replicated_by_store(&self) -> bool {
+        let own = |sibling: &Sibling| sibling.region == self.region && sibling.replicated_by_store;
+        self.read().siblings.iter().any(own)
+    }
+
     /// The keys that sign goals and manifests; `None`: not heard of yet.
     #[must_use]
     pub fn trust(&self) -> Option<Arc<Trust>> {

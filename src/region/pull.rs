@@ -86,6 +86,9 @@ pub enum PullError {
     /// What was just published does not read back.
     #[error("regional store: the {0} does not read back as it was written")]
     ReadBack(&'static str),
+    /// The store replicates itself, and did not get to it yet.
+    #[error("the store has not replicated it yet")]
+    NotReplicated,
     /// It was dropped meanwhile.
     #[error("not wanted any more")]
     Unwanted,
@@ -139,7 +142,7 @@ pub async fn held(source: &Source, artifact: ArtifactId) -> Option<u64> {
     length.filter(|bytes| *bytes == held.manifest.wire_size())
 }
 
-/// Pulls and publishes `artifact`; `progress` is told the verified bytes so far.
+/// Pulls and publishes `artifact`, or looks whether its store did; `progress` is told the verified bytes so far.
 ///
 /// # Errors
 /// [`PullError`]; what was verified stays staged for the next try.
@@ -148,6 +151,10 @@ pub async fn pull(
     artifact: ArtifactId,
     progress: &Progress<'_>,
 ) -> Result<Pulled, PullError> {
+    if source.mirror.is_replicated_by_store() {
+        let reused_bytes = held(source, artifact).await.ok_or(PullError::NotReplicated)?;
+        return Ok(Pulled { main_bytes: 0, sibling_bytes: 0, reused_bytes });
+    }
     let parents = parents(&source.mirror, &artifact, &source.http);
     let held = find_manifest(source, artifact, &parents).await?;
     let pull = Pull::begin(source, artifact, held, progress).await?;

@@ -308,8 +308,11 @@ impl Replicator {
 
     async fn delete(&self, artifact: ArtifactId) -> Result<(), BlobError> {
         staging::discard(&self.source.staging, &artifact);
-        for kind in [Kind::Manifest, Kind::Signature, Kind::Pack] {
-            self.source.local.delete(Key::new(kind, artifact)).await?;
+        // Whoever replicates a store deletes there, too.
+        if !self.source.mirror.is_replicated_by_store() {
+            for kind in [Kind::Manifest, Kind::Signature, Kind::Pack] {
+                self.source.local.delete(Key::new(kind, artifact)).await?;
+            }
         }
         if let Err(error) = self.source.mirror.forget(&artifact) {
             tracing::warn!(%artifact, %error, "dropped artifact not forgotten");

@@ -56,6 +56,8 @@ pub(crate) struct Told {
     pub(crate) tokens: Vec<Verifier>,
     /// Every region, and where it serves others.
     pub(crate) siblings: Vec<(RegionName, Option<String>)>,
+    /// Whether stores replicate themselves.
+    pub(crate) by_store: bool,
     pub(crate) heal: Vec<ArtifactId>,
     pub(crate) reports: Vec<RegionReport>,
 }
@@ -128,7 +130,12 @@ impl Coordinator {
     /// A sibling as `own` hears of it.
     fn sibling(&self, name: &RegionName, url: &Option<String>, own: &RegionName) -> Sibling {
         let ticket = self.ticket(name, own);
-        Sibling { region: name.clone(), url: url.clone(), ticket: Some(ticket) }
+        Sibling {
+            region: name.clone(),
+            url: url.clone(),
+            ticket: Some(ticket),
+            replicated_by_store: false,
+        }
     }
 
     /// What region `own` shows region `to`.
@@ -317,7 +324,10 @@ async fn feed(
         siblings: Some(
             told.siblings
                 .iter()
-                .map(|(name, url)| coordinator.sibling(name, url, &request.region))
+                .map(|(name, url)| Sibling {
+                    replicated_by_store: told.by_store,
+                    ..coordinator.sibling(name, url, &request.region)
+                })
                 .collect(),
         ),
     })

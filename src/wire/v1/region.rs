@@ -57,6 +57,9 @@ pub struct Sibling {
     /// What the asking region shows it; made for these two alone.
     #[serde(default)]
     pub ticket: Option<String>,
+    /// Its store replicates itself from the main one: it neither writes nor deletes there.
+    #[serde(default)]
+    pub replicated_by_store: bool,
 }
 
 /// `POST /v1/region/pieces`, from one region to another: what it can serve of an artifact.
