@@ -174,10 +174,11 @@ async fn list_regions(State(shared): State<Shared>) -> Result<Json<Regions>, Pro
                 artifacts,
                 owed: wanted.saturating_sub(artifacts),
                 goals_revision: row.map_or(0, |row| row.revision),
+                store_trouble: within.store_trouble(Some(&name)),
                 region: name,
             });
         }
-        Ok::<_, DbError>(Regions { regions: all })
+        Ok::<_, DbError>(Regions { regions: all, main_store_trouble: within.store_trouble(None) })
     };
     Ok(Json(shared.db.read(list).await?))
 }

@@ -3,8 +3,9 @@
 //! Nothing here is the truth: that is the database. All of it can be made
 //! again at the next start.
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
@@ -13,6 +14,8 @@ use tokio::sync::{mpsc, watch};
 use crate::config::daemon::Config;
 use crate::coordinator::claims::{self, Waiter};
 use crate::coordinator::peers;
+use crate::host::clock;
+use crate::model::id::RegionName;
 use crate::model::time::UnixMillis;
 use crate::net::auth::{Identity, Key, Keyring};
 use crate::rules::queue::Timing;
@@ -53,6 +56,8 @@ pub struct Coordinator {
     pub(super) global_goals: Option<Goals>,
     /// Held by whoever copies goals to the goal store.
     pub(super) outbox: tokio::sync::Mutex<()>,
+    /// What was wrong with a blob store at the last look; the main one is nobody's.
+    stores: Mutex<BTreeMap<Option<RegionName>, String>>,
     keyring: RwLock<Keyring>,
     /// Held while the keyring is read anew, so that an older reading never wins.
     reloading: tokio::sync::Mutex<()>,
@@ -102,6 +107,7 @@ impl Coordinator {
             goals,
             global_goals,
             outbox,
+            stores: Mutex::default(),
             keyring,
             reloading,
             reloaded: Mutex::new(started.1),
@@ -132,6 +138,23 @@ impl Coordinator {
             missed_beats: self.config.queue.missed_beats,
             max_attempts: self.config.queue.max_attempts,
         }
+    }
+
+    fn stores(&self) -> MutexGuard<'_, BTreeMap<Option<RegionName>, String>> {
+        self.stores.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes how a look into a region's blob store ended, or into the main one.
+    pub(super) fn note_store<T>(&self, of: Option<&RegionName>, look: &Result<T, impl ToString>) {
+        match look {
+            Ok(_) => self.stores().remove(&of.cloned()),
+            Err(error) => self.stores().insert(of.cloned(), error.to_string()),
+        };
+    }
+
+    /// What was wrong with a store at the last look; empty: nothing.
+    pub(super) fn store_trouble(&self, of: Option<&RegionName>) -> String {
+        self.stores().get(&of.cloned()).cloned().unwrap_or_default()
     }
 
     /// Who holds the token in this `Authorization` header.

@@ -67,7 +67,26 @@ pub(super) async fn run(shared: Shared) {
         };
         watch.run()
     });
-    futures_util::future::join_all(regions).await;
+    tokio::join!(futures_util::future::join_all(regions), reach_main(&shared));
+}
+
+/// Looks now and then whether the main store answers: workers and regions need it.
+async fn reach_main(shared: &Shared) {
+    let mut stop = shared.stop.clone();
+    loop {
+        let reached = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            reached = shared.blobs.reach() => reached,
+        };
+        if let Err(error) = &reached {
+            tracing::warn!(%error, "main store not reached");
+        }
+        shared.note_store(None, &reached);
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(shared.config.synchronizer.every()) => {}
+        }
+    }
 }
 
 /// Counts every artifact's status anew: the configured regions may have changed.
@@ -112,6 +131,10 @@ impl Watch {
             };
             if due {
                 round_at = Instant::now() + every;
+            }
+            // A pass that found nothing to look at says nothing of the store.
+            if whole || outcome.is_err() {
+                self.shared.note_store(Some(&self.region), &outcome);
             }
             if let Err(error) = outcome {
                 tracing::warn!(region = %self.region, %error, "region's store not checked");

@@ -43,7 +43,7 @@ fn a_healthy_place_has_only_good_checks_of_the_service() {
     let coordinator = healthy();
     let person = Person::of(&coordinator);
     let done = person.ends(&["doctor", "-o", "json"], 0);
-    for name in ["config", "server", "token", "clock", "regions", "workers", "queue"] {
+    for name in ["config", "server", "token", "clock", "stores", "regions", "workers", "queue"] {
         assert_eq!(check(&done, name).0, "ok", "{done:?}");
     }
     assert!(check(&done, "token").1.contains("ann, role deployer"));
@@ -59,11 +59,14 @@ fn each_fault_of_the_service_fails_its_own_check_with_code_1() {
     late["now"] = ago(94).into();
     coordinator.gives("GET /v1/version", &late);
     let silent = json!({"regions": [{"region": "eu", "blobs": "", "seen_at": ago(900), "hosts": 4,
-        "unreachable": 0, "artifacts": 1, "owed": 0, "goals_revision": 1}]});
+        "unreachable": 0, "artifacts": 1, "owed": 0, "goals_revision": 1,
+        "store_trouble": "s3://b: there is no such bucket"}]});
     coordinator.gives("GET /v1/regions", &silent);
     coordinator.gives("GET /v1/workers", &json!({"workers": []}));
     let done = Person::of(&coordinator).ends(&["doctor", "-o", "json"], 1);
     assert!(check(&done, "clock").1.contains("1m ahead of"), "{done:?}");
+    let stores = ("failed".into(), "eu: s3://b: there is no such bucket".into());
+    assert_eq!(check(&done, "stores"), stores);
     assert_eq!(check(&done, "regions"), ("failed".into(), "1 of 1 region silent: eu".into()));
     assert_eq!(check(&done, "workers").0, "failed");
     assert_eq!(done.json()["exit_code"], 1);

@@ -50,3 +50,21 @@ fn a_commit_reaches_every_host_and_lost_objects_come_back() {
     let events = fleet.expect(at, &["events", "-o", "json"], 0);
     assert!(events.contains("build.replication_lost"), "{events}");
 }
+
+#[test]
+fn a_bucket_that_is_not_there_is_told_by_the_doctor() {
+    let stores = |name: &str| match name.starts_with("regions/") {
+        true => s3_server::store(name).replacen("deployctl-test", "deployctl-none", 1),
+        false => s3_server::store(name),
+    };
+    let fleet = Fleet::on(&["eu"], Engines { stores: Some(stores), ..Engines::default() });
+    eventually("the doctor names the bucket", || {
+        let said = fleet.json(&fleet.path(""), &["doctor"], 1);
+        let checks = said["checks"].as_array().unwrap();
+        let stores = checks.iter().find(|check| check["check"] == "stores").unwrap();
+        let says = stores["says"].as_str().unwrap();
+        stores["verdict"] == "failed"
+            && says.starts_with("eu: s3://deployctl-none/")
+            && says.contains("there is no such bucket")
+    });
+}

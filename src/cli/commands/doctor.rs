@@ -156,6 +156,7 @@ async fn server(ctx: &Context) -> Vec<Check> {
         ask::<Builds>(&client, "/v1/builds?state=QUEUED&limit=500", patience),
     );
     let now = version.now;
+    checks.push(regions.as_ref().map_or(Check::skipped("stores"), answering));
     checks.push(regions.map_or(Check::skipped("regions"), |reply| fresh(&reply.regions, now)));
     checks.push(workers.map_or(Check::skipped("workers"), |reply| alive(&reply, now)));
     checks.push(queue.map_or(Check::skipped("queue"), |reply| waiting(&reply, now)));
@@ -168,7 +169,7 @@ async fn ask<T: DeserializeOwned>(client: &Client, path: &str, patience: Duratio
 
 /// What could not be asked, after what stood in its way.
 fn with_unasked(mut checks: Vec<Check>) -> Vec<Check> {
-    checks.extend(["clock", "regions", "workers", "queue"].map(Check::skipped));
+    checks.extend(["clock", "stores", "regions", "workers", "queue"].map(Check::skipped));
     checks
 }
 
@@ -206,6 +207,23 @@ fn skew(here: UnixMillis, there: UnixMillis) -> Check {
     }
     let says = format!("this clock is {} {way} the coordinator's", age(off));
     Check::failed("clock", says, "set the clock that is wrong: timedatectl set-ntp true")
+}
+
+fn answering(reply: &Regions) -> Check {
+    let main = ("main", reply.main_store_trouble.as_str());
+    let all = reply.regions.iter().map(|region| (region.region.as_str(), &*region.store_trouble));
+    let silent = |(_, trouble): &(&str, &str)| !trouble.is_empty();
+    let troubles: Vec<String> = std::iter::once(main)
+        .chain(all)
+        .filter(silent)
+        .map(|(store, trouble)| format!("{store}: {trouble}"))
+        .collect();
+    if troubles.is_empty() {
+        let regional = count(reply.regions.len() as u64, "regional store");
+        return Check::ok("stores", format!("the coordinator reaches the main and {regional}"));
+    }
+    let hint = "check the URLs in the coordinator's file, and its credentials";
+    Check::failed("stores", troubles.join("; "), hint)
 }
 
 fn fresh(regions: &[Region], now: UnixMillis) -> Check {

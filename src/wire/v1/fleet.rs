@@ -135,6 +135,9 @@ pub struct Region {
     pub owed: u64,
     /// The newest goal revision that it mirrors.
     pub goals_revision: u64,
+    /// Why the coordinator could not look into its blob store last time; empty: it could.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub store_trouble: String,
 }
 
 /// `GET /v1/regions`.
@@ -142,6 +145,9 @@ pub struct Region {
 pub struct Regions {
     /// By name.
     pub regions: Vec<Region>,
+    /// Why the coordinator could not reach the main blob store last time; empty: it could.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub main_store_trouble: String,
 }
 
 /// `GET /v1/workers`.
