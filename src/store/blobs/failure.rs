@@ -16,6 +16,9 @@ const REFUSALS: &[&str] = &[
     "AuthenticationFailed",
     "InvalidAuthenticationInfo",
 ];
+/// What is answered when a bucket is asked for in another region than its own.
+const ELSEWHERE: &[&str] =
+    &["PermanentRedirect", "AuthorizationHeaderMalformed", "incorrectly configured region"];
 /// Longest part of a server's answer that is shown, bytes.
 const SHOWN_BYTES_MAX: usize = 300;
 
@@ -61,6 +64,12 @@ pub enum BlobError {
         /// The store.
         store: String,
     },
+    /// The bucket is in another region.
+    #[error("{store} is in another region; say which in its URL: ?region=NAME")]
+    Elsewhere {
+        /// The store.
+        store: String,
+    },
     /// The store failed.
     #[error("blob store {store}: {source}")]
     Store {
@@ -83,7 +92,15 @@ impl BlobError {
     /// Whether somebody has to change something before it can work.
     #[must_use]
     pub fn is_setup(&self) -> bool {
-        matches!(self, Self::Url { .. } | Self::Denied { .. } | Self::NoBucket { .. })
+        match self {
+            Self::Url { .. }
+            | Self::Denied { .. }
+            | Self::NoBucket { .. }
+            | Self::Elsewhere { .. } => true,
+            Self::NotFound(_) | Self::TooLarge { .. } | Self::Store { .. } | Self::Io { .. } => {
+                false
+            }
+        }
     }
 
     /// What `source`, an answer of `store`, means; `key` is what was asked for.
@@ -92,6 +109,9 @@ impl BlobError {
         let store = store.to_owned();
         if ["NoSuchBucket", "ContainerNotFound"].iter().any(|code| said.contains(code)) {
             return Self::NoBucket { store };
+        }
+        if ELSEWHERE.iter().any(|code| said.contains(code)) {
+            return Self::Elsewhere { store };
         }
         let refused = REFUSALS.iter().any(|code| said.contains(code));
         match (source, key) {
@@ -180,6 +200,8 @@ mod tests {
         assert!(said.contains("AWS_SESSION_TOKEN") && !said.contains('\n'), "{said}");
         let missing = answer("404 Not Found: <Error><Code>NoSuchBucket</Code></Error>");
         assert!(matches!(BlobError::of("s3://b", None, missing), BlobError::NoBucket { .. }));
+        let elsewhere = answer("301: <Error><Code>PermanentRedirect</Code></Error>");
+        assert!(BlobError::of("s3://b", None, elsewhere).to_string().contains("?region=NAME"));
         let busy = answer("503 Service Unavailable: <Error><Code>SlowDown</Code></Error>");
         assert!(!BlobError::of("s3://b", None, busy).is_setup());
     }
