@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on stops there")]
 
+#[path = "cli/codes.rs"]
+mod codes;
 #[path = "cli/completing.rs"]
 mod completing;
 #[path = "cli/doctor.rs"]
@@ -13,10 +15,16 @@ mod doctor;
 mod documents;
 #[path = "cli/finding.rs"]
 mod finding;
+#[path = "cli/following.rs"]
+mod following;
 #[path = "cli/freezing.rs"]
 mod freezing;
 #[path = "cli/generated.rs"]
 mod generated;
+#[path = "cli/installations.rs"]
+mod installations;
+#[path = "cli/installing.rs"]
+mod installing;
 #[path = "cli/meant.rs"]
 mod meant;
 #[path = "cli/outcomes.rs"]
@@ -25,6 +33,8 @@ mod outcomes;
 mod references;
 #[path = "cli/samples.rs"]
 mod samples;
+#[path = "cli/schema.rs"]
+mod schema;
 #[path = "cli/setup.rs"]
 mod setup;
 #[path = "cli/support.rs"]

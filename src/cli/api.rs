@@ -211,6 +211,28 @@ impl Api {
         self.poll(&with_query("/v1/events", query), wait).await
     }
 
+    /// Events before `before`, newest first, at most 500.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn events_before(
+        &self,
+        app: Option<&AppName>,
+        before: u64,
+    ) -> Result<Events, CallError> {
+        let before = before.to_string();
+        let query = [("before", Some(before.as_str())), ("app", app.map(AppName::as_str))];
+        self.get(&with_query("/v1/events", query)).await
+    }
+
+    /// No event, and the cursor after the newest.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn newest_event(&self) -> Result<Events, CallError> {
+        self.get("/v1/events").await
+    }
+
     /// Starts a rollout, or joins an equal one.
     ///
     /// # Errors

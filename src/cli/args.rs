@@ -31,6 +31,9 @@ pub struct GlobalArgs {
         value_name = "DIR"
     )]
     pub directory: Option<PathBuf>,
+    /// The installation, as `deployctl context list` names them
+    #[arg(hide_short_help = true, long, global = true, value_name = "NAME", add = ArgValueCompleter::new(complete::contexts))]
+    pub context: Option<String>,
     /// The coordinator's URL
     #[arg(hide_short_help = true, long, global = true, value_name = "URL")]
     pub server: Option<String>,

@@ -114,9 +114,9 @@ impl Context {
         let endpoint = self.endpoint()?;
         if endpoint.token.is_none() {
             return Err(Failure::new(ExitCode::Auth, format!("no token for {}", endpoint.server))
-                .hint("say it: --token-file FILE")
-                .hint("or: export DEPLOYCTL_TOKEN_FILE=FILE")
-                .hint("or in the user's config.toml: server = \"URL\" and token_file = \"FILE\""));
+                .hint("sign in: deployctl auth login")
+                .hint("or say it: --token-file FILE")
+                .hint("or: export DEPLOYCTL_TOKEN_FILE=FILE"));
         }
         endpoint.client()
     }
@@ -126,13 +126,20 @@ impl Context {
     /// # Errors
     /// As [`Context::client`], and when a file that was named can't be read.
     pub fn endpoint(&self) -> Result<Endpoint, Failure> {
+        discover::endpoint(&self.said())
+    }
+
+    /// What flags and the project file say of the coordinator.
+    #[must_use]
+    pub fn said(&self) -> Said {
         let project = self.project.as_ref().and_then(|(_, file)| file.server.clone());
-        discover::endpoint(&Said {
+        Said {
+            context: self.flags.context.clone(),
             server: self.flags.server.clone(),
             token_file: self.flags.token_file.clone(),
             ca: self.flags.ca.clone(),
             project,
-        })
+        }
     }
 
     /// What to say if the person interrupts from now on.

@@ -16,10 +16,12 @@ pub mod discover;
 pub mod failure;
 pub mod hosts;
 pub mod misread;
+pub mod names;
 pub mod nearest;
 pub mod origin;
 pub mod outcome;
 pub mod output;
+pub mod preview;
 pub mod progress;
 pub mod prompt;
 pub mod reasons;
@@ -28,10 +30,12 @@ pub mod reference;
 pub mod rollouts;
 mod short_help;
 pub mod simulate;
+mod tab;
 pub mod table;
 pub mod topics;
 pub mod typed;
 pub mod wait;
+pub mod watching;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -80,6 +84,10 @@ enum Command {
     Workers(c::workers::WorkersArgs),
     Events(c::events::EventsArgs),
     Open(c::open::OpenArgs),
+    Auth(c::auth::AuthArgs),
+    Context(c::context::ContextArgs),
+    Config(c::config::ConfigArgs),
+    Api(c::api::ApiArgs),
     Doctor(c::doctor::DoctorArgs),
     Simulate(c::simulate::SimulateArgs),
     Demo(c::demo::DemoArgs),
@@ -111,17 +119,20 @@ pub const GROUPS: &[(&str, &[&str])] = &[
         "Set up",
         &[
             "init",
+            "auth",
+            "context",
+            "config",
             "doctor",
             "tokens",
             "webhooks",
             "admin",
             "demo",
             "completion",
-            "plumbing",
             "help",
             "version",
         ],
     ),
+    ("Low level", &["api", "plumbing"]),
     ("Run", &["coordinator", "region", "worker", "agent"]),
 ];
 
@@ -150,6 +161,10 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, Failure> 
         Command::Workers(args) => c::workers::run(ctx, args).await,
         Command::Events(args) => c::events::run(ctx, args).await,
         Command::Open(args) => c::open::run(ctx, args).await,
+        Command::Auth(args) => c::auth::run(ctx, args).await,
+        Command::Context(args) => c::context::run(ctx, args).await,
+        Command::Config(args) => c::config::run(ctx, args).await,
+        Command::Api(args) => c::api::run(ctx, args).await,
         Command::Doctor(args) => c::doctor::run(ctx, args).await,
         Command::Simulate(args) => c::simulate::run(ctx, args).await,
         Command::Demo(args) => c::demo::run(ctx, args).await,
@@ -193,7 +208,7 @@ fn command_tree() -> clap::Command {
          deployctl help setup                    start the parts by hand\n  \
          deployctl init                          write deployctl.toml for this repository\n  \
          deployctl build HEAD && deployctl deploy HEAD\n\n\
-         More: deployctl help COMMAND, deployctl help exit-codes|environment|refs|plans|setup|runbook",
+         More: deployctl help COMMAND, deployctl help\n      exit-codes|environment|refs|plans|concepts|toml|json|setup|runbook",
     )
 }
 
@@ -203,7 +218,7 @@ pub fn main() -> std::process::ExitCode {
     if let Some(role) = c::role::of_this_process() {
         return role();
     }
-    clap_complete::CompleteEnv::with_factory(command).complete();
+    clap_complete::CompleteEnv::with_factory(tab::tree).complete();
     let mut tree = command_tree();
     let parsed = tree.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| {
         use clap::FromArgMatches;

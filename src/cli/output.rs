@@ -31,6 +31,21 @@ pub enum Format {
     Name,
 }
 
+impl Format {
+    /// The word that asks for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Wide => "wide",
+            Self::Plain => "plain",
+            Self::Json => "json",
+            Self::Jsonl => "jsonl",
+            Self::Name => "name",
+        }
+    }
+}
+
 /// When to use colour.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ColorChoice {
@@ -124,7 +139,7 @@ impl Output {
 
     /// Writes one JSON document, pretty on a terminal.
     pub fn json(&self, document: &impl Serialize) {
-        let pretty = self.stdout_tty && self.format == Format::Json;
+        let pretty = self.stdout_tty && self.format != Format::Jsonl;
         let text = if pretty {
             serde_json::to_string_pretty(document)
         } else {
@@ -180,8 +195,17 @@ impl Output {
     /// Tells a line of the story on stderr, where it is told at all.
     pub fn story(&self, line: &str) {
         if self.tells_progress() && !line.is_empty() {
-            write_err(&format!("{line}\n"));
+            write_err(&format!("{}\n", self.folded(line)));
         }
+    }
+
+    /// Long lines broken between words, on a terminal.
+    fn folded(&self, text: &str) -> String {
+        if !self.stderr_tty {
+            return text.to_owned();
+        }
+        let (_, columns) = dialoguer::console::Term::stderr().size();
+        fold(text, usize::from(columns.clamp(40, 400)))
     }
 
     /// Tells a line to programs that read stderr only when they asked for more.
@@ -222,7 +246,7 @@ impl Output {
         let mut text = format!("{lead}{}\n", failure.title);
         for cause in &failure.causes {
             let cause = cause.trim_end().replace('\n', "\n       ");
-            text.push_str(&format!("cause: {cause}\n"));
+            text.push_str(&format!("{}\n", self.folded(&format!("cause: {cause}"))));
         }
         for hint in &failure.hints {
             text.push_str(&format!("{}  {hint}\n", self.paint_err("hint:", "36")));
@@ -249,6 +273,44 @@ impl Output {
     fn paint_err(&self, text: &str, code: &str) -> String {
         if self.color_stderr { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// `text` with no line over `width`, broken between words. What follows a name and two
+/// spaces, or a word and a colon, stays in its column. A word that is longer stays whole.
+fn fold(text: &str, width: usize) -> String {
+    let lines = text.split('\n').map(|line| {
+        if line.contains('\x1b') || line.chars().count() <= width {
+            return line.to_owned();
+        }
+        let indent = hanging(line);
+        let mut folded = String::new();
+        let mut column = 0;
+        for (number, word) in line.split(' ').enumerate() {
+            let long = word.chars().count();
+            if number > 0 && column + 1 + long > width && column > indent {
+                folded.truncate(folded.trim_end().len());
+                folded.push_str(&format!("\n{:indent$}", ""));
+                column = indent;
+            } else if number > 0 {
+                folded.push(' ');
+                column += 1;
+            }
+            folded.push_str(word);
+            column += long;
+        }
+        folded
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The column in which the rest of a folded line begins.
+fn hanging(line: &str) -> usize {
+    let start = line.len() - line.trim_start().len();
+    let rest = &line[start..];
+    let name = rest.find([' ', ':']).unwrap_or(0);
+    let after = &rest[name..];
+    let gap = after.len() - after.trim_start_matches([':', ' ']).len();
+    if gap >= 2 && start + name + gap <= 12 { start + name + gap } else { start + 2 }
 }
 
 /// A list's items, or the whole: what `jsonl` writes line by line.
@@ -313,4 +375,18 @@ fn paint(tone: Tone, text: &str) -> String {
         Tone::Dim => "2",
     };
     format!("\x1b[{code}m{text}\x1b[0m")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_break_between_words_and_keep_their_column() {
+        assert_eq!(fold("short", 10), "short");
+        assert_eq!(fold("cause: one two three", 14), "cause: one two\n       three");
+        assert_eq!(fold("  moves    aa bb cc", 16), "  moves    aa bb\n           cc");
+        assert_eq!(fold("r1 is so very long", 10), "r1 is so\n  very\n  long");
+        assert_eq!(fold("x averyverylongword", 8), "x averyverylongword");
+    }
 }

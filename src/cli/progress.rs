@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::output::Output;
+use super::output::{Output, Tone};
 use crate::host::clock;
 
 /// Shorter than the silence after which CI systems kill a job (10 minutes and up), and
@@ -49,6 +49,18 @@ impl<'a> Progress<'a> {
         Self { out, bars, last_key: String::new(), told_at: Instant::now() }
     }
 
+    /// Whether there is a terminal that is drawn anew.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.bars.is_some()
+    }
+
+    /// `word` with its glyph, as the story marks it.
+    #[must_use]
+    pub fn marked(&self, tone: Tone, word: &str) -> String {
+        self.out.mark_err(tone, word)
+    }
+
     /// Says where it stands. Without a terminal it is told when `key` changed, and at
     /// least each 30 s.
     pub fn update(&mut self, key: &str, text: &str) {
@@ -72,8 +84,8 @@ impl<'a> Progress<'a> {
         let Some(bars) = &mut self.bars else { return };
         let bar = bars.named.entry(name.to_owned()).or_insert_with(|| {
             let bar = bars.all.add(ProgressBar::new(total.max(1)));
-            let template = " {prefix:16} {bar:24} {percent:>3}%  {wide_msg}";
-            let style = ProgressStyle::with_template(template).expect("the template is a constant");
+            let style = ProgressStyle::with_template(bar_template());
+            let style = style.expect("the templates are constants");
             let chars = if bars.unicode { "█▉▊▋▌▍▎▏░" } else { "=> " };
             bar.set_style(style.progress_chars(chars));
             bar.set_prefix(name.to_owned());
@@ -87,7 +99,7 @@ impl<'a> Progress<'a> {
     /// Lines under the headline, such as the end of a log; nothing without a terminal.
     pub fn tail(&mut self, headline: &str, lines: &[String]) {
         let Some(bars) = &self.bars else { return };
-        let width = usize::from(dialoguer::console::Term::stderr().size().1).max(20) - 4;
+        let width = columns().max(20) - 4;
         let cut = |line: &String| line.chars().take(width).collect::<String>();
         let lines: String = lines.iter().map(|line| format!("\n  {}", cut(line))).collect();
         let style = ProgressStyle::with_template("{spinner} {msg}");
@@ -115,6 +127,19 @@ impl<'a> Progress<'a> {
             // A terminal that went away needs no cleaning.
             let _ = bars.all.clear();
         }
+    }
+}
+
+fn columns() -> usize {
+    usize::from(dialoguer::console::Term::stderr().size().1)
+}
+
+/// A line of a bar: shorter where the terminal is narrow.
+fn bar_template() -> &'static str {
+    match columns() {
+        0..60 => " {prefix:8!} {bar:8} {wide_msg}",
+        60..100 => " {prefix:12} {bar:16} {percent:>3}%  {wide_msg}",
+        _ => " {prefix:16} {bar:24} {percent:>3}%  {wide_msg}",
     }
 }
 

@@ -5,7 +5,7 @@
 
 use dialoguer::console::Term;
 use dialoguer::theme::SimpleTheme;
-use dialoguer::{Confirm, FuzzySelect, Input};
+use dialoguer::{Confirm, FuzzySelect, Input, Password};
 
 use super::api::Api;
 use super::context::Context;
@@ -47,6 +47,18 @@ pub async fn line(question: &str, default: &str) -> Result<String, Failure> {
             prompt = prompt.default(default);
         }
         prompt.interact_text_on(&Term::stderr())
+    })
+    .await
+}
+
+/// Asks for a line that is not shown.
+///
+/// # Errors
+/// Exit code 130 on Ctrl-C.
+pub async fn secret(question: &str) -> Result<String, Failure> {
+    let question = question.to_owned();
+    asked(move || {
+        Password::with_theme(&SimpleTheme).with_prompt(question).interact_on(&Term::stderr())
     })
     .await
 }

@@ -14,6 +14,7 @@ use super::context::Context;
 use super::failure::{ExitCode, Failure};
 use super::outcome::{progress_of, rollout_code, rollout_failure, rollout_tone, sum};
 use super::output::Tone;
+use super::preview;
 use super::prompt::pick_app;
 use super::table::{Cell, Table, bytes, count, took};
 use super::wait;
@@ -83,9 +84,25 @@ async fn newest(api: &Api, app: &AppName, env: &EnvName) -> Result<ReleaseNo, Fa
     })
 }
 
-/// One line of what a rollout changes.
+/// One line of what a rollout changes, and how many hosts it reaches by which plan.
 #[must_use]
 pub fn headline(ctx: &Context, rollout: &Rollout) -> String {
+    let mut line = change(ctx, rollout);
+    let release = &rollout.release;
+    if release.kind == RolloutKind::Deploy {
+        line.push_str(&format!("   plan {}", release.plan.word()));
+    }
+    let hosts = sum(rollout.regions.values()).hosts;
+    if hosts > 0 {
+        let with_hosts = rollout.regions.values().filter(|tally| tally.hosts > 0).count();
+        let regions = count(with_hosts as u64, "region");
+        line.push_str(&format!("   {} in {regions}", count(u64::from(hosts), "host")));
+    }
+    line
+}
+
+/// `web prod   r1 → r2 3f2a91c04d "Fix retry jitter"`.
+fn change(ctx: &Context, rollout: &Rollout) -> String {
     let release = &rollout.release;
     let arrow = ctx.out.arrow();
     let base = rollout.base.map_or("nothing".to_owned(), |base| base.release.to_string());
@@ -99,15 +116,6 @@ pub fn headline(ctx: &Context, rollout: &Rollout) -> String {
     if !release.subject.is_empty() {
         line.push_str(&format!(" {:?}", release.subject));
     }
-    if release.kind == RolloutKind::Deploy {
-        line.push_str(&format!("   plan {}", release.plan.word()));
-    }
-    let hosts = sum(rollout.regions.values()).hosts;
-    if hosts > 0 {
-        let with_hosts = rollout.regions.values().filter(|tally| tally.hosts > 0).count();
-        let regions = count(with_hosts as u64, "region");
-        line.push_str(&format!("   {} in {regions}", count(u64::from(hosts), "host")));
-    }
     line
 }
 
@@ -119,16 +127,11 @@ pub async fn start(
     ctx: &Context,
     api: &Api,
     (app, env): (&AppName, &EnvName),
-    request: RolloutRequest,
+    mut request: RolloutRequest,
     wait: &WaitArgs,
 ) -> Result<ExitCode, Failure> {
     if confirm::must_ask(ctx, env) {
-        let asked = RolloutRequest { dry_run: true, ..request.clone() };
-        let planned = api.start_rollout(app, env, &asked).await?;
-        ctx.out.story(&headline(ctx, &planned));
-        for step in &planned.steps {
-            ctx.out.story(&format!("  {:<24} bake {}s", step.name, step.bake_s));
-        }
+        preview(ctx, api, (app, env), &mut request).await?;
         let danger = match (request.plan, request.break_glass) {
             (PlanName::AllAtOnce, _) | (_, true) => Danger::Severe(app.as_str()),
             (PlanName::Fast | PlanName::Standard | PlanName::Careful, false) => Danger::Moderate,
@@ -139,6 +142,28 @@ pub async fn start(
     }
     let started = api.start_rollout(app, env, &request).await?;
     see_through(ctx, api, started, wait).await
+}
+
+/// Shows on one screen what `request` would change, and ties it to what was shown:
+/// whatever changes before the answer, the coordinator refuses it (exit code 6).
+///
+/// # Errors
+/// As the coordinator would refuse the rollout.
+pub async fn preview(
+    ctx: &Context,
+    api: &Api,
+    (app, env): (&AppName, &EnvName),
+    request: &mut RolloutRequest,
+) -> Result<(), Failure> {
+    let status = api.status(Some(app), Some(env)).await.ok();
+    let now = status.and_then(|status| status.apps.into_iter().next());
+    let asked = RolloutRequest { dry_run: true, ..request.clone() };
+    let planned = api.start_rollout(app, env, &asked).await?;
+    ctx.out.story(&change(ctx, &planned));
+    preview::tell(ctx, api, &planned, now.as_ref()).await;
+    let seen = now.and_then(|now| now.version).map(|version| version.generation);
+    request.expect_generation = request.expect_generation.or(seen);
+    Ok(())
 }
 
 /// Says what a rollout changes, waits for it (unless told not to) and gives its outcome.
@@ -191,7 +216,7 @@ pub async fn stay_with(
 fn tell_end(ctx: &Context, ended: &Rollout) -> Result<ExitCode, Failure> {
     let release = &ended.release;
     let code = rollout_code(release.state).unwrap_or(ExitCode::WaitTimeout);
-    let undo = undo_line(ended);
+    let undo = undo_line(ended).map(|(word, line)| format!("{word}: {line}"));
     if code != ExitCode::Ok {
         if !ctx.out.is_json() && !ctx.out.is_for_people() {
             ctx.out.table(&table(&[release]));
@@ -238,14 +263,15 @@ fn moved(sources: &Sources) -> String {
     text
 }
 
-/// The exact line that takes it back.
-fn undo_line(rollout: &Rollout) -> Option<String> {
+/// The exact line that takes it back, and what that would be.
+#[must_use]
+pub fn undo_line(rollout: &Rollout) -> Option<(&'static str, String)> {
     let release = &rollout.release;
     let scope = Context::scope_flags(&release.app, &release.env);
     let base = rollout.base?.release;
     Some(match release.kind {
-        RolloutKind::Deploy => format!("undo: deployctl rollback {base} {scope}"),
-        RolloutKind::Rollback => format!("redo: deployctl deploy {base} --allow-bad {scope}"),
+        RolloutKind::Deploy => ("undo", format!("deployctl rollback {base} {scope}")),
+        RolloutKind::Rollback => ("redo", format!("deployctl deploy {base} --allow-bad {scope}")),
     })
 }
 

@@ -13,6 +13,9 @@ pub use crate::wire::words::{age, bytes, count, took};
 /// Columns of prose: these are cut where the terminal is too narrow.
 const FLEXIBLE: [&str; 6] = ["SUBJECT", "MESSAGE", "REASON", "REPO", "BLOBS", "WAITING ON"];
 
+/// Fewest characters of a column of prose that are worth showing beside another.
+const PROSE_MIN: usize = 16;
+
 /// One value in its two forms.
 #[derive(Debug, Clone)]
 pub struct Cell {
@@ -131,6 +134,7 @@ impl Table {
             Mode::Tabs { wide } => self.tabs(shown(wide)),
             Mode::Aligned { .. } if self.rows.is_empty() => String::new(),
             Mode::Aligned { wide, width, color, unicode } => {
+                let shown = self.fitting(shown(wide), usize::from(width));
                 let mut table = comfy_table::Table::new();
                 table.load_style(presets::NOTHING);
                 table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
@@ -138,24 +142,50 @@ impl Table {
                 if color {
                     table.enforce_styling();
                 }
-                let header = self.columns[..shown(wide)]
-                    .iter()
-                    .map(|name| comfy_table::Cell::new(name).add_attribute(Attribute::Dim));
+                let header = shown.iter().map(|column| {
+                    comfy_table::Cell::new(self.columns[*column]).add_attribute(Attribute::Dim)
+                });
                 table.set_header(Row::from(header.collect::<Vec<_>>()));
                 for cells in &self.rows {
-                    let cells = cells[..shown(wide)].iter().map(|cell| cell.styled(color, unicode));
+                    let cells = shown.iter().map(|column| cells[*column].styled(color, unicode));
                     let mut row = Row::from(cells.collect::<Vec<_>>());
                     row.max_height(1);
                     table.add_row(row);
                 }
-                for (column, name) in table.column_iter_mut().zip(&self.columns) {
+                for (column, place) in table.column_iter_mut().zip(&shown) {
                     column.set_padding((0, 2));
-                    if !FLEXIBLE.contains(name) {
+                    if !FLEXIBLE.contains(&self.columns[*place]) {
                         column.set_constraint(ColumnConstraint::ContentWidth);
                     }
                 }
                 table.trim_fmt() + "\n"
             }
+        }
+    }
+
+    /// The columns that fit `width`: of those with prose the last go first, until each
+    /// that is left has room for a few words. `-o wide` in a wide window shows them.
+    fn fitting(&self, shown: usize, width: usize) -> Vec<usize> {
+        let long = |text: &str| text.chars().count();
+        let widest = |column: usize| {
+            let cells = self
+                .rows
+                .iter()
+                .map(|row| long(&row[column].short) + usize::from(row[column].glyph) * 2);
+            cells.max().unwrap_or(0).max(long(self.columns[column])) + 2
+        };
+        let is_prose = |column: &usize| FLEXIBLE.contains(&self.columns[*column]);
+        let mut columns: Vec<usize> = (0..shown).collect();
+        loop {
+            let (prose, fixed): (Vec<usize>, Vec<usize>) =
+                columns.iter().partition(|c| is_prose(c));
+            let fixed: usize = fixed.into_iter().map(widest).sum();
+            let wanted: usize = prose.iter().map(|column| widest(*column).min(PROSE_MIN)).sum();
+            if prose.len() < 2 || fixed + wanted <= width {
+                return columns;
+            }
+            let last = prose[prose.len() - 1];
+            columns.retain(|column| *column != last);
         }
     }
 
@@ -204,6 +234,18 @@ mod tests {
         let text = sample().render(Mode::Tabs { wide: true });
         assert_eq!(text, "a\trunning\tx y\nlonger\tfailed\tz\n");
         assert_eq!(sample().render(Mode::Names), "a\nlonger\n");
+    }
+
+    #[test]
+    fn prose_that_has_no_room_is_left_out_and_not_cut_to_nothing() {
+        let mut table = Table::new(&["RELEASE", "SUBJECT", "MESSAGE"], 3, "");
+        table.push(["r1".into(), "a subject of some length".into(), "a message as long".into()]);
+        let render = |width| {
+            table.render(Mode::Aligned { wide: false, width, color: false, unicode: false })
+        };
+        assert!(!render(40).contains("MESSAGE"), "{}", render(40));
+        assert!(render(40).contains("a subject of some length"), "{}", render(40));
+        assert!(render(80).contains("a message as long"), "{}", render(80));
     }
 
     #[test]

@@ -8,11 +8,13 @@ use super::failure::ExitCode;
 pub const ENVIRONMENT: &[(&str, &str)] = &[
     ("DEPLOYCTL_APP", "the app; as --app"),
     ("DEPLOYCTL_ENV", "the env; as --env"),
+    ("DEPLOYCTL_CONTEXT", "the installation to work with; as --context"),
     ("DEPLOYCTL_SERVER", "the coordinator's URL; as --server"),
     ("DEPLOYCTL_TOKEN_FILE", "a file that holds the token; as --token-file"),
     ("DEPLOYCTL_TOKEN", "the token itself; a file is better, other processes can see this"),
     ("DEPLOYCTL_CA", "a PEM file, the only certificate authority to trust; as --ca"),
     ("DEPLOYCTL_OUTPUT", "the output format; as --output"),
+    ("DEPLOYCTL_COMPLETION_MS", "how long TAB may wait for the coordinator; default 80"),
     ("DEPLOYCTL_NO_INPUT", "set: never ask; as --no-input"),
     ("DEPLOYCTL_LOG", "with -vv, which log lines to show, such as debug"),
     ("CREDENTIALS_DIRECTORY", "where systemd puts the credential deployctl-token"),
@@ -21,8 +23,9 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     ("CLICOLOR_FORCE", "set and not 0: colour in pipes too"),
     ("TERM", "dumb: no colour, no bars"),
     ("XDG_CONFIG_HOME", "where deployctl/config.toml lies; default ~/.config"),
+    ("XDG_CACHE_HOME", "where names for TAB are kept, in deployctl/; default ~/.cache"),
     ("XDG_DATA_HOME", "where a coordinator of this machine keeps its data; default ~/.local/share"),
-    ("HOME", "for the two defaults above"),
+    ("HOME", "for the three defaults above"),
     ("SHELL", "whose completion `deployctl doctor` looks for"),
     ("COMPLETE", "a shell's name: act as its completion"),
 ];
@@ -32,10 +35,19 @@ pub const TOPICS: &[(&str, &str)] = &[
     ("exit-codes", "what each exit code means"),
     ("environment", "variables and files that are read"),
     ("refs", "what to call a commit, a build, a release"),
+    ("concepts", "what the words mean"),
+    ("toml", "what deployctl.toml may say"),
+    ("json", "what programs can rely on"),
+    ("json-schema", "the schema of every document, as JSON"),
     ("plans", "how a rollout reaches hosts"),
     ("setup", "starting the four parts by hand"),
     ("runbook", "what to type when it burns, the coordinator gone included"),
 ];
+
+/// What the words mean: `deployctl-concepts(7)` too.
+pub const CONCEPTS: &str = include_str!("texts/concepts.txt");
+/// What the project file may say: `deployctl.toml(5)` too.
+pub const TOML: &str = include_str!("texts/toml.txt");
 
 /// The text of a topic; `None` when there is no such.
 #[must_use]
@@ -44,6 +56,10 @@ pub fn text(topic: &str) -> Option<String> {
         "exit-codes" => Some(exit_codes()),
         "environment" => Some(environment()),
         "refs" => Some(REFS.into()),
+        "concepts" => Some(CONCEPTS.into()),
+        "toml" => Some(TOML.into()),
+        "json" => Some(include_str!("texts/json.txt").into()),
+        "json-schema" => Some(include_str!("../../docs/cli.schema.json").into()),
         "plans" => Some(PLANS.into()),
         "setup" => Some(SETUP.into()),
         "runbook" => Some(RUNBOOK.into()),
@@ -135,12 +151,13 @@ fn exit_codes() -> String {
 fn environment() -> String {
     let mut text = String::from("Variables (an empty one counts as not set):\n\n");
     for (name, meaning) in ENVIRONMENT {
-        text.push_str(&format!("  {name:<22} {meaning}\n"));
+        text.push_str(&format!("  {name:<23} {meaning}\n"));
     }
     text.push_str(
         "\nFlags win over variables, these over the project's deployctl.toml (nearest folder\n\
-         upwards, not above the repository), that over the user's deployctl/config.toml, that\n\
-         over the coordinator of this machine.\n\n\
+         upwards, not above the repository), that over the context in use (deployctl context),\n\
+         that over the user's deployctl/config.toml, that over the coordinator of this machine.\n\
+         deployctl config show --origin tells which of them won.\n\n\
          A token from a file is sent only to the server that the same file names.\n",
     );
     text
@@ -184,7 +201,7 @@ mod tests {
 
     #[test]
     fn every_topic_has_a_text_within_a_page_width() {
-        for (topic, _) in TOPICS {
+        for (topic, _) in TOPICS.iter().filter(|(topic, _)| *topic != "json-schema") {
             let text = text(topic).unwrap();
             assert!(text.lines().all(|line| line.chars().count() <= 110), "{topic}");
         }

@@ -10,10 +10,11 @@ use super::api::{Api, RolloutId};
 use super::args::WaitArgs;
 use super::context::Context;
 use super::failure::{ExitCode, Failure};
-use super::outcome::{build_failure, rollout_code, rollout_line};
+use super::outcome::{build_failure, rollout_code};
 use super::output::Format;
 use super::progress::Progress;
 use super::table::bytes;
+use super::watching;
 use crate::model::id::JobNo;
 use crate::model::job::JobState;
 use crate::model::rollout::RolloutState;
@@ -25,6 +26,8 @@ use crate::wire::v1::rollout::Rollout;
 const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// Longest wait of one long poll: a heartbeat must not be late by more.
 const POLL: Duration = Duration::from_secs(10);
+/// The same where a person looks on: countdowns are shown.
+const LIVE_POLL: Duration = Duration::from_secs(1);
 /// Pause while the coordinator is away.
 const AWAY: Duration = Duration::from_millis(500);
 /// Log lines shown under a running build, and after a failed one.
@@ -88,10 +91,12 @@ pub async fn rollout(
     let stops_on_pause = wait.exit_on_pause || !ctx.out.stdout_tty;
     let scope = Context::scope_flags(&id.app, &id.env);
     let mut last: Option<Rollout> = None;
+    let mut told = watching::Told::default();
+    let poll = if progress.is_live() { LIVE_POLL } else { POLL };
     ctx.out.event("hello", &serde_json::json!({"schema": 1}));
     while !patience.left().is_zero() || last.is_none() {
         let since = last.as_ref().map_or(0, |rollout| rollout.stamp);
-        let hold = if last.is_none() { Duration::ZERO } else { POLL.min(patience.left()) };
+        let hold = if last.is_none() { Duration::ZERO } else { poll.min(patience.left()) };
         let reply = api.rollout(id, since, hold).await;
         let Some(rollout) = patience.take(reply, &progress).await? else {
             if patience.left().is_zero() {
@@ -99,7 +104,7 @@ pub async fn rollout(
             }
             continue;
         };
-        show(&mut progress, &rollout);
+        told.show(&mut progress, &rollout);
         if rollout.stamp != since {
             ctx.out.event("rollout", &rollout);
         }
@@ -116,31 +121,6 @@ pub async fn rollout(
         Some(rollout) => failure.with_document(serde_json::json!(rollout)),
         None => failure,
     })
-}
-
-fn show(progress: &mut Progress<'_>, rollout: &Rollout) {
-    let (key, line) = rollout_line(rollout);
-    progress.update(&key, &line);
-    for (region, tally) in &rollout.regions {
-        let reverting = rollout.release.state == RolloutState::Reverting;
-        let reachable = tally.hosts.saturating_sub(tally.unreachable);
-        let (done, total) = if reverting {
-            (tally.settled, reachable)
-        } else {
-            (tally.on_next.min(tally.hosts), tally.hosts)
-        };
-        let faults = tally.failed + tally.host_faults + tally.transport_faults;
-        let mut note = format!("{done}/{total}");
-        if tally.staged < tally.hosts && tally.fetched_permille < 1000 {
-            note.push_str(&format!("  fetched {}%", tally.fetched_permille / 10));
-        }
-        for (number, word) in [(faults, "failed"), (tally.unreachable, "unreachable")] {
-            if number > 0 {
-                note.push_str(&format!("  {number} {word}"));
-            }
-        }
-        progress.bar(region.as_str(), u64::from(done), u64::from(total), &note);
-    }
 }
 
 fn timed_out(what: &str, after: Duration) -> Failure {

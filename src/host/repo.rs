@@ -49,6 +49,17 @@ pub struct Commit {
     pub subject: String,
 }
 
+/// What lies between two commits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Between {
+    /// Commits only in the second.
+    pub new: u64,
+    /// Commits only in the first.
+    pub gone: u64,
+    /// The newest of those.
+    pub commits: Vec<Commit>,
+}
+
 /// A working copy.
 #[derive(Debug, Clone)]
 pub struct Repo {
@@ -87,11 +98,8 @@ impl Repo {
         let peeled = format!("{rev}^{{commit}}");
         let id = self.git(["rev-parse", "--verify", "--quiet", "--end-of-options", &peeled])?;
         let id: CommitId = id.ok().and_then(|id| id.parse().ok()).ok_or_else(unknown)?;
-        let mut subject = self.must(["log", "-1", "--format=%s", id.as_str()])?;
-        while subject.len() > SUBJECT_BYTES_MAX {
-            subject.pop();
-        }
-        Ok(Commit { id, subject })
+        let subject = self.must(["log", "-1", "--format=%s", id.as_str()])?;
+        Ok(Commit { id, subject: cut(subject) })
     }
 
     /// Whether a branch or tag of just this name exists.
@@ -113,6 +121,46 @@ impl Repo {
         let there = there.ok().and_then(Result::ok).unwrap_or_default();
         let names = there.lines().map(str::to_owned);
         ["HEAD".to_owned()].into_iter().chain(names).collect()
+    }
+
+    /// What lies between two commits: how many are only in `to` and only in `from`, and
+    /// the newest `most` of the first (where there are none, of the second).
+    ///
+    /// # Errors
+    /// [`GitError::Failed`] when one of them is not here.
+    pub fn between(
+        &self,
+        from: &CommitId,
+        to: &CommitId,
+        most: usize,
+    ) -> Result<Between, GitError> {
+        let both = format!("{from}...{to}");
+        let counts = self.must(["rev-list", "--left-right", "--count", &both, "--"])?;
+        let mut counts = counts.split_whitespace().map(|n| n.parse().unwrap_or(0));
+        let (gone, new) = (counts.next().unwrap_or(0), counts.next().unwrap_or(0));
+        let range = if new > 0 { format!("{from}..{to}") } else { format!("{to}..{from}") };
+        Ok(Between { new, gone, commits: self.log(&range, most)? })
+    }
+
+    /// The newest `most` commits of a range or revision that is no option.
+    ///
+    /// # Errors
+    /// [`GitError::Failed`].
+    fn log(&self, range: &str, most: usize) -> Result<Vec<Commit>, GitError> {
+        let most = format!("--max-count={most}");
+        let lines = self.must(["log", &most, "--format=%H %s", "--end-of-options", range, "--"])?;
+        let commit = |line: &str| {
+            let (id, subject) = line.split_once(' ')?;
+            let subject: String = subject.chars().filter(|c| !c.is_control()).collect();
+            Some(Commit { id: id.parse().ok()?, subject: cut(subject) })
+        };
+        Ok(lines.lines().filter_map(commit).collect())
+    }
+
+    /// The newest `most` commits of the branch that is checked out.
+    #[must_use]
+    pub fn recent(&self, most: usize) -> Vec<Commit> {
+        self.log("HEAD", most).unwrap_or_default()
     }
 
     /// The branch that is checked out; `None` when the head is detached.
@@ -186,6 +234,14 @@ impl Repo {
     }
 }
 
+/// A subject within its limit.
+fn cut(mut subject: String) -> String {
+    while subject.len() > SUBJECT_BYTES_MAX {
+        subject.pop();
+    }
+    subject
+}
+
 /// What git printed, or the first line of why it failed.
 fn run<const N: usize>(
     dir: &Path,
@@ -241,6 +297,13 @@ mod tests {
         assert!(!repo.is_dirty().unwrap());
         std::fs::write(dir.path().join("a"), "2").unwrap();
         assert!(repo.is_dirty().unwrap());
+        git(dir.path(), &["commit", "-qam", "second"]);
+        let next = repo.resolve("HEAD").unwrap();
+        let between = repo.between(&head.id, &next.id, 5).unwrap();
+        assert_eq!((between.new, between.gone, &between.commits[..]), (1, 0, &[next.clone()][..]));
+        let back = repo.between(&next.id, &head.id, 5).unwrap();
+        assert_eq!((back.new, back.gone, &back.commits), (0, 1, &between.commits));
+        assert_eq!(repo.recent(1), [next]);
         assert_eq!(repo.remotes().unwrap(), Vec::<String>::new());
         assert_eq!(repo.remote_branch_with(&head.id).unwrap(), None);
     }

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::Read;
 use std::path::Path;
 
 use ed25519_dalek::SigningKey;
@@ -83,8 +83,16 @@ pub fn signing_key(path: &Path) -> std::io::Result<SigningKey> {
 /// # Errors
 /// When there is no such file, or it holds something else.
 pub fn read_token(path: &Path) -> std::io::Result<String> {
+    read_token_from(File::open(path)?)
+}
+
+/// The same from anything that can be read.
+///
+/// # Errors
+/// As [`read_token`].
+pub fn read_token_from(source: impl Read) -> std::io::Result<String> {
     let mut text = String::new();
-    File::open(path)?.take(TOKEN_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    source.take(TOKEN_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
     let token = text.trim();
     let visible = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
     if text.len() as u64 > TOKEN_FILE_BYTES_MAX || !visible {

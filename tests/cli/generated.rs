@@ -51,6 +51,13 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 fn pages() -> BTreeMap<String, String> {
     let mut pages = BTreeMap::new();
     add_pages(&deployctl::cli::command(), &["deployctl"], &mut pages);
+    let topics = [
+        ("deployctl-concepts", "7", "what the words of deployctl mean", topics::CONCEPTS),
+        ("deployctl.toml", "5", "how an app is built and run", topics::TOML),
+    ];
+    for (name, section, about, text) in topics {
+        pages.insert(format!("{name}.{section}"), topic_page((name, section, about), text));
+    }
     pages
 }
 
@@ -108,7 +115,7 @@ fn page(command: clap::Command, path: &[&str]) -> String {
             "0 when it did what was asked; deployctl(1) has the table of all codes.",
         )]);
         roff.control("SH", ["SEE ALSO"]);
-        roff.text([roman("deployctl(1), which has the global options and the environment.")]);
+        roff.text([roman("deployctl(1), which has the global options and the environment; deployctl-concepts(7), deployctl.toml(5).")]);
     }
     roff.to_writer(&mut bytes).unwrap();
     // Each part brings the same two lines that define the apostrophe; once is enough.
@@ -116,6 +123,53 @@ fn page(command: clap::Command, path: &[&str]) -> String {
     let define = ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n";
     assert!(text.starts_with(define));
     define.to_owned() + &text.replace(define, "")
+}
+
+/// A topic's text as a page: capitals head a section, what is indented under a line
+/// explains it, what is indented under nothing stays as it is.
+fn topic_page((name, section, about): (&str, &str, &str), text: &str) -> String {
+    let source = concat!("deployctl ", env!("CARGO_PKG_VERSION"));
+    let mut roff = Roff::new();
+    roff.control("TH", [name.to_uppercase().as_str(), section, RELEASED, source, "deployctl"]);
+    roff.control("SH", ["NAME"]);
+    roff.text([roman(format!("{name} - {about}"))]);
+    roff.control("SH", ["DESCRIPTION"]);
+    let is_head = |line: &str| {
+        let plain = |c: char| c.is_ascii_uppercase() || c == ' ';
+        line.starts_with('[') || (!line.is_empty() && line.chars().all(plain))
+    };
+    let lines: Vec<&str> = text.lines().collect();
+    let (mut under_term, mut verbatim) = (false, false);
+    for (at, line) in lines.iter().enumerate() {
+        let indented = line.starts_with("    ");
+        let stays =
+            indented && !under_term || (line.is_empty() && verbatim && at + 1 < lines.len());
+        if verbatim != stays {
+            roff.control(if stays { "nf" } else { "fi" }, []);
+            verbatim = stays;
+        }
+        let next_indented = lines.get(at + 1).is_some_and(|next| next.starts_with("    "));
+        if stays {
+            roff.text([roman(line.strip_prefix("    ").unwrap_or(line))]);
+        } else if is_head(line) {
+            roff.control("SH", [*line]);
+            under_term = false;
+        } else if line.is_empty() {
+            under_term = false;
+        } else if !indented && next_indented {
+            roff.control("TP", ["8"]);
+            roff.text([clap_mangen::roff::bold(*line)]);
+            under_term = true;
+        } else {
+            roff.text([roman(line.trim_start())]);
+        }
+    }
+    if verbatim {
+        roff.control("fi", []);
+    }
+    roff.control("SH", ["SEE ALSO"]);
+    roff.text([roman("deployctl(1)")]);
+    roff.render()
 }
 
 fn list<'a>(roff: &mut Roff, heading: &str, items: impl Iterator<Item = (&'a str, String)>) {
@@ -152,7 +206,7 @@ fn completions_are_current() {
 fn every_page_has_examples_and_the_first_has_every_code_and_variable() {
     for (name, text) in pages() {
         for heading in [".SH EXAMPLES", ".SH \"EXIT STATUS\""] {
-            assert!(text.contains(heading), "{name} has no {heading}");
+            assert!(!name.ends_with(".1") || text.contains(heading), "{name} has no {heading}");
         }
         assert!(!text.contains("/tmp") && !text.contains("/root"), "{name} names this machine");
     }

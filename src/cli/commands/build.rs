@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
 use crate::cli::api::Api;
 use crate::cli::args::duration;
@@ -12,7 +13,7 @@ use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::output::Tone;
 use crate::cli::prompt::pick_app;
 use crate::cli::table::bytes;
-use crate::cli::{reference, wait};
+use crate::cli::{complete, reference, wait};
 use crate::model::job::JobState;
 use crate::wire::v1::build::{Build, BuildRequest, Builds};
 
@@ -25,7 +26,7 @@ use crate::wire::v1::build::{Build, BuildRequest, Builds};
 )]
 pub struct BuildArgs {
     /// The commit: a git revision, or all 40 digits
-    #[arg(value_name = "REV", default_value = "HEAD")]
+    #[arg(value_name = "REV", default_value = "HEAD", add = ArgValueCompleter::new(complete::commits))]
     rev: String,
     /// Queue it and do not wait
     #[arg(short, long)]

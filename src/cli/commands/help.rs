@@ -9,11 +9,12 @@ use crate::config::project::nearest;
 
 /// Show help of a command or a topic
 ///
-/// Topics: exit-codes, environment, refs, plans, setup, runbook.
+/// Topics: exit-codes, environment, refs, concepts, toml, json, json-schema, plans,
+/// setup, runbook.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  deployctl help deploy\n  deployctl help exit-codes")]
 pub struct HelpArgs {
-    /// A command, or exit-codes, environment, refs, plans, setup, runbook
+    /// A command, or a topic: exit-codes, refs, plans, concepts, toml, json, setup, runbook
     #[arg(value_name = "TOPIC")]
     words: Vec<String>,
 }

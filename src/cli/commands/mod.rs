@@ -1,12 +1,16 @@
 //! One file per command: its arguments and what it does with them.
 
 pub mod admin;
+pub mod api;
 pub mod app_settings;
 pub mod apps;
+pub mod auth;
 pub mod build;
 pub mod builds;
 pub mod cancel;
 pub mod completion;
+pub mod config;
+pub mod context;
 pub mod demo;
 pub mod deploy;
 pub mod diff;

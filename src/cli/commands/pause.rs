@@ -19,7 +19,7 @@ use crate::wire::v1::rollout::PauseRequest;
 )]
 pub struct PauseArgs {
     /// Which [default: the open one]
-    #[arg(value_name = "ROLLOUT", add = ArgValueCompleter::new(complete::releases))]
+    #[arg(value_name = "ROLLOUT", add = ArgValueCompleter::new(complete::open))]
     rollout: Option<ReleaseNo>,
     /// Why
     #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
@@ -31,7 +31,7 @@ pub struct PauseArgs {
 #[command(after_help = "Examples:\n  deployctl resume\n  deployctl resume r412 --detach")]
 pub struct ResumeArgs {
     /// Which [default: the open one]
-    #[arg(value_name = "ROLLOUT", add = ArgValueCompleter::new(complete::releases))]
+    #[arg(value_name = "ROLLOUT", add = ArgValueCompleter::new(complete::paused))]
     rollout: Option<ReleaseNo>,
     #[command(flatten)]
     wait: WaitArgs,

@@ -7,13 +7,16 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
+use crate::cli::complete;
 use crate::cli::confirm::{self, Danger};
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::table::Table;
 use crate::host::clock;
 use crate::model::goal::{Goal, Target};
 use crate::net::auth;
 use crate::wire::seal::{GOAL, Sealed, sign};
+use crate::wire::v1::fleet::Completions;
 use crate::wire::v1::region::Goals;
 
 /// Largest document that is read, bytes: a goal has 64 KiB at most, twice.
@@ -31,6 +34,24 @@ pub struct PlumbingArgs {
 #[derive(Debug, Subcommand)]
 enum PlumbingCommand {
     Goal(GoalArgs),
+    Complete(CompleteArgs),
+}
+
+/// List names as TAB offers them, and renew what TAB remembers
+///
+/// TAB answers from a file in the user's cache folder; this asks the coordinator.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  deployctl plumbing complete release\n  deployctl plumbing complete host web- -e prod"
+)]
+pub struct CompleteArgs {
+    /// app, env, region, release, build or host
+    #[arg(value_name = "KIND", value_parser = ["app", "env", "region", "release", "build", "host"],
+          hide_possible_values = true)]
+    kind: String,
+    /// Only names that begin so; then nothing is remembered
+    #[arg(value_name = "PREFIX", default_value = "", hide_default_value = true)]
+    prefix: String,
 }
 
 /// Read a region's goal, sign another one, put it there
@@ -106,12 +127,28 @@ struct Document {
 /// Exit code 3 when the region has no such goal, 4 when the token is not the region's, 6
 /// when a goal that is not older stands there.
 pub async fn run(ctx: &Context, args: PlumbingArgs) -> Result<ExitCode, Failure> {
-    let PlumbingCommand::Goal(args) = args.command;
+    let args = match args.command {
+        PlumbingCommand::Goal(args) => args,
+        PlumbingCommand::Complete(args) => return complete(ctx, &args).await,
+    };
     match args.command {
         GoalCommand::Show(_) => show(ctx).await,
         GoalCommand::Sign(args) => sign_back(ctx, &args),
         GoalCommand::Put(args) => put(ctx, &args.goal).await,
     }
+}
+
+async fn complete(ctx: &Context, args: &CompleteArgs) -> Result<ExitCode, Failure> {
+    let (app, env) = (ctx.app_if_said()?.map(String::from), ctx.env()?.to_string());
+    let asked = (args.kind.as_str(), args.prefix.as_str());
+    let timeout = ctx.flags.request_timeout;
+    let names = complete::renew(ctx.endpoint()?, asked, (app, env), timeout).await?;
+    let mut table = Table::new(&["NAME", "HELP"], 2, "no names");
+    for (name, help) in &names {
+        table.push([name.as_str().into(), help.as_str().into()]);
+    }
+    ctx.out.answer(&Completions { names }, &table);
+    Ok(ExitCode::Ok)
 }
 
 async fn show(ctx: &Context) -> Result<ExitCode, Failure> {

@@ -20,7 +20,7 @@ use crate::wire::v1::rollout::PromoteRequest;
 pub struct PromoteArgs {
     /// Which [default: the open one]
     #[arg(value_name = "ROLLOUT", conflicts_with_all = ["from", "to"],
-          add = ArgValueCompleter::new(complete::releases))]
+          add = ArgValueCompleter::new(complete::open))]
     rollout: Option<ReleaseNo>,
     /// Skip every step and bake that is left
     #[arg(long, conflicts_with_all = ["from", "to"])]

@@ -23,7 +23,7 @@ use crate::wire::v1::rollout::RolloutRequest;
 )]
 pub struct RollbackArgs {
     /// Which release: r411, @~2, a commit [default: the last known-good]
-    #[arg(value_name = "REF", add = ArgValueCompleter::new(complete::releases))]
+    #[arg(value_name = "REF", add = ArgValueCompleter::new(complete::known_good))]
     to: Option<String>,
     /// Only these regions; elsewhere nothing moves
     #[arg(long = "region", value_name = "REGION", value_delimiter = ',',
@@ -68,11 +68,8 @@ pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure>
         dry_run: false,
     };
     if confirm::must_ask(ctx, &env) {
-        request.dry_run = true;
-        let planned = api.start_rollout(&app, &env, &request).await?;
-        ctx.out.story(&rollouts::headline(ctx, &planned));
+        rollouts::preview(ctx, &api, (&app, &env), &mut request).await?;
         confirm::ask(ctx, &env, "Roll back?", Danger::WayBack).await?;
-        request.dry_run = false;
         let started = api.start_rollout(&app, &env, &request).await?;
         return rollouts::stay_with(ctx, &api, started, &args.wait).await;
     }

@@ -27,6 +27,7 @@ pub struct TokensArgs {
 enum TokensCommand {
     List(ListArgs),
     Create(CreateArgs),
+    #[command(visible_alias = "revoke")]
     Delete(DeleteArgs),
 }
 

@@ -1,0 +1,167 @@
+//! How a rollout under way looks on a terminal: what it does, a bar for each region,
+//! and why a region does not move. Elsewhere it is one line for each change.
+//!
+//! From what the coordinator says; decides nothing.
+
+use super::outcome::{rollout_line, step_name};
+use super::output::Tone;
+use super::progress::Progress;
+use super::table::age;
+use crate::host::clock;
+use crate::model::fleet::Tally;
+use crate::model::id::RegionName;
+use crate::model::rollout::{RolloutState, Stage};
+use crate::wire::v1::rollout::Rollout;
+use crate::wire::words::stage_word;
+
+/// Steps of a rollout that were told as done.
+#[derive(Debug, Default)]
+pub struct Told {
+    steps: usize,
+    begun: bool,
+}
+
+impl Told {
+    /// Shows `rollout` as it stands now.
+    pub fn show(&mut self, progress: &mut Progress<'_>, rollout: &Rollout) {
+        let (key, line) = rollout_line(rollout);
+        if !progress.is_live() {
+            progress.update(&key, &line);
+            return;
+        }
+        self.finished_steps(progress, rollout);
+        progress.update(&key, &head(rollout));
+        for (region, tally) in rollout.regions.iter().filter(|(_, tally)| tally.hosts > 0) {
+            let (done, total) = reached(rollout, tally);
+            progress.bar(region.as_str(), done, total, &note(rollout, region, tally));
+        }
+    }
+
+    /// A line that stays for each step that was left behind since the last look.
+    fn finished_steps(&mut self, progress: &Progress<'_>, rollout: &Rollout) {
+        let forward =
+            matches!(rollout.release.state, RolloutState::Running | RolloutState::Succeeded);
+        let now = if rollout.release.state == RolloutState::Succeeded {
+            rollout.steps.len()
+        } else {
+            usize::try_from(rollout.step).unwrap_or(0)
+        };
+        // What was done before anybody looked is no news.
+        if std::mem::replace(&mut self.begun, true) && forward && rollout.steps.len() > 1 {
+            for step in rollout.steps.iter().take(now).skip(self.steps) {
+                progress.say(&progress.marked(Tone::Good, &step.name));
+            }
+        }
+        self.steps = now.max(self.steps);
+    }
+}
+
+/// What it does, and what it waits for.
+fn head(rollout: &Rollout) -> String {
+    let release = &rollout.release;
+    let mut text = format!("{} {}", release.release, stage_word(rollout));
+    let step = step_name(rollout);
+    if !step.is_empty() {
+        let (number, steps) = (rollout.step + 1, rollout.steps.len());
+        text.push_str(&format!(" {step} (step {number} of {steps})"));
+    }
+    // The sentence is as old as the last change; what is left of a bake is not.
+    let left = rollout.due_at.map(|due| due.since(clock::now()));
+    match (rollout.stage, left) {
+        (Stage::Baking, Some(left)) if release.state == RolloutState::Running => {
+            text.push_str(&format!(": bake ends in {}", age(left)));
+        }
+        _ if !rollout.waiting_on.is_empty() => text.push_str(&format!(": {}", rollout.waiting_on)),
+        _ => {}
+    }
+    text
+}
+
+/// Hosts that are where they should be, and all that should.
+fn reached(rollout: &Rollout, tally: &Tally) -> (u64, u64) {
+    let (done, total) = if rollout.release.state == RolloutState::Reverting {
+        (tally.settled, tally.hosts.saturating_sub(tally.unreachable))
+    } else {
+        (tally.on_next.min(tally.hosts), tally.hosts)
+    };
+    (u64::from(done), u64::from(total))
+}
+
+fn note(rollout: &Rollout, region: &RegionName, tally: &Tally) -> String {
+    let (done, total) = reached(rollout, tally);
+    let mut note = format!("{done}/{total}");
+    let faults = tally.failed + tally.host_faults + tally.transport_faults;
+    for (number, word) in [(faults, "failed"), (tally.unreachable, "unreachable")] {
+        if number > 0 {
+            note.push_str(&format!("  {number} {word}"));
+        }
+    }
+    if let Some(reason) = waits(rollout, region, tally) {
+        note.push_str(&format!("  {reason}"));
+    }
+    note
+}
+
+/// Why the region does not move just now.
+fn waits(rollout: &Rollout, region: &RegionName, tally: &Tally) -> Option<String> {
+    if rollout.release.state != RolloutState::Running || tally.on_next >= tally.hosts {
+        return None;
+    }
+    let at = usize::try_from(rollout.step).ok()?;
+    let admitted = rollout.steps.get(at)?.admits(region);
+    if tally.on_next < tally.admitted {
+        let fetched = tally.fetched_permille;
+        return (fetched < 1000 && tally.staged < tally.hosts)
+            .then(|| format!("fetched {}%", fetched / 10));
+    }
+    let mut later = rollout.steps.iter().enumerate().skip(at + 1);
+    let (number, next) = later.find(|(_, step)| step.admits(region) > admitted)?;
+    Some(if number == at + 1 && rollout.stage == Stage::Baking {
+        format!("waits for the bake, then {}", next.name)
+    } else {
+        format!("waits for {} (step {})", next.name, number + 1)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::rollout::Step;
+
+    fn step(name: &str, admit: &[(&str, u32)]) -> Step {
+        let admit: BTreeMap<String, u32> =
+            admit.iter().map(|(region, buckets)| ((*region).to_owned(), *buckets)).collect();
+        Step { wave: 0, name: name.into(), admit, bake_s: 0, hold: false }
+    }
+
+    #[test]
+    fn a_region_says_which_step_it_waits_for() {
+        let steps = vec![step("canary eu", &[("eu", 100)]), step("us 10%", &[("us", 1000)])];
+        let region = |name: &str| name.parse::<RegionName>().unwrap();
+        let still = Tally { hosts: 4, ..Tally::default() };
+        let mut rollout = running(steps);
+        assert_eq!(
+            waits(&rollout, &region("us"), &still).as_deref(),
+            Some("waits for us 10% (step 2)")
+        );
+        rollout.stage = Stage::Baking;
+        let text = waits(&rollout, &region("us"), &still);
+        assert_eq!(text.as_deref(), Some("waits for the bake, then us 10%"));
+        let fetching = Tally { hosts: 4, admitted: 2, fetched_permille: 430, ..Tally::default() };
+        assert_eq!(waits(&rollout, &region("eu"), &fetching).as_deref(), Some("fetched 43%"));
+    }
+
+    fn running(steps: Vec<Step>) -> Rollout {
+        let text = serde_json::json!({
+            "app": "web", "env": "prod", "release": "r2", "kind": "deploy", "build": "b1",
+            "commit": "a".repeat(40), "artifact": null, "plan": "standard", "state": "running",
+            "reason": "", "version": null, "bad": false, "actor": "ann", "message": "",
+            "created_at": "2026-11-21T00:00:00.000Z", "ended_at": null, "stamp": 1, "steps": steps,
+            "step": 0, "stage": "converging", "due_at": null, "waiting_on": "", "base": null,
+            "tallies": {},
+        });
+        serde_json::from_value(text).unwrap()
+    }
+}
