@@ -6,16 +6,17 @@
 
 : "${bin:?the folder with the programs}" "${dir:?a new folder}"
 pids=()
-# Stops what was started here. Apps outlive their agents on purpose, so they are found by
-# the folder that they run in.
+# Stops what was started here. Apps and their supervisors outlive the agents on purpose:
+# they are found by the host's folder, which they run in or were told.
 fleet_stop() {
   kill "${pids[@]}" 2>/dev/null || true
-  for link in /proc/[0-9]*/cwd; do
-    case $(readlink "$link" 2>/dev/null) in
-    "$dir"/hosts/*) kill -9 "$(basename "$(dirname "$link")")" 2>/dev/null || true ;;
-    esac
-  done
   wait 2>/dev/null || true
+  local process
+  for process in /proc/[0-9]*; do
+    case "$(readlink "$process/cwd" 2>/dev/null) $(tr '\0' ' ' 2>/dev/null <"$process/cmdline")" in
+    *"$dir/hosts/"*) kill -9 "${process#/proc/}" 2>/dev/null || true ;;
+    esac
+  done 2>/dev/null
   rm -rf "$dir"
 }
 
