@@ -10,7 +10,8 @@ use tokio::task::JoinSet;
 use crate::config::daemon::{Config, Tls};
 use crate::coordinator::state::{Coordinator, Shared};
 use crate::coordinator::{
-    claims, first_start, metrics, monitor, notify, outbox, peers, publisher, router, synchronizer, tick,
+    claims, first_start, metrics, monitor, notify, outbox, peers, publisher, router, synchronizer,
+    tick,
 };
 use crate::net::tls::{Security, TlsError, TlsFiles};
 use crate::net::{metrics as listeners, server};

@@ -14,7 +14,6 @@ use tokio::sync::{mpsc, watch};
 use crate::config::daemon::Config;
 use crate::coordinator::claims::{self, Waiter};
 use crate::coordinator::peers;
-use crate::host::clock;
 use crate::model::id::RegionName;
 use crate::model::time::UnixMillis;
 use crate::net::auth::{Identity, Key, Keyring};
