@@ -32,7 +32,7 @@ fn without_flags(command: clap::Command) -> clap::Command {
         let is_flag = !arg.is_positional();
         if is_flag { arg.hide(true) } else { arg }
     };
-    command.mut_args(hidden).mut_subcommands(without_flags)
+    command.disable_help_flag(true).mut_args(hidden).mut_subcommands(without_flags)
 }
 
 #[cfg(test)]
