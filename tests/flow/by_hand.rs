@@ -50,7 +50,7 @@ fn a_goal_by_hand_takes_regions_back_and_the_coordinator_goes_on_above_it() {
     // The coordinator comes back, learns of it, and its next word counts.
     fleet.start_coordinator();
     eventually("the coordinator knows of the goal by hand", || {
-        let dry = fleet.json(&at, &["deploy", "r1", "--dry-run"], 0);
+        let dry = fleet.json(&at, &["deploy", "r1", "--dry-run", "--allow-older"], 0);
         dry["version"]["generation"].as_u64().is_some_and(|generation| generation > 1_000)
     });
     fleet.expect(&at, &["rollback", "r1", "--yes", "-m", "as it is"], 0);

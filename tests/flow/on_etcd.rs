@@ -91,7 +91,7 @@ fn goals_travel_by_etcd_and_survive_what_may_happen_to_it() {
     fleet.start_coordinator();
     eventually("the global store is healed", || stands("global") > 0);
     eventually("the coordinator knows of the goal by hand", || {
-        let dry = fleet.json(&at, &["deploy", "r1", "--dry-run"], 0);
+        let dry = fleet.json(&at, &["deploy", "r1", "--dry-run", "--allow-older"], 0);
         dry["version"]["generation"].as_u64().is_some_and(|generation| generation > by_hand)
     });
     fleet.expect(&at, &["rollback", "r1", "--yes", "-m", "as it is"], 0);
