@@ -41,6 +41,8 @@ mod runbooks;
 mod s3_server;
 #[path = "postgres/server.rs"]
 mod server;
+#[path = "flow/several.rs"]
+mod several;
 
 use fleet::{Engines, Fleet};
 use repository::Repository;

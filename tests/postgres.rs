@@ -3,5 +3,7 @@
 
 #[path = "postgres/server.rs"]
 mod server;
+#[path = "postgres/several.rs"]
+mod several;
 #[path = "postgres/starting.rs"]
 mod starting;

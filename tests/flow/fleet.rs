@@ -127,6 +127,21 @@ impl Fleet {
         self.start("coordinator", "coordinator", &["--config", &config]);
     }
 
+    /// One more on the same database, with the first one's keys and a folder of its own.
+    pub(crate) fn start_another_coordinator(&mut self, n: u32) {
+        let name = format!("coordinator-{n}");
+        let (config, data) = (self.path("deployctl.config.toml"), self.path(&name));
+        for secret in ["token.key", "keys", "tokens"] {
+            fs::create_dir_all(&data).unwrap();
+            let from = self.path("coordinator").join(secret);
+            assert!(Command::new("cp").arg("-r").arg(from).arg(&data).status().unwrap().success());
+        }
+        let listen = format!("127.0.0.1:{}", self.port(&name));
+        let (config, data) = (config.display().to_string(), data.display().to_string());
+        let args = ["--config", &config, "--data", &data, "--listen", &listen];
+        self.start(&name, "coordinator", &args);
+    }
+
     pub(crate) fn start_region(&mut self, name: &str) {
         let port = self.port(&format!("region-{name}"));
         let data = self.path(&format!("regions/{name}/data")).display().to_string();
