@@ -68,7 +68,11 @@ async fn a_confirmation_that_is_out_of_date_is_refused() {
     browser.click("[data-testid=confirm]").await;
     browser.until_text("h1", "Refused: something else was deployed in between").await;
     assert_eq!(releases(&house).await, ["r2", "r1"], "only the other one was started");
+    // What was built before is not put over what is newer without a word.
     browser.click("[data-testid=deploy-prod-b2]").await;
+    browser.until_text("h1", "is older than r2 in prod").await;
+    browser.click("form.ask button").await;
+    browser.until_text("main", "It may be older than what runs").await;
     browser.until_text("main", "Takes the place of").await;
 
     // A promotion looks at the step that was seen.

@@ -69,6 +69,7 @@ pub(super) struct Wish {
     pub(super) full: bool,
     pub(super) keep: bool,
     pub(super) allow_bad: bool,
+    pub(super) allow_older: bool,
     /// The app's name, typed by whoever skips every gate.
     pub(super) sure: String,
 }
@@ -112,7 +113,7 @@ impl Wish {
             bake_s: None,
             when_ready_s: None,
             allow_bad: self.allow_bad,
-            allow_older: false,
+            allow_older: self.allow_older,
             on_conflict: None,
             break_glass: false,
             expect_generation: self.generation,

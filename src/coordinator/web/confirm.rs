@@ -62,15 +62,27 @@ pub(super) fn again(what: &str, wish: &Wish, problem: &Problem) -> Markup {
     fields.extend(wish.build.map(|build| ("build", build.to_string())));
     fields.extend(wish.release.map(|release| ("release", release.to_string())));
     let starts = matches!(what, "deploy" | "rollback");
+    // What was allowed before a refusal for another reason is still allowed after it.
     let mut bad = fields.clone();
     bad.push(("allow_bad", "true".into()));
+    bad.extend(wish.allow_older.then(|| ("allow_older", "true".into())));
+    let mut older = fields.clone();
+    older.push(("allow_older", "true".into()));
+    older.extend(wish.allow_bad.then(|| ("allow_bad", "true".into())));
+    let says = |words: &str| problem.title.contains(words);
     html! {
         div .buttons {
             @if problem.code == Code::Conflict && matches!(what, "deploy" | "rollback" | "promote") {
                 (parts::ask("Look at it again", what, &fields, None))
             }
-            @if problem.code == Code::Blocked && starts && !wish.allow_bad && problem.title.contains("marked bad") {
+            @if problem.code == Code::Blocked && starts && !wish.allow_bad && says("marked bad") {
                 (parts::ask("Do it although it was marked bad", what, &bad, None))
+            }
+            @if problem.code == Code::Blocked && !wish.allow_older && says("is older than") {
+                (parts::ask("Deploy it although it may be older", what, &older, None))
+            }
+            @if problem.code == Code::Conflict && !wish.allow_older && says(" is open in ") {
+                (parts::ask("Take its place all the same", what, &older, None))
             }
             a href=(parts::env_path(app, env)) { "Back to " (app) " " (env) }
         }
@@ -126,6 +138,9 @@ async fn start(
     if wish.allow_bad {
         fields.push(("allow_bad", "true".into()));
     }
+    if wish.allow_older {
+        fields.push(("allow_older", "true".into()));
+    }
     let at_once = plan == PlanName::AllAtOnce && !back;
     let title = match back {
         true => format!("Roll {app} {env} back"),
@@ -139,6 +154,9 @@ async fn start(
             p { (parts::release_link(app, env, planned.release.release)) }
         } @else {
             (change(&row, &planned))
+            @if wish.allow_older {
+                p .look { "It may be older than what runs, and may lack what that has." }
+            }
             (plan_of(&planned, wish, back))
             (form(&wish_name(back), csrf, &fields, label, &html! {
                 @if at_once {
@@ -194,10 +212,12 @@ fn plan_of(planned: &Rollout, wish: &Wish, back: bool) -> Markup {
             value.map_or_else(String::new, |value| format!("&{name}={value}"))
         };
         format!(
-            "/do/deploy?plan={plan}{}{}{}",
+            "/do/deploy?plan={plan}{}{}{}{}{}",
             part("app", wish.app.as_ref().map(ToString::to_string)),
             part("env", wish.env.as_ref().map(ToString::to_string)),
             part("build", wish.build.map(|build| build.to_string())),
+            part("allow_bad", wish.allow_bad.then(|| "true".into())),
+            part("allow_older", wish.allow_older.then(|| "true".into())),
         )
     };
     html! {
