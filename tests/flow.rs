@@ -23,6 +23,8 @@ mod happy;
 mod killed;
 #[path = "flow/metrics.rs"]
 mod metrics;
+#[path = "flow/moved.rs"]
+mod moved;
 #[path = "flow/on_etcd.rs"]
 mod on_etcd;
 #[path = "flow/on_s3.rs"]

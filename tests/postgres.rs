@@ -1,6 +1,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 //! Coordinators on a PostgreSQL server: what goes wrong there, and several at once.
 
+#[path = "postgres/copying.rs"]
+mod copying;
 #[path = "postgres/server.rs"]
 mod server;
 #[path = "postgres/several.rs"]

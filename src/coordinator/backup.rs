@@ -37,7 +37,7 @@ pub enum BackupError {
     #[error(transparent)]
     Db(#[from] DbError),
     /// There is nothing to back up.
-    #[error("{0} holds no coordinator's database")]
+    #[error("{0} holds no coordinator's database; one on PostgreSQL is backed up with pg_dump")]
     NoDatabase(PathBuf),
     /// There is something where the backup is to be made.
     #[error("{0} is there already; a backup is made in a new folder")]

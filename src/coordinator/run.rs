@@ -114,7 +114,10 @@ async fn open_stores(config: &Config) -> Result<Blobs, BlobError> {
 }
 
 /// Where the database is: a file in the data folder unless configured otherwise.
-fn place(config: &Config) -> Result<Place, BadPlace> {
+///
+/// # Errors
+/// When the setting `database` is no URL that can be used.
+pub fn place(config: &Config) -> Result<Place, BadPlace> {
     match &config.database {
         None => Ok(Place::File(config.data.join(first_start::DATABASE))),
         Some(url) => Place::parse(url),

@@ -1,4 +1,6 @@
-//! `deployctl admin backup|restore`: the coordinator's data, on its own machine.
+//! `deployctl admin backup|restore|db`: the coordinator's data, on its own machine.
+
+mod db;
 
 use std::path::PathBuf;
 
@@ -6,10 +8,13 @@ use clap::{Args, Subcommand};
 
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
-use crate::config::daemon::default_data;
+use crate::config::daemon::{Config, Flags, load};
 use crate::coordinator::backup::{BackupError, backup, restore};
 
-/// Back the coordinator's data up and restore it, on its own machine
+/// How the service is stopped, as packaging/systemd names it.
+const STOP: &str = "systemctl stop deployctl-coordinator";
+
+/// Look after the coordinator's data, on its own machine
 #[derive(Debug, Args)]
 pub struct AdminArgs {
     #[command(subcommand)]
@@ -20,12 +25,24 @@ pub struct AdminArgs {
 enum AdminCommand {
     Backup(BackupArgs),
     Restore(RestoreArgs),
+    Db(db::DbArgs),
+}
+
+/// Which data: as the coordinator would take it.
+#[derive(Debug, Args)]
+struct Which {
+    /// The coordinator's configuration file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The coordinator's data folder
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
 }
 
 /// Copy the coordinator's database, keys and tokens into a new folder
 ///
 /// The coordinator may run meanwhile. The copy holds secrets: keep it as you keep those. Blob
-/// stores are not in it.
+/// stores are not in it, nor is a PostgreSQL database: back that up with pg_dump.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  deployctl admin backup /srv/backups/2026-11-22\n  deployctl admin backup /srv/backups/now --data /var/lib/deployctl"
@@ -34,9 +51,8 @@ pub struct BackupArgs {
     /// The folder to make
     #[arg(value_name = "DIR")]
     to: PathBuf,
-    /// The coordinator's data folder
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    which: Which,
 }
 
 /// Put a backup in the place of the coordinator's data, and raise the epoch
@@ -51,9 +67,8 @@ pub struct RestoreArgs {
     /// The backup's folder
     #[arg(value_name = "DIR")]
     from: PathBuf,
-    /// The coordinator's data folder
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    which: Which,
     /// Pass this epoch too: where a restored database was lost itself
     #[arg(long, value_name = "N", default_value_t = 0,
         value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
@@ -63,12 +78,12 @@ pub struct RestoreArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// Exit code 3 without a database, 6 when a coordinator runs or the backup's folder is
-/// there already, else 1.
+/// Exit code 2 when the configuration or a URL is of no use, 3 without a database, 5 when a
+/// server can't be reached, 6 when a coordinator runs or the target is in use, else 1.
 pub async fn run(ctx: &Context, args: AdminArgs) -> Result<ExitCode, Failure> {
     match args.command {
-        AdminCommand::Backup(BackupArgs { to, data }) => {
-            let data = folder(data)?;
+        AdminCommand::Backup(BackupArgs { to, which }) => {
+            let data = folder(which)?;
             let made = backup(&data, &to).map_err(failure)?;
             let (files, shown) = (made.files.len(), data.display());
             ctx.out.story(&format!("backed {shown} up: {files} files in {}", to.display()));
@@ -76,8 +91,8 @@ pub async fn run(ctx: &Context, args: AdminArgs) -> Result<ExitCode, Failure> {
                 ctx.out.json(&serde_json::json!({ "backup": to, "made": made }));
             }
         }
-        AdminCommand::Restore(RestoreArgs { from, data, epoch }) => {
-            let data = folder(data)?;
+        AdminCommand::Restore(RestoreArgs { from, which, epoch }) => {
+            let data = folder(which)?;
             let done = restore(&from, &data, epoch).map_err(failure)?;
             ctx.out.story(&format!("restored {}; the epoch is {}", data.display(), done.epoch));
             if let Some(kept) = &done.kept {
@@ -88,19 +103,32 @@ pub async fn run(ctx: &Context, args: AdminArgs) -> Result<ExitCode, Failure> {
                 ctx.out.json(&serde_json::json!({ "restored": done }));
             }
         }
+        AdminCommand::Db(args) => return db::run(ctx, args).await,
     }
     Ok(ExitCode::Ok)
 }
 
-fn folder(data: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    let data = data.or_else(default_data);
-    data.ok_or_else(|| Failure::usage("no data folder is known").hint("--data DIR"))
+/// What a coordinator with these flags would work with.
+fn configured(flags: &Flags) -> Result<Config, Failure> {
+    load(flags).map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// The data folder of a coordinator whose database is in it.
+fn folder(which: Which) -> Result<PathBuf, Failure> {
+    let Which { config, data } = which;
+    let config = configured(&Flags { config, data, ..Flags::default() })?;
+    if config.database.is_none() {
+        return Ok(config.data);
+    }
+    let title = "the configuration names a PostgreSQL database, and this is for SQLite only; \
+                 use pg_dump and pg_restore, and keep token.key, keys and tokens with the dump";
+    Err(Failure::usage(title))
 }
 
 fn failure(error: BackupError) -> Failure {
     let (code, hint) = match &error {
         BackupError::Exists(_) => (ExitCode::Conflict, "name a folder that is not there yet"),
-        BackupError::Running(_) => (ExitCode::Conflict, "systemctl stop deployctl-coordinator"),
+        BackupError::Running(_) => (ExitCode::Conflict, STOP),
         BackupError::NoDatabase(_) => (ExitCode::NotFound, "say where it is: --data DIR"),
         BackupError::Damaged { .. } => (ExitCode::Error, "take another backup"),
         BackupError::Io { .. } | BackupError::Db(_) => (ExitCode::Error, ""),

@@ -15,10 +15,22 @@ pub(crate) async fn both() -> (tempfile::TempDir, [Db; 2]) {
 
 /// A fresh database on a server.
 pub(crate) async fn on_server() -> Db {
+    Db::open_at(&server_place().await).await.unwrap()
+}
+
+async fn server_place() -> Place {
     let place = tokio::task::spawn_blocking(|| {
         Place::parse(&crate::store::db::test_server::fresh_database()).unwrap()
     });
-    Db::open_at(&place.await.unwrap()).await.unwrap()
+    place.await.unwrap()
+}
+
+/// A file that is not there yet and an empty database of a server. The folder lives as
+/// long as the first.
+pub(crate) async fn both_places() -> (tempfile::TempDir, [Place; 2]) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = Place::File(folder.path().join("db.sqlite"));
+    (folder, [file, server_place().await])
 }
 
 async fn on_both<F: Future<Output = ()>>(test: impl Fn(Db) -> F) {

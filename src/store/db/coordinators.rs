@@ -6,6 +6,8 @@ use crate::model::time::UnixMillis;
 
 /// Key in the table `meta` of the keys' fingerprint.
 const KEYS: &str = "keys";
+/// The schema version that made the table `coordinators`.
+pub(super) const SINCE_SCHEMA: i64 = 11;
 
 /// A coordinator, as it last said.
 #[derive(Debug, Clone, PartialEq, Eq)]

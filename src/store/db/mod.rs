@@ -10,10 +10,12 @@ pub mod ancestry;
 pub mod apps;
 pub mod artifacts;
 pub mod backup;
+pub mod check;
 mod clock;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod coordinators;
+pub mod copy;
 pub mod curves;
 pub mod deployables;
 pub mod envs;

@@ -38,7 +38,8 @@ pub(super) fn migrate(tx: &mut Tx) -> Result<(), DbError> {
     done
 }
 
-fn apply(tx: &mut Tx) -> Result<(), DbError> {
+/// The same within the transaction that is open.
+pub(super) fn apply(tx: &mut Tx) -> Result<(), DbError> {
     tx.schema(
         "CREATE TABLE IF NOT EXISTS schema_version (
             version INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL)",
@@ -80,4 +81,32 @@ fn check_newer(tx: &Tx, version: i64) -> Result<(), DbError> {
         tx.row("SELECT value FROM meta WHERE key = ?1", values![FLOOR], |row| row.text(0))?;
     let floor = floor.and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
     if tx.is_shared() && floor <= known { Ok(()) } else { Err(DbError::NewerSchema(version)) }
+}
+
+/// The newest version that was applied (0: none), the newest that this release knows, and
+/// what of it is not as this release would have it.
+pub(super) fn compare(tx: &Tx) -> Result<(i64, i64, Vec<String>), DbError> {
+    let known = MIGRATIONS.last().map_or(0, |newest| newest.0);
+    let there = if tx.is_shared() {
+        "SELECT count(*) FROM pg_class WHERE oid = to_regclass('schema_version')"
+    } else {
+        "SELECT count(*) FROM sqlite_master WHERE name = 'schema_version'"
+    };
+    let applied = if tx.number(there, &[])? > 0 { applied(tx)? } else { vec![] };
+    let mut problems = Vec::new();
+    for (version, name, text) in MIGRATIONS {
+        let digest = applied.iter().find(|(done, _)| done == version).map(|(_, sha256)| sha256);
+        if digest.is_some_and(|sha256| Digest::of(text.as_bytes()).to_string() != *sha256) {
+            problems.push(DbError::OtherSchema(*version).to_string());
+        } else if digest.is_none() {
+            problems.push(format!("schema version {version} ({name}) is not applied: migrate it"));
+        }
+    }
+    let newest = applied.last().map_or(0, |(version, _)| *version);
+    if newest > known
+        && let Err(error) = check_newer(tx, newest)
+    {
+        problems.push(error.to_string());
+    }
+    Ok((newest, known, problems))
 }

@@ -5,7 +5,9 @@
 
 use std::str::FromStr;
 
+use rusqlite::types::ValueRef;
 use serde::de::DeserializeOwned;
+use tokio_postgres::types::Type;
 
 use super::postgres::{self, Postgres};
 use super::sqlite::Sqlite;
@@ -339,6 +341,30 @@ impl Row<'_> {
         match self.0 {
             Raw::Sqlite(row) => Ok(row.get(column)?),
             Raw::Postgres(row) => row.try_get(column).map_err(server),
+        }
+    }
+
+    /// Whatever the column holds.
+    ///
+    /// # Errors
+    /// When it holds what no table of ours does.
+    pub(super) fn value(&self, column: usize) -> Result<Value, DbError> {
+        match self.0 {
+            Raw::Sqlite(row) => Ok(match row.get_ref(column)? {
+                ValueRef::Null => Value::Null,
+                ValueRef::Integer(n) => Value::Int(n),
+                ValueRef::Text(_) => row.get::<_, String>(column)?.into(),
+                ValueRef::Blob(bytes) => bytes.into(),
+                ValueRef::Real(n) => return Err(corrupt("no fraction", &n.to_string())),
+            }),
+            Raw::Postgres(row) => match *row.columns()[column].type_() {
+                Type::TEXT => Ok(self.opt_text(column)?.into()),
+                Type::BYTEA => {
+                    let bytes: Option<Vec<u8>> = row.try_get(column).map_err(server)?;
+                    Ok(bytes.into())
+                }
+                _ => Ok(self.opt_int(column)?.into()),
+            },
         }
     }
 
