@@ -8,10 +8,10 @@
 //!
 //! Prints `all H hosts at revision R at UNIX-MS` when every host has a revision.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use deployctl::agent::link::{Link, backoff};
@@ -32,20 +32,16 @@ const START_MS: u64 = 10_000;
 /// Hosts of one rack.
 const RACK: u64 = 40;
 
-/// How many hosts have the newest revision.
+/// How many hosts have which goals, by what the region calls them.
 #[derive(Default)]
-struct Arrivals {
-    revision: AtomicU64,
-    hosts: AtomicU64,
-}
+struct Arrivals(Mutex<HashMap<u64, u64>>);
 
 impl Arrivals {
     fn arrived(&self, revision: u64, all: u64) {
-        if self.revision.fetch_max(revision, Ordering::SeqCst) < revision {
-            self.hosts.store(0, Ordering::SeqCst);
-        }
-        let newest = self.revision.load(Ordering::SeqCst) == revision;
-        if newest && self.hosts.fetch_add(1, Ordering::SeqCst) + 1 == all {
+        let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let hosts = hosts.entry(revision).or_default();
+        *hosts += 1;
+        if *hosts == all {
             println!("all {all} hosts at revision {revision} at {}", clock::now().0);
         }
     }

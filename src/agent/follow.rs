@@ -163,9 +163,9 @@ impl Follower {
                     if reply.report {
                         self.shared.reporter.again();
                     }
-                    // Another region, or one that forgot: its revisions mean nothing here.
+                    // Another region: what it calls goals means nothing here.
                     let moved = region.as_ref().is_some_and(|region| *region != reply.region);
-                    let newest = if moved || reply.revision < since { 0 } else { reply.revision };
+                    let newest = if moved { 0 } else { reply.revision };
                     region = Some(reply.region.clone());
                     let mut written = true;
                     for sealed in reply.goals.into_iter().flatten().take(APPS_MAX) {

@@ -63,6 +63,8 @@ struct State {
     revision: u64,
     goals: BTreeMap<(EnvName, AppName), Mirrored>,
     env_revisions: HashMap<EnvName, u64>,
+    /// What agents call an env's goals.
+    env_digests: HashMap<EnvName, u64>,
     artifacts: BTreeMap<ArtifactId, SavedArtifact>,
     /// By what they lead to: what they start from, and the patch.
     patches: BTreeMap<ArtifactId, BTreeSet<(ArtifactId, ArtifactId)>>,
@@ -215,10 +217,11 @@ impl Mirror {
         self.read().revision
     }
 
-    /// The revision of an env's goals; 0: it has none.
+    /// A number that stands for an env's goals; 0: it has none. Not a count: a mirror that
+    /// lost its file counts anew, and its agents would take other goals for those they have.
     #[must_use]
-    pub fn env_revision(&self, env: &EnvName) -> u64 {
-        self.read().env_revisions.get(env).copied().unwrap_or(0)
+    pub fn env_digest(&self, env: &EnvName) -> u64 {
+        self.read().env_digests.get(env).copied().unwrap_or(0)
     }
 
     /// The goals of `env` that cover `labels`, as they were signed.
@@ -359,6 +362,11 @@ impl State {
             *newest = revision.max(*newest);
             self.goals.insert((env, app), Mirrored { goal: Arc::new(goal), sealed, revision });
         }
+        for env in self.env_revisions.keys() {
+            let goals = self.goals.iter().filter(|((of, _), _)| of == env);
+            let digest = digest(goals.map(|(_, mirrored)| &mirrored.sealed));
+            self.env_digests.insert(env.clone(), digest);
+        }
         for saved in change.artifacts {
             if let Some(Between { from, to }) = saved.patch {
                 self.patches.entry(to).or_default().insert((from, saved.artifact));
@@ -372,6 +380,18 @@ impl State {
     fn named(&self) -> BTreeSet<ArtifactId> {
         self.goals.values().flat_map(|mirrored| mirrored.goal.artifacts()).collect()
     }
+}
+
+/// Equal for equal goals in the same order, never 0.
+fn digest<'a>(goals: impl Iterator<Item = &'a Sealed>) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for sealed in goals {
+        // A signature stands for all that it signs, and has one length.
+        hasher.update(sealed.signature.as_bytes());
+    }
+    let mut first = [0; 8];
+    hasher.finalize_xof().fill(&mut first);
+    u64::from_le_bytes(first).max(1)
 }
 
 fn keyring(verifiers: Verifiers) -> Result<Keyring, MirrorError> {
@@ -395,4 +415,20 @@ fn sound(sealed: &Sealed, trust: Option<&Trust>) -> Option<Goal> {
     }
     let goal = serde_json::from_str(&sealed.payload);
     goal.map_err(|e| refuse(&e.to_string())).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_agents_call_goals_tells_goals_apart_and_is_no_count() {
+        let sealed =
+            |n: u8| Sealed { payload: n.to_string(), signature: n.to_string().repeat(128) };
+        let of = |all: &[Sealed]| digest(all.iter());
+        assert_eq!(of(&[sealed(1), sealed(2)]), of(&[sealed(1), sealed(2)]));
+        assert_ne!(of(&[sealed(1), sealed(2)]), of(&[sealed(1), sealed(3)]));
+        assert_ne!(of(&[sealed(1)]), of(&[sealed(1), sealed(1)]));
+        assert_ne!(of(&[]), 0);
+    }
 }

@@ -144,7 +144,7 @@ async fn poll(
     let newer = async {
         loop {
             changes.borrow_and_update();
-            let revision = listener.mirror.env_revision(&info.env);
+            let revision = listener.mirror.env_digest(&info.env);
             // Not `>`: an agent may come from a mirror that was ahead. And a mirror that
             // knows nothing yet says nothing, rather than that there are no goals.
             if revision != since && revision != 0 {

@@ -31,13 +31,13 @@ pub struct HostInfo {
     pub agent_version: String,
 }
 
-/// `POST /v1/agent/poll`: waits until there is a goal newer than `since`. It is also the
+/// `POST /v1/agent/poll`: waits until there are other goals than `since` names. It is also the
 /// sign of life of a host where nothing changes: one connection is enough for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PollRequest {
     /// Who asks.
     pub info: HostInfo,
-    /// The region's goal revision that the agent has; 0: none.
+    /// [`PollReply::revision`] of the goals that the agent has; 0: none.
     pub since: u64,
     /// How long to wait at most, milliseconds, at most 55,000.
     pub wait_ms: u64,
@@ -49,7 +49,7 @@ pub struct PollRequest {
 /// The goals of the host's env, all of them, whenever one changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PollReply {
-    /// The region's revision of these goals.
+    /// What the region calls these goals: another number, other goals. Not a count.
     pub revision: u64,
     /// The region's name.
     pub region: RegionName,
