@@ -46,7 +46,7 @@ mod server;
 #[path = "flow/several.rs"]
 mod several;
 
-use fleet::{Engines, Fleet};
+use fleet::{Engines, Fleet, eventually};
 use repository::Repository;
 
 /// A recipe whose app is a shell loop: it needs no compiler and no port.
@@ -90,6 +90,11 @@ fn stock(mut fleet: Fleet, hosts: usize) -> (Fleet, Repository) {
     }
     fleet.start_worker("worker-1");
     fleet.expect(&repository.folder, &["apps", "add", "api", "--repo", &repository.url()], 0);
+    // A host that reports for the first time after a rollout has begun is none of its hosts.
+    eventually("every host is known", || {
+        let known = fleet.json(&repository.folder, &["hosts"], 0);
+        known["hosts"].as_array().is_some_and(|known| known.len() == 2 * hosts)
+    });
     (fleet, repository)
 }
 

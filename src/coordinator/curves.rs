@@ -50,9 +50,9 @@ pub(super) fn sample(
 ) -> Result<(), DbError> {
     let Some(open) = releases::open(tx, app, env)? else { return Ok(()) };
     let place = (app, env, open.rollout.release);
-    let points = curves::of(tx, place)?;
     let Some(point) = count(tx, &open.rollout, now)? else { return Ok(()) };
-    if is_worth_keeping(&points, &point) { curves::add(tx, place, &point) } else { Ok(()) }
+    let ends = curves::ends(tx, place)?;
+    if is_worth_keeping(ends, &point) { curves::add(tx, place, &point) } else { Ok(()) }
 }
 
 /// The rollout starts: nobody has anything that is known of.
@@ -75,17 +75,17 @@ fn count(tx: &Tx, rollout: &Rollout, now: UnixMillis) -> Result<Option<CurvePoin
     Ok(Some(point))
 }
 
-/// Whether `point` says something that those before it do not: the moment when all
-/// hosts are there is never left out.
-fn is_worth_keeping(points: &[CurvePoint], point: &CurvePoint) -> bool {
-    let (Some(first), Some(last)) = (points.first(), points.last()) else { return true };
+/// Whether `point` says something that the first and the last do not: the moment when
+/// all hosts are there is never left out.
+fn is_worth_keeping(ends: Option<(CurvePoint, CurvePoint)>, point: &CurvePoint) -> bool {
+    let Some((first, last)) = ends else { return true };
     let counts = |point: &CurvePoint| (point.hosts, point.staged, point.healthy);
-    if counts(last) == counts(point) {
+    if counts(&last) == counts(point) {
         return false;
     }
     let complete = |point: &CurvePoint, count: u32| point.hosts > 0 && count == point.hosts;
-    let arrived = complete(point, point.staged) && !complete(last, last.staged)
-        || complete(point, point.healthy) && !complete(last, last.healthy);
+    let arrived = complete(point, point.staged) && !complete(&last, last.staged)
+        || complete(point, point.healthy) && !complete(&last, last.healthy);
     let gap = GAP_MIN.max(point.at.since(first.at) / GAP_PART);
     arrived || point.at.since(last.at) >= gap
 }
@@ -101,9 +101,10 @@ mod tests {
     #[test]
     fn points_thin_out_and_the_last_host_is_never_left_out() {
         let mut points = vec![point(0, 0)];
+        let ends = |points: &[CurvePoint]| Some((points[0], points[points.len() - 1]));
         for second in 1..=86_400 {
             let next = point(second, second as u32);
-            if is_worth_keeping(&points, &next) {
+            if is_worth_keeping(ends(&points), &next) {
                 points.push(next);
             }
         }
@@ -111,9 +112,9 @@ mod tests {
         assert_eq!(points[..20].len(), 20, "the first ones are near each other");
         assert_eq!(points[19].at, UnixMillis(19_000));
         let all = CurvePoint { at: UnixMillis(86_400_100), ..point(0, 100_000) };
-        assert!(is_worth_keeping(&points, &all), "the moment when all have it");
+        assert!(is_worth_keeping(ends(&points), &all), "the moment when all have it");
         points.push(all);
         let again = CurvePoint { at: UnixMillis(99_999_999), ..all };
-        assert!(!is_worth_keeping(&points, &again), "nothing new");
+        assert!(!is_worth_keeping(ends(&points), &again), "nothing new");
     }
 }

@@ -106,14 +106,18 @@ impl Client {
     /// A client of the server at `base`, such as `http://127.0.0.1:7878`.
     #[must_use]
     pub fn new(base: &str, token: Option<String>) -> Self {
-        Self { http: pool(base, builder()), base: base.trim_end_matches('/').to_owned(), token }
+        Self::pooled(base, token, builder())
     }
 
     /// The same, closing connections that were idle for `idle`: for a server with so many
     /// clients that each may hold only one.
     #[must_use]
     pub fn sparing(base: &str, token: Option<String>, idle: Duration) -> Self {
-        let http = pool(base, builder().pool_idle_timeout(idle));
+        Self::pooled(base, token, builder().pool_idle_timeout(idle))
+    }
+
+    fn pooled(base: &str, token: Option<String>, builder: reqwest::ClientBuilder) -> Self {
+        let http = pool(base, builder);
         Self { http, base: base.trim_end_matches('/').to_owned(), token }
     }
 

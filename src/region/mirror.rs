@@ -62,7 +62,6 @@ pub struct Mirrored {
 struct State {
     revision: u64,
     goals: BTreeMap<(EnvName, AppName), Mirrored>,
-    env_revisions: HashMap<EnvName, u64>,
     /// What agents call an env's goals.
     env_digests: HashMap<EnvName, u64>,
     artifacts: BTreeMap<ArtifactId, SavedArtifact>,
@@ -155,7 +154,7 @@ impl Mirror {
     fn accept(&self, feed: Feed) -> Change {
         let state = self.read();
         let trust = feed.trust.clone().map(Arc::new).or_else(|| state.trust.clone());
-        let newest = state.env_revisions.values().copied().max().unwrap_or(0);
+        let newest = state.goals.values().map(|mirrored| mirrored.revision).max().unwrap_or(0);
         let revision = feed.revision.max(newest + 1);
         let mut goals: BTreeMap<(EnvName, AppName), (SavedGoal, Goal)> = BTreeMap::new();
         for sealed in feed.goals {
@@ -358,13 +357,12 @@ impl State {
         for SavedGoal { env, app, revision, sealed } in change.goals {
             // Checked when it was accepted; a goal that no longer parses waits for its next version.
             let Ok(goal) = serde_json::from_str::<Goal>(&sealed.payload) else { continue };
-            let newest = self.env_revisions.entry(env.clone()).or_default();
-            *newest = revision.max(*newest);
             self.goals.insert((env, app), Mirrored { goal: Arc::new(goal), sealed, revision });
         }
-        for env in self.env_revisions.keys() {
-            let goals = self.goals.iter().filter(|((of, _), _)| of == env);
-            let digest = digest(goals.map(|(_, mirrored)| &mirrored.sealed));
+        let goals: Vec<_> = self.goals.iter().collect();
+        for of_env in goals.chunk_by(|((one, _), _), ((other, _), _)| one == other) {
+            let ((env, _), _) = of_env[0];
+            let digest = digest(of_env.iter().map(|(_, mirrored)| &mirrored.sealed));
             self.env_digests.insert(env.clone(), digest);
         }
         for saved in change.artifacts {

@@ -1,9 +1,8 @@
 //! Completion curves: how many hosts had a release's bytes, and how many ran it, as its
 //! rollout went.
 
-use super::{DbError, Tx, values};
+use super::{DbError, Row, Tx, values};
 use crate::model::id::{AppName, EnvName, ReleaseNo};
-use crate::model::time::UnixMillis;
 use crate::wire::v1::rollout::CurvePoint;
 
 /// Points of one rollout that are ever read; the coordinator keeps fewer.
@@ -27,6 +26,24 @@ pub fn add(tx: &mut Tx, (app, env, release): Place, point: &CurvePoint) -> Resul
     Ok(())
 }
 
+/// The first point and the last; `None`: there is none.
+///
+/// # Errors
+/// When the database fails.
+pub fn ends(
+    tx: &Tx,
+    (app, env, release): Place,
+) -> Result<Option<(CurvePoint, CurvePoint)>, DbError> {
+    let end = |order| {
+        let sql = format!(
+            "SELECT at, hosts, staged, healthy FROM curves
+             WHERE app = ?1 AND env = ?2 AND release = ?3 ORDER BY at {order} LIMIT 1"
+        );
+        tx.row(&sql, values![app, env, release], read)
+    };
+    Ok(end("ASC")?.zip(end("DESC")?))
+}
+
 /// The points, oldest first.
 ///
 /// # Errors
@@ -34,8 +51,10 @@ pub fn add(tx: &mut Tx, (app, env, release): Place, point: &CurvePoint) -> Resul
 pub fn of(tx: &Tx, (app, env, release): Place) -> Result<Vec<CurvePoint>, DbError> {
     let sql = "SELECT at, hosts, staged, healthy FROM curves
                WHERE app = ?1 AND env = ?2 AND release = ?3 ORDER BY at LIMIT ?4";
-    tx.rows(sql, values![app, env, release, POINTS_MAX], |row| {
-        let at: UnixMillis = row.time(0)?;
-        Ok(CurvePoint { at, hosts: row.num(1)?, staged: row.num(2)?, healthy: row.num(3)? })
-    })
+    tx.rows(sql, values![app, env, release, POINTS_MAX], read)
+}
+
+fn read(row: &Row) -> Result<CurvePoint, DbError> {
+    let (at, hosts) = (row.time(0)?, row.num(1)?);
+    Ok(CurvePoint { at, hosts, staged: row.num(2)?, healthy: row.num(3)? })
 }

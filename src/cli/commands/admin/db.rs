@@ -35,12 +35,8 @@ enum DbCommand {
 /// Which database: as the coordinator would take it.
 #[derive(Debug, Args)]
 struct Which {
-    /// The coordinator's configuration file
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// The coordinator's data folder
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    data: super::Which,
     /// postgres://USER@HOST/DATABASE; the password may be in PGPASSWORD
     #[arg(long, value_name = "URL")]
     database: Option<String>,
@@ -97,7 +93,7 @@ pub(super) async fn run(ctx: &Context, args: DbArgs) -> Result<ExitCode, Failure
 
 /// Where the database is. A file is one that is there: none is made here.
 fn existing(which: Which) -> Result<Place, Failure> {
-    let Which { config, data, database } = which;
+    let Which { data: super::Which { config, data }, database } = which;
     let config = configured(&Flags { config, data, database, ..Flags::default() })?;
     let place = place(&config).map_err(|error| Failure::usage(error.to_string()))?;
     match &place {
