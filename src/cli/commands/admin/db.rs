@@ -32,9 +32,9 @@ enum DbCommand {
     Copy(CopyArgs),
 }
 
-/// Which database: as the coordinator would take it.
+/// WhichDatabase database: as the coordinator would take it.
 #[derive(Debug, Args)]
-struct Which {
+struct WhichDatabase {
     #[command(flatten)]
     data: super::Which,
     /// postgres://USER@HOST/DATABASE; the password may be in PGPASSWORD
@@ -51,7 +51,7 @@ struct Which {
 )]
 struct CheckArgs {
     #[command(flatten)]
-    which: Which,
+    which: WhichDatabase,
 }
 
 /// Bring the database to this release's schema
@@ -63,7 +63,7 @@ struct CheckArgs {
 )]
 struct MigrateArgs {
     #[command(flatten)]
-    which: Which,
+    which: WhichDatabase,
 }
 
 /// Copy a stopped coordinator's SQLite file to a fresh PostgreSQL database
@@ -92,8 +92,8 @@ pub(super) async fn run(ctx: &Context, args: DbArgs) -> Result<ExitCode, Failure
 }
 
 /// Where the database is. A file is one that is there: none is made here.
-fn existing(which: Which) -> Result<Place, Failure> {
-    let Which { data: super::Which { config, data }, database } = which;
+fn existing(which: WhichDatabase) -> Result<Place, Failure> {
+    let WhichDatabase { data: super::Which { config, data }, database } = which;
     let config = configured(&Flags { config, data, database, ..Flags::default() })?;
     let place = place(&config).map_err(|error| Failure::usage(error.to_string()))?;
     match &place {
@@ -139,7 +139,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
-async fn look(ctx: &Context, which: Which) -> Result<ExitCode, Failure> {
+async fn look(ctx: &Context, which: WhichDatabase) -> Result<ExitCode, Failure> {
     let place = existing(which)?;
     let asked = place.clone();
     let health = blocking(move || check(&asked)).await.map_err(|error| failed(&error))?;
@@ -174,7 +174,7 @@ fn told(place: &impl Display, health: &Health) -> Table {
     table
 }
 
-async fn migrate(ctx: &Context, which: Which) -> Result<ExitCode, Failure> {
+async fn migrate(ctx: &Context, which: WhichDatabase) -> Result<ExitCode, Failure> {
     let place = existing(which)?;
     let db = Db::open_at(&place).await.map_err(|error| failed(&error))?;
     db.close().await;
