@@ -32,7 +32,7 @@ enum DbCommand {
     Copy(CopyArgs),
 }
 
-/// WhichDatabase database: as the coordinator would take it.
+/// Which database: as the coordinator would take it.
 #[derive(Debug, Args)]
 struct WhichDatabase {
     #[command(flatten)]
