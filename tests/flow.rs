@@ -92,7 +92,7 @@ fn stock(mut fleet: Fleet, hosts: usize) -> (Fleet, Repository) {
     fleet.expect(&repository.folder, &["apps", "add", "api", "--repo", &repository.url()], 0);
     // A host that reports for the first time after a rollout has begun is none of its hosts.
     eventually("every host is known", || {
-        let known = fleet.json(&repository.folder, &["hosts"], 0);
+        let known = fleet.json(&repository.folder, &["hosts", "-A"], 0);
         known["hosts"].as_array().is_some_and(|known| known.len() == 2 * hosts)
     });
     (fleet, repository)

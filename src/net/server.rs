@@ -1,5 +1,6 @@
 //! The HTTP server of every role: limits, problems, graceful stop.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -19,6 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tower::ServiceExt;
 
 use crate::net::tls::Security;
 
@@ -125,7 +128,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: watch::Receiver<
 }
 
 /// Serves `router` until `stop` turns true, then gives open requests a second to end.
-/// The peer's address is in each request's extensions as a [`std::net::SocketAddr`].
+/// The peer's address is in each request's extensions as a [`SocketAddr`].
 pub async fn serve_on(
     listener: TcpListener,
     security: Security,
@@ -148,16 +151,16 @@ pub async fn serve_on(
         };
         let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
         let _ = stream.set_nodelay(true);
-        let router = router.clone().layer(axum::Extension(address));
+        let router = router.clone();
         let (security, watcher) = (security.clone(), graceful.watcher());
         tokio::spawn(async move {
             match security {
-                Security::Plain => speak(stream, router, watcher).await,
+                Security::Plain => speak(stream, address, router, watcher).await,
                 Security::Tls(acceptor) => {
                     let shaken =
                         tokio::time::timeout(HEADER_TIMEOUT, acceptor.accept(stream)).await;
                     if let Ok(Ok(stream)) = shaken {
-                        speak(stream, router, watcher).await;
+                        speak(stream, address, router, watcher).await;
                     }
                 }
             }
@@ -187,13 +190,19 @@ async fn end_when_stopping(
 
 async fn speak(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    address: SocketAddr,
     router: Router,
     watcher: Watcher,
 ) {
+    // Not a layer of the router: it would copy every route for every connection.
+    let service = router.map_request(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(address);
+        request
+    });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_headers(64);
     http.max_buf_size(SEND_BUFFER_BYTES);
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     // A client that goes away is no news.
     let _ = watcher.watch(connection).await;
 }
