@@ -4,6 +4,8 @@
 
 #[path = "agent/host.rs"]
 mod host;
+#[path = "coordinator/ready.rs"]
+mod ready;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -12,6 +12,8 @@ mod patches;
 mod process;
 #[path = "coordinator/queue.rs"]
 mod queue;
+#[path = "coordinator/ready.rs"]
+mod ready;
 #[path = "coordinator/replication.rs"]
 mod replication;
 #[path = "postgres/server.rs"]

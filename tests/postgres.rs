@@ -3,6 +3,8 @@
 
 #[path = "postgres/copying.rs"]
 mod copying;
+#[path = "coordinator/ready.rs"]
+mod ready;
 #[path = "postgres/server.rs"]
 mod server;
 #[path = "postgres/several.rs"]

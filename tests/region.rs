@@ -4,6 +4,8 @@
 
 #[path = "region/fixture.rs"]
 mod fixture;
+#[path = "coordinator/ready.rs"]
+mod ready;
 #[path = "region/siblings.rs"]
 mod siblings;
 

@@ -12,5 +12,7 @@ mod farm;
 mod lease;
 #[path = "worker/made.rs"]
 mod made;
+#[path = "coordinator/ready.rs"]
+mod ready;
 #[path = "worker/served.rs"]
 mod served;

@@ -19,8 +19,9 @@ use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::net::tls::Security;
@@ -151,21 +152,15 @@ pub async fn serve_on(
         };
         let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
         let _ = stream.set_nodelay(true);
-        let router = router.clone();
-        let (security, watcher) = (security.clone(), graceful.watcher());
-        tokio::spawn(async move {
-            match security {
-                Security::Plain => speak(stream, address, router, watcher).await,
-                Security::Tls(acceptor) => {
-                    let shaken =
-                        tokio::time::timeout(HEADER_TIMEOUT, acceptor.accept(stream)).await;
-                    if let Ok(Ok(stream)) = shaken {
-                        speak(stream, address, router, watcher).await;
-                    }
-                }
+        let (router, watcher) = (router.clone(), graceful.watcher());
+        let connection = Connection { address, router, watcher, _slot: slot };
+        // Two kinds of tasks: one that waits in plain HTTP has no room for TLS in it.
+        match &security {
+            Security::Plain => drop(tokio::spawn(connection.speak(stream))),
+            Security::Tls(acceptor) => {
+                drop(tokio::spawn(connection.shake_hands(stream, acceptor.clone())));
             }
-            drop(slot);
-        });
+        }
     }
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
 }
@@ -188,23 +183,37 @@ async fn end_when_stopping(
     }
 }
 
-async fn speak(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+/// A connection that was accepted, and what serves it.
+struct Connection {
     address: SocketAddr,
     router: Router,
     watcher: Watcher,
-) {
-    // Not a layer of the router: it would copy every route for every connection.
-    let service = router.map_request(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(address);
-        request
-    });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_headers(64);
-    http.max_buf_size(SEND_BUFFER_BYTES);
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-    // A client that goes away is no news.
-    let _ = watcher.watch(connection).await;
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    async fn shake_hands(self, stream: TcpStream, acceptor: TlsAcceptor) {
+        let shaken = tokio::time::timeout(HEADER_TIMEOUT, acceptor.accept(stream)).await;
+        if let Ok(Ok(stream)) = shaken {
+            self.speak(stream).await;
+        }
+    }
+
+    async fn speak(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let Self { address, router, watcher, _slot } = self;
+        // Not a layer of the router: it would copy every route for every connection.
+        let service = router.map_request(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(address);
+            request
+        });
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_headers(64);
+        http.max_buf_size(SEND_BUFFER_BYTES);
+        let connection =
+            http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        // A client that goes away is no news.
+        let _ = watcher.watch(connection).await;
+    }
 }
 
 /// Turns true on SIGTERM or SIGINT.

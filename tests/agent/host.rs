@@ -1,7 +1,6 @@
 //! One agent on one host, as real processes, with a fake region in front of it.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -24,6 +23,8 @@ use deployctl::wire::seal::{GOAL, Sealed, public_key, sign};
 use deployctl::wire::v1::fleet::{PollReply, PollRequest, Report, ReportReply};
 use ed25519_dalek::SigningKey;
 use tokio::sync::watch;
+
+use crate::ready::ready;
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -247,20 +248,16 @@ impl Host {
 
     /// Starts the agent and waits until it is ready.
     pub(crate) fn start(&mut self, url: &str) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_deployctl-agent"))
-            .args(["--region", url, "--host", "h1", "--env", "prod", "--listen", "127.0.0.1:0"])
-            .args(["--var", "GREETING=hello"])
-            .arg("--root")
-            .arg(&self.root)
-            .arg("--token-file")
-            .arg(&self.token)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with("ready http://127.0.0.1:"), "{line:?}");
+        let (child, _) = ready(
+            Command::new(env!("CARGO_BIN_EXE_deployctl-agent"))
+                .args(["--region", url, "--host", "h1", "--env", "prod"])
+                .args(["--listen", "127.0.0.1:0", "--var", "GREETING=hello"])
+                .arg("--root")
+                .arg(&self.root)
+                .arg("--token-file")
+                .arg(&self.token)
+                .stderr(Stdio::null()),
+        );
         self.agent = Some(child);
     }
 

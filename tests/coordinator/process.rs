@@ -1,8 +1,7 @@
 //! One real coordinator on a free port, and fake workers that speak its API.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use deployctl::model::digest::{ArtifactId, Digest, PieceDigest, from_hex};
@@ -19,6 +18,8 @@ use deployctl::wire::v1::build::Build;
 use deployctl::wire::v1::worker::{Beat, BeatReply, Claim, Finish, HandBack, LogChunk};
 use ed25519_dalek::SigningKey;
 use serde_json::{Value, json};
+
+use crate::ready::ready;
 
 /// Long enough for a loaded machine; a test that waits for it has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -154,19 +155,14 @@ impl Drop for Coordinator {
 }
 
 fn start(folder: &Path) -> (Child, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_deployctl-coordinator"))
-        .args(["--listen", "127.0.0.1:0", "--config"])
-        .arg(folder.join("config.toml"))
-        .arg("--data")
-        .arg(folder.join("data"))
-        .env("DEPLOYCTL_LOG", "warn")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let server = line.trim().strip_prefix("ready ").expect("it says where it is").to_owned();
-    (child, server)
+    ready(
+        Command::new(env!("CARGO_BIN_EXE_deployctl-coordinator"))
+            .args(["--listen", "127.0.0.1:0", "--config"])
+            .arg(folder.join("config.toml"))
+            .arg("--data")
+            .arg(folder.join("data"))
+            .env("DEPLOYCTL_LOG", "warn"),
+    )
 }
 
 pub(crate) fn commit_id(n: u8) -> String {

@@ -1,8 +1,7 @@
 //! A build's way into a region's store, its loss there, and its healing: a real
 //! coordinator and a real region.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use deployctl::model::digest::ArtifactId;
@@ -10,6 +9,7 @@ use deployctl::model::replication::ReplicationStatus;
 use deployctl::wire::v1::build::Build;
 
 use crate::process::{Coordinator, PATIENCE};
+use crate::ready::ready;
 
 /// Looks often, so that a test need not wait a minute.
 pub(crate) const CONFIG: &str = "beat_ms = 1000\n[synchronizer]\nevery_ms = 100";
@@ -23,23 +23,18 @@ impl Region {
     pub(crate) fn start(coordinator: &Coordinator) -> Self {
         let data = coordinator.data();
         let url = |path: &std::path::Path| format!("file://{}", path.display());
-        let mut child = Command::new(env!("CARGO_BIN_EXE_deployctl-region"))
-            .args(["--name", "eu", "--listen", "127.0.0.1:0"])
-            .args(["--coordinator", &coordinator.server])
-            .args(["--main-blobs", &url(&data.join("blobs"))])
-            .args(["--blobs", &url(&coordinator.eu())])
-            .arg("--token-file")
-            .arg(data.join("tokens/region-eu.token"))
-            .arg("--data")
-            .arg(data.join("region"))
-            .env("DEPLOYCTL_LOG", "warn")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with("ready http://"), "{line}");
-        let url = line.trim().strip_prefix("ready ").unwrap().to_owned();
+        let (child, url) = ready(
+            Command::new(env!("CARGO_BIN_EXE_deployctl-region"))
+                .args(["--name", "eu", "--listen", "127.0.0.1:0"])
+                .args(["--coordinator", &coordinator.server])
+                .args(["--main-blobs", &url(&data.join("blobs"))])
+                .args(["--blobs", &url(&coordinator.eu())])
+                .arg("--token-file")
+                .arg(data.join("tokens/region-eu.token"))
+                .arg("--data")
+                .arg(data.join("region"))
+                .env("DEPLOYCTL_LOG", "warn"),
+        );
         Self { child, url }
     }
 }

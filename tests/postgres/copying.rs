@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::ready::ready;
 use crate::server::{fresh_database, server};
 
 fn admin(args: &[&str]) -> Output {
@@ -31,17 +32,12 @@ fn json(args: &[&str], code: i32) -> Value {
 
 /// The data folder of a coordinator that ran on SQLite and was stopped.
 fn stopped(data: &Path) -> String {
-    use std::io::{BufRead, BufReader};
-    let mut running = Command::new(env!("CARGO_BIN_EXE_deployctl-coordinator"))
-        .args(["--listen", "127.0.0.1:0", "--data"])
-        .arg(data)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(running.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert!(line.starts_with("ready http://"), "{line}");
+    let (mut running, _) = ready(
+        Command::new(env!("CARGO_BIN_EXE_deployctl-coordinator"))
+            .args(["--listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .stderr(Stdio::null()),
+    );
     let data = data.display().to_string();
     let busy = admin(&["db", "copy", "--data", &data, "--to", &fresh_database()]);
     assert_eq!(busy.status.code(), Some(6), "a coordinator runs: {}", said(&busy));

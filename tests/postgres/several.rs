@@ -2,7 +2,6 @@
 //! of them: each is claimed once per attempt, ends once, and none is lost.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,6 +13,7 @@ use deployctl::wire::problem::Code;
 use deployctl::wire::v1::worker::Claim;
 use serde_json::{Value, json};
 
+use crate::ready::ready;
 use crate::server::{fresh_database, server};
 
 /// Long enough for a loaded machine; a test that waits for it has failed.
@@ -24,20 +24,15 @@ const JOBS: usize = 150;
 const WORKERS: usize = 8;
 
 fn start(folder: &Path, data: &str) -> (Child, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_deployctl-coordinator"))
-        .args(["--listen", "127.0.0.1:0", "--config"])
-        .arg(folder.join("config.toml"))
-        .arg("--data")
-        .arg(folder.join(data))
-        .env("DEPLOYCTL_LOG", "warn")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let server = line.trim().strip_prefix("ready ").expect("it says where it is").to_owned();
-    (child, server)
+    ready(
+        Command::new(env!("CARGO_BIN_EXE_deployctl-coordinator"))
+            .args(["--listen", "127.0.0.1:0", "--config"])
+            .arg(folder.join("config.toml"))
+            .arg("--data")
+            .arg(folder.join(data))
+            .env("DEPLOYCTL_LOG", "warn")
+            .stderr(Stdio::null()),
+    )
 }
 
 /// Where the coordinators are now; calls go to the next one each time.

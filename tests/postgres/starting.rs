@@ -1,8 +1,9 @@
 //! A coordinator that can't have its database says why in one line.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
+use crate::ready::ready;
 use crate::server::{fresh_database, server};
 
 fn start(data: &Path, url: &str) -> Output {
@@ -45,20 +46,14 @@ fn a_database_that_can_not_be_had_is_told_in_one_line() {
 
 #[test]
 fn a_second_coordinator_needs_the_keys_of_the_first() {
-    use std::process::Stdio;
     let url = fresh_database();
     let first = tempfile::tempdir().unwrap();
-    let mut running = Command::new(env!("CARGO_BIN_EXE_deployctl-coordinator"))
-        .args(["--listen", "127.0.0.1:0", "--database", &url, "--data"])
-        .arg(first.path())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    let stdout = running.stdout.take().unwrap();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
-    assert!(line.starts_with("ready http://"), "{line}");
+    let (mut running, _) = ready(
+        Command::new(env!("CARGO_BIN_EXE_deployctl-coordinator"))
+            .args(["--listen", "127.0.0.1:0", "--database", &url, "--data"])
+            .arg(first.path())
+            .stderr(Stdio::null()),
+    );
 
     let second = tempfile::tempdir().unwrap();
     let lost = String::from_utf8_lossy(&start(second.path(), &url).stderr).into_owned();

@@ -1,9 +1,8 @@
 //! A pretended coordinator, a region as a real process, and artifacts to replicate.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -31,6 +30,8 @@ use deployctl::wire::v1::swarm::JoinRequest;
 use deployctl::wire::v1::token::{Role, Verifier};
 use ed25519_dalek::SigningKey;
 use tokio::sync::watch;
+
+use crate::ready::ready;
 
 /// How long anything may take on a loaded machine before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -393,21 +394,16 @@ impl Region {
     pub(crate) fn start(&mut self) {
         let at = |name: &str| self.folder.path().join(name).display().to_string();
         let log = std::fs::File::options().create(true).append(true).open(at("log")).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_deployctl-region"))
-            .args(["--name", self.name.as_str(), "--listen", &self.listen, "--report-ms", "300"])
-            .args(["--coordinator", &format!("http://127.0.0.1:{}", self.port)])
-            .args(["--token-file", &at("token"), "--data", &at("data")])
-            .args(["--main-blobs", &format!("file://{}", at("main"))])
-            .args(["--blobs", &format!("file://{}", at("store"))])
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        self.url =
-            line.strip_prefix("ready ").unwrap_or_else(|| panic!("{}", self.log())).trim().into();
-        self.process = Some(process);
+        let (process, url) = ready(
+            Command::new(env!("CARGO_BIN_EXE_deployctl-region"))
+                .args(["--name", self.name.as_str(), "--listen", &self.listen])
+                .args(["--coordinator", &format!("http://127.0.0.1:{}", self.port)])
+                .args(["--token-file", &at("token"), "--data", &at("data")])
+                .args(["--main-blobs", &format!("file://{}", at("main"))])
+                .args(["--blobs", &format!("file://{}", at("store")), "--report-ms", "300"])
+                .stderr(log),
+        );
+        (self.process, self.url) = (Some(process), url);
     }
 
     /// kill -9.

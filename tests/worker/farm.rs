@@ -1,7 +1,6 @@
 //! A repository, a blob store, a coordinator, and worker processes in one folder.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use deployctl::wire::v1::worker::Claim;
 use serde_json::json;
 
 use crate::coordinator::{Coordinator, Job};
+use crate::ready::ready;
 
 /// Long enough for a loaded machine; a test that waits for it has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -126,19 +126,16 @@ impl Farm {
     pub(crate) fn worker(&self, name: &str, more: &[&str]) -> Worker {
         let place = |name: &str| self.path(name).display().to_string();
         let stderr = fs::File::options().create(true).append(true).open(self.path("worker.log"));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_deployctl-worker"))
-            .args(["--coordinator", &self.server, "--token-file", &place("token")])
-            .args(["--blobs", &format!("file://{}", place("blobs")), "--key", &place("key")])
-            .args(["--work", &place(name), "--grace-s", "1"])
-            .args(more)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(stderr.unwrap())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with("ready w-"), "{line:?}");
+        let (child, id) = ready(
+            Command::new(env!("CARGO_BIN_EXE_deployctl-worker"))
+                .args(["--coordinator", &self.server, "--token-file", &place("token")])
+                .args(["--blobs", &format!("file://{}", place("blobs")), "--key", &place("key")])
+                .args(["--work", &place(name), "--grace-s", "1"])
+                .args(more)
+                .stdin(Stdio::null())
+                .stderr(stderr.unwrap()),
+        );
+        assert!(id.starts_with("w-"), "{id:?}");
         Worker { child, mark: format!("DEPLOYCTL_SCRATCH={}", place(name)) }
     }
 }
