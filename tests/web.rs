@@ -5,6 +5,8 @@
 
 #[path = "web/browser.rs"]
 mod browser;
+#[path = "web/chosen.rs"]
+mod chosen;
 #[path = "web/door.rs"]
 mod door;
 #[path = "rollouts/house.rs"]

@@ -49,6 +49,10 @@ pub(super) fn sample(
     now: UnixMillis,
 ) -> Result<(), DbError> {
     let Some(open) = releases::open(tx, app, env)? else { return Ok(()) };
+    // On the way back the counts are of what ran before.
+    if open.rollout.went_back {
+        return Ok(());
+    }
     let place = (app, env, open.rollout.release);
     let Some(point) = count(tx, &open.rollout, now)? else { return Ok(()) };
     let ends = curves::ends(tx, place)?;

@@ -11,6 +11,7 @@ mod auth;
 pub mod backup;
 mod builds;
 mod claims;
+mod commits;
 mod curves;
 mod diff;
 mod events;

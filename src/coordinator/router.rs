@@ -17,8 +17,8 @@ use axum::routing::{MethodFilter, MethodRouter, get as on_get, on};
 
 use crate::coordinator::state::Shared;
 use crate::coordinator::{
-    apps, auth, builds, claims, curves, diff, events, feed, fleet, freezes, hosts, openapi,
-    patches, releases, rollouts, status, tokens, web, webhooks,
+    apps, auth, builds, claims, commits, curves, diff, events, feed, fleet, freezes, hosts,
+    openapi, patches, releases, rollouts, status, tokens, web, webhooks,
 };
 use crate::rules::authorize::Class;
 use crate::wire::problem::{Code, Problem};
@@ -43,6 +43,7 @@ pub(super) fn table() -> Vec<Route> {
         apps::routes(),
         builds::routes(),
         claims::routes(),
+        commits::routes(),
         curves::routes(),
         diff::routes(),
         events::routes(),

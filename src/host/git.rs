@@ -167,6 +167,77 @@ impl Git {
         Ok(names.map(|(_, name)| name.to_owned()).collect())
     }
 
+    /// The commits that exactly these refs of a remote repository name; a tag names the
+    /// commit that it stands for. Sorted by ref.
+    ///
+    /// # Errors
+    /// When it can't be reached, or refuses.
+    pub async fn refs(
+        &self,
+        url: &str,
+        names: &[String],
+    ) -> Result<Vec<(String, CommitId)>, GitError> {
+        let mut arguments = vec!["ls-remote", "--", url];
+        arguments.extend(names.iter().map(String::as_str));
+        let listed = self.must(&self.home, "ls-remote", &arguments).await?;
+        let mut found = std::collections::BTreeMap::new();
+        for line in String::from_utf8_lossy(&listed).lines() {
+            let Some((id, name)) = line.split_once('\t') else { continue };
+            let plain = name.strip_suffix("^{}").unwrap_or(name);
+            // The pattern main also matches other/main. What a tag stands for comes after it.
+            if names.iter().any(|wanted| wanted.trim_end_matches("^{}") == plain)
+                && let Ok(id) = id.parse()
+            {
+                found.insert(plain.to_owned(), id);
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// The newest `count` commits of `from`, newest first, following first parents: id,
+    /// seconds since 1970, author, subject.
+    ///
+    /// # Errors
+    /// When the mirror lacks objects.
+    pub async fn log(
+        &self,
+        mirror: &Path,
+        from: &str,
+        count: usize,
+    ) -> Result<Vec<(CommitId, i64, String, String)>, GitError> {
+        let count = format!("--max-count={count}");
+        let format = "--format=%H%x1f%ct%x1f%an%x1f%s";
+        let arguments =
+            ["log", "--first-parent", "--no-show-signature", &count, format, from, "--"];
+        let said = self.must(mirror, "log", &arguments).await?;
+        let said = String::from_utf8_lossy(&said);
+        let line = |line: &str| {
+            let [id, time, author, subject] = line.splitn(4, '\u{1f}').collect::<Vec<_>>()[..]
+            else {
+                return None;
+            };
+            Some((id.parse().ok()?, time.parse().ok()?, author.to_owned(), subject.to_owned()))
+        };
+        Ok(said.lines().filter_map(line).collect())
+    }
+
+    /// The one commit of the mirror whose id begins with `digits`; `None`: none, or more
+    /// than one.
+    ///
+    /// # Errors
+    /// When git can't run.
+    pub async fn by_digits(
+        &self,
+        mirror: &Path,
+        digits: &str,
+    ) -> Result<Option<CommitId>, GitError> {
+        let object = format!("{digits}^{{commit}}");
+        let arguments = ["rev-parse", "--verify", "--quiet", "--end-of-options", &object];
+        let said = self.run(mirror, "rev-parse", &arguments).await?;
+        let id: Option<CommitId> = String::from_utf8_lossy(&said.stdout).trim().parse().ok();
+        Ok(id.filter(|id| said.code == 0 && id.as_str().starts_with(digits)))
+    }
+
     /// Makes an empty bare repository for commits of the same hash as `like`.
     ///
     /// # Errors

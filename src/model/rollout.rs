@@ -192,6 +192,73 @@ impl Step {
     }
 }
 
+/// What a gate says of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GateWord {
+    /// Not decided yet: hosts are on their way, or the bake goes on.
+    Waiting,
+    /// As it should be.
+    Pass,
+    /// The release is at fault.
+    Fail,
+    /// Something else is, or data is missing: no pass, and no proof against the release.
+    Inconclusive,
+}
+
+impl GateWord {
+    /// The word for people and in JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::Inconclusive => "inconclusive",
+        }
+    }
+}
+
+/// What a step was judged by in one region, hosts. The bounds are those that held then.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateNumbers {
+    /// Whether the region has counted its hosts under this step's goal.
+    pub known: bool,
+    /// Hosts that may have the release by now.
+    pub admitted: u32,
+    /// Of those, healthy on it, and how many must be.
+    pub healthy: u32,
+    /// At least so many.
+    pub healthy_min: u32,
+    /// Failed by the release's fault, without those that a person accepted.
+    pub failed: u32,
+    /// At most so many.
+    pub failed_max: u32,
+    /// Failed by their own fault: disk, permission, clock.
+    pub host_faults: u32,
+    /// At most so many.
+    pub host_faults_max: u32,
+    /// Admitted and not reachable.
+    pub unreachable: u32,
+    /// At most so many.
+    pub unreachable_max: u32,
+}
+
+/// How a step was judged, and by what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judged {
+    /// Index of the step.
+    pub step: u32,
+    /// What was made of it.
+    pub verdict: GateWord,
+    /// One sentence; empty with a pass.
+    pub why: String,
+    /// When.
+    pub at: UnixMillis,
+    /// The numbers, of regions that the step admits.
+    pub regions: BTreeMap<RegionName, GateNumbers>,
+}
+
 /// What an env runs when no rollout is open.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stable {

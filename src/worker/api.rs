@@ -9,6 +9,7 @@ use crate::model::id::{JobNo, WorkerId};
 use crate::model::job::Outcome;
 use crate::net::client::{CallError, Client};
 use crate::wire::problem::Code;
+use crate::wire::v1::commits::{Answer, CommitLine, Named, Question, QuestionRequest};
 use crate::wire::v1::patch::PatchReport;
 use crate::wire::v1::worker::{
     Beat, BeatReply, Claim, ClaimRequest, Finish, HandBack, LogChunk, Order,
@@ -65,6 +66,36 @@ impl Coordinator {
             wait_ms: CLAIM_WAIT.as_millis() as u64,
         };
         self.client.post("/v1/worker/claim", &request, CLAIM_WAIT + CALL_LIMIT).await
+    }
+
+    /// Waits for a question about a repository; `None` when there was none in time.
+    ///
+    /// # Errors
+    /// See [`CallError`]; `not_found` from a coordinator that asks none.
+    pub async fn question(&self) -> Result<Option<Question>, CallError> {
+        let wait_ms = CLAIM_WAIT.as_millis() as u64;
+        let request = QuestionRequest { worker: self.worker.clone(), wait_ms };
+        self.client.post("/v1/worker/question", &request, CLAIM_WAIT + CALL_LIMIT).await
+    }
+
+    /// Answers a question with what was found, or with why nothing was.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn answer(
+        &self,
+        question: Question,
+        found: Result<(Vec<CommitLine>, Vec<Named>), String>,
+    ) -> Result<(), CallError> {
+        let (worker, machine) = (self.worker.clone(), self.machine.clone());
+        let (trouble, (commits, named)) = match found {
+            Ok(found) => (String::new(), found),
+            Err(trouble) => (trouble, Default::default()),
+        };
+        let answer = Answer { worker, machine, question, trouble, commits, named };
+        let reply: Result<IgnoredAny, _> =
+            self.client.post("/v1/worker/answer", &answer, CALL_LIMIT).await;
+        reply.map(drop)
     }
 
     /// Tells what became of a patch.

@@ -109,9 +109,7 @@ impl Mirrors {
         if !git::is_branch_name(wanted.trunk) {
             return Err(Failure::refused(format!("{:?} is not a branch name", wanted.trunk)));
         }
-        let name = Digest::of(wanted.repo.as_bytes());
-        let _lock = self.lock(&self.folder.join(format!("{name}.lock"))).await?;
-        let mirror = self.folder.join(format!("{name}.git"));
+        let (mirror, _lock) = self.mirror(wanted.repo, self.lock_wait).await?;
         self.check_trunk(wanted).await?;
         let was_there = mirror.join("HEAD").exists();
         match self.bring(wanted, &mirror, to).await {
@@ -129,16 +127,35 @@ impl Mirrors {
         }
     }
 
-    async fn lock(&self, path: &Path) -> Result<File, Failure> {
+    /// The mirror of `repo`, made or not, for the caller alone while the lock lives.
+    ///
+    /// # Errors
+    /// When another holds it for longer than `wait`.
+    pub(crate) async fn mirror(
+        &self,
+        repo: &str,
+        wait: Duration,
+    ) -> Result<(PathBuf, File), Failure> {
+        let name = Digest::of(repo.as_bytes());
+        let lock = self.lock(&self.folder.join(format!("{name}.lock")), wait).await?;
+        Ok((self.folder.join(format!("{name}.git")), lock))
+    }
+
+    /// The git that the mirrors are made with.
+    pub(crate) fn git(&self) -> &Git {
+        &self.git
+    }
+
+    async fn lock(&self, path: &Path, wait: Duration) -> Result<File, Failure> {
         let broken = |e: std::io::Error| Failure::infra(format!("{}: {e}", path.display()));
         let file = File::options().create(true).append(true).open(path).map_err(broken)?;
-        let until = tokio::time::Instant::now() + self.lock_wait;
+        let until = tokio::time::Instant::now() + wait;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
                 Err(TryLockError::Error(e)) => return Err(broken(e)),
                 Err(TryLockError::WouldBlock) if tokio::time::Instant::now() > until => {
-                    let waited = self.lock_wait.as_secs();
+                    let waited = wait.as_secs();
                     let why = format!("another build has fetched this repository for {waited} s");
                     return Err(Failure::infra(why));
                 }
@@ -466,7 +483,8 @@ mod tests {
         }
         let hasty = Mirrors { lock_wait: Duration::ZERO, ..repo.mirrors.clone() };
         let name = Digest::of(url.as_bytes());
-        let _held = repo.mirrors.lock(&hasty.folder.join(format!("{name}.lock"))).await.unwrap();
+        let lock = hasty.folder.join(format!("{name}.lock"));
+        let _held = repo.mirrors.lock(&lock, Duration::ZERO).await.unwrap();
         let failure = hasty.checkout(wanted, &repo.to()).await.unwrap_err();
         assert_eq!(failure.class, BuildFailure::Infra, "{failure}");
     }

@@ -3,7 +3,8 @@
 //! One file per step of an attempt, in this order: `claim`, `lease` (beside all
 //! others), `checkout`, `recipe`, `build` (with `log`), `walk`, `pack`
 //! (with `squeeze`), `publish`; `attempt` strings them together and `run` starts it all.
-//! What comes after a build, and beside the next: `patch` (with `blobs`).
+//! What comes after a build, and beside the next: `patch` (with `blobs`). Beside all
+//! builds: `look`, which answers what is in a repository.
 
 pub mod api;
 pub mod attempt;
@@ -14,6 +15,7 @@ pub mod claim;
 pub mod failure;
 pub mod lease;
 pub mod log;
+mod look;
 mod metrics;
 pub mod pack;
 pub mod patch;

@@ -26,7 +26,7 @@ use crate::worker::api::Coordinator;
 use crate::worker::build::{Scratch, passed_environment};
 use crate::worker::checkout::{Mirrors, remove};
 use crate::worker::patch::{self, Order, Patcher};
-use crate::worker::{claim, log, metrics};
+use crate::worker::{claim, log, look, metrics};
 
 /// How long a fresh start waits for the worker before it to leave the work folder.
 const HANDOVER: Duration = Duration::from_secs(10);
@@ -164,7 +164,7 @@ pub async fn run(args: Args) -> Result<(), StartError> {
         // The slots end by themselves now.
         std::future::pending().await
     };
-    tokio::select! { _ = work => {}, () = draining => {} }
+    tokio::select! { _ = work => {}, () = draining => {}, () = look::answer(worker) => {} }
     tracing::info!("stopped");
     Ok(())
 }

@@ -86,6 +86,7 @@ pub(crate) fn rollout(state: RolloutState, stamp: u64) -> Rollout {
             artifact: deployctl::model::digest::Digest([6; 32]),
         }),
         regions: [("eu".parse().unwrap(), tally)].into(),
+        gates: vec![],
         joined: false,
     }
 }

@@ -190,21 +190,25 @@ impl Browser {
     }
 }
 
+/// Starts the driver. It takes a free port for IPv4 and then the same for IPv6, and ends
+/// when somebody else has that one: then it is asked again.
 fn start() -> (Child, String) {
-    let mut driver = Command::new("chromedriver")
-        .arg("--port=0")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("chromedriver is installed: scripts/test does it");
-    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let port = lines.find_map(|line| {
-        let (_, port) = line.split_once("started successfully on port ")?;
-        Some(port.trim_end_matches('.').trim().to_owned())
-    });
-    let Some(port) = port else {
-        let ended = driver.wait();
-        panic!("chromedriver did not start: {ended:?}");
-    };
-    (driver, format!("http://127.0.0.1:{port}"))
+    for _ in 0..5 {
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver is installed: scripts/test does it");
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let port = lines.find_map(|line| {
+            let (_, port) = line.split_once("started successfully on port ")?;
+            Some(port.trim_end_matches('.').trim().to_owned())
+        });
+        match port {
+            Some(port) => return (driver, format!("http://127.0.0.1:{port}")),
+            None => driver.wait().map(drop).unwrap(),
+        }
+    }
+    panic!("chromedriver did not start");
 }

@@ -19,7 +19,7 @@ pub(crate) async fn sign_in(browser: &Browser, house: &House, page: &str) {
     until_at(browser, house, page).await;
 }
 
-async fn until_at(browser: &Browser, house: &House, page: &str) {
+pub(crate) async fn until_at(browser: &Browser, house: &House, page: &str) {
     let deadline = Instant::now() + PATIENCE;
     let wanted = format!("{}{page}", house.url);
     while browser.url().await != wanted {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::coordinator::web::call::Calls;
 use crate::coordinator::web::session::Session;
 use crate::coordinator::web::{Pages, confirm, frame, no_page, page, parts, sign_in};
-use crate::model::id::{AppName, EnvName, JobNo, ReleaseNo};
+use crate::model::id::{AppName, EnvName, JobNo, RegionName, ReleaseNo};
 use crate::model::rollout::{PlanName, RolloutKind};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::build::Build;
@@ -44,8 +44,17 @@ async fn read<T: DeserializeOwned>(query: &str, body: Body) -> Result<T, Problem
         .await
         .map_err(|_| Problem::new(Code::TooLarge, "the form is too large"))?;
     let body = std::str::from_utf8(&bytes).map_err(|_| bad())?;
-    let uri: Uri = format!("/?{query}&{body}").parse().map_err(|_| bad())?;
+    let uri: Uri = one_field(&format!("{query}&{body}")).parse().map_err(|_| bad())?;
     page::query(&uri)
+}
+
+/// `query` as an address whose ticked regions are one field: a form sends one for each.
+pub(super) fn one_field(query: &str) -> String {
+    let (regions, rest): (Vec<&str>, Vec<&str>) =
+        query.split('&').partition(|pair| pair.starts_with("regions="));
+    let regions: Vec<&str> =
+        regions.iter().map(|pair| pair.trim_start_matches("regions=")).collect();
+    format!("/?{}&regions={}", rest.join("&"), regions.join("%2C"))
 }
 
 /// Everything that a button can say.
@@ -61,6 +70,11 @@ pub(super) struct Wish {
     pub(super) build: Option<JobNo>,
     pub(super) commit: String,
     pub(super) plan: Option<PlanName>,
+    /// Only these regions, separated by commas; empty: all of them.
+    pub(super) regions: String,
+    /// Every bake, seconds; `None`: the plan's own.
+    #[serde(deserialize_with = "page::given")]
+    pub(super) bake_s: Option<u32>,
     pub(super) message: String,
     /// The goal's generation that the person saw.
     pub(super) generation: Option<u64>,
@@ -90,6 +104,15 @@ impl Wish {
         Ok(format!("/v1/apps/{app}/envs/{env}/rollouts/{release}"))
     }
 
+    fn regions(&self) -> Result<Vec<RegionName>, Problem> {
+        let read = |name: &str| {
+            let bad =
+                |error| Problem::new(Code::Usage, format!("{name:?} is no region")).because(error);
+            name.parse::<RegionName>().map_err(bad)
+        };
+        self.only().into_iter().map(read).collect()
+    }
+
     /// The rollout that is asked for.
     ///
     /// # Errors
@@ -109,8 +132,8 @@ impl Wish {
             kind,
             target,
             plan: self.plan.unwrap_or_default(),
-            regions: vec![],
-            bake_s: None,
+            regions: self.regions()?,
+            bake_s: self.bake_s,
             when_ready_s: None,
             allow_bad: self.allow_bad,
             allow_older: self.allow_older,
@@ -195,4 +218,21 @@ async fn steer(calls: &Calls, wish: &Wish, verb: &str, body: &Value) -> Result<S
     let rollout: Rollout = calls.post(&path, &wish.key, body).await?;
     let release = &rollout.release;
     Ok(format!("{}/{}", parts::env_path(&release.app, &release.env), release.release))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticked_regions_are_one_field() {
+        let read = |query: &str| page::query::<Wish>(&one_field(query).parse().unwrap()).unwrap();
+        let wish = read("regions=eu&plan=fast&regions=us&bake_s=");
+        assert_eq!((wish.only(), wish.plan), (vec!["eu", "us"], Some(PlanName::Fast)));
+        assert_eq!(wish.bake_s, None);
+        let request = Wish { build: Some(JobNo(1)), ..wish }.request(RolloutKind::Deploy, false);
+        assert_eq!(request.unwrap().regions.len(), 2);
+        assert!(read("plan=fast&bake_s=30").only().is_empty());
+        assert!(read("regions=NOT%20ONE").regions().is_err());
+    }
 }

@@ -1,4 +1,5 @@
-//! `/apps/{app}/{env}`: what runs there, its builds with Build and Deploy, its releases.
+//! `/apps/{app}/{env}`: what runs there, its commits and builds with Build and Deploy, its
+//! releases.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use crate::coordinator::readiness::{self, Readiness};
 use crate::coordinator::web::call::Calls;
 use crate::coordinator::web::page::{Part, View};
 use crate::coordinator::web::session::Session;
-use crate::coordinator::web::{Pages, bars, builds, frame, no_page, parts, rollout};
+use crate::coordinator::web::{Pages, bars, commits, frame, no_page, parts, rollout};
 use crate::model::freeze::Freeze;
 use crate::model::id::{AppName, EnvName, JobNo};
 use crate::model::rollout::RolloutState;
@@ -51,6 +52,7 @@ pub(super) async fn view(calls: &Calls, app: &AppName, env: &EnvName) -> Result<
     let list: Builds = calls.get(&format!("/v1/builds?app={app}&limit={SHOWN}")).await?;
     let path = format!("/v1/apps/{app}/envs/{env}/releases?limit={SHOWN}");
     let releases: Releases = calls.get(&path).await?;
+    let seen = commits::seen(calls, app).await?;
     let ready = readiness(calls, app).await?;
     let freezes: Freezes = calls.get("/v1/freezes").await?;
     let frozen = stopping(calls, &freezes, &row);
@@ -63,7 +65,8 @@ pub(super) async fn view(calls: &Calls, app: &AppName, env: &EnvName) -> Result<
             }
         }
     };
-    let builds = Deployable { calls, row: &row, ready: &ready, frozen };
+    let deploy = |build: &Build| deploy(calls, &row, build, (ready.get(&build.build), frozen));
+    let commits = commits::table(calls, (&known, &row), (&seen, &list.builds), &deploy);
     Ok(View {
         title: format!("{app} {env}"),
         under: "/",
@@ -71,7 +74,7 @@ pub(super) async fn view(calls: &Calls, app: &AppName, env: &EnvName) -> Result<
             Part::still("head", tabs),
             Part::live("now", html! { (parts::frozen(frozen)) (now(calls, &row)) }),
             Part::still(frame::FORM, build_form(calls, &known)),
-            Part::live("builds", builds.table(&list.builds)),
+            Part::live("builds", commits),
             Part::live("releases", history(calls, &row, &releases)),
         ],
         log: None,
@@ -147,7 +150,7 @@ fn regions(row: &EnvStatus) -> Markup {
             tbody { @for (region, tally) in &row.regions { tr {
                 th scope="row" { (region) }
                 td .hosts { (bars::hosts(tally, false)) }
-                td .n { (tally.settled) "/" (tally.hosts) }
+                td .n data-label="as they should be" { (tally.settled) "/" (tally.hosts) }
                 td .n .bad[bars::faults(tally) > 0] data-label="failed" { (bars::faults(tally)) }
                 td .n .look[tally.unreachable > 0] data-label="unreachable" { (tally.unreachable) }
                 td .from { (bars::sources(&tally.sources)) }
@@ -159,55 +162,15 @@ fn regions(row: &EnvStatus) -> Markup {
 fn build_form(calls: &Calls, app: &App) -> Markup {
     let barred = calls.barred(Class::Build);
     html! {
-        h2 { "Builds" }
+        h2 { "Commits and builds" }
         form .row method="get" action="/do/build" {
             input type="hidden" name="app" value=(app.spec.name);
-            label for="commit" { "Commit of " (app.spec.trunk) }
-            input #commit name="commit" required minlength="40" maxlength="64" size="42"
-                pattern="[0-9a-f]{40}|[0-9a-f]{64}" spellcheck="false" autocomplete="off"
-                title="the whole id: 40 lower-case hexadecimal digits (git rev-parse HEAD)"
-                placeholder="git rev-parse HEAD";
+            label for="commit" { "Branch, tag or commit" }
+            input #commit name="commit" required maxlength="255" size="30" spellcheck="false"
+                autocomplete="off" autocapitalize="none" placeholder=(app.spec.trunk);
             button type="submit" data-testid="build" disabled[barred.is_some()] { "Build" }
             @if let Some(why) = &barred { " " span .why { (why) } }
         }
-    }
-}
-
-/// Builds, each with its way to the env.
-struct Deployable<'a> {
-    calls: &'a Calls,
-    row: &'a EnvStatus,
-    ready: &'a BTreeMap<JobNo, Readiness>,
-    frozen: Option<&'a Freeze>,
-}
-
-impl Deployable<'_> {
-    fn table(&self, list: &[Build]) -> Markup {
-        html! {
-            @if list.is_empty() { p { "No build yet." } } @else {
-                table {
-                    thead { tr {
-                        th scope="col" { "Build" } th scope="col" { "Commit" }
-                        th scope="col" { "State" } th scope="col" { "Regions" }
-                        th scope="col" { "Asked" } th scope="col" { "By" }
-                        th scope="col" { "Deploy to " (self.row.env) }
-                    } }
-                    tbody { @for build in list { tr data-testid={ "build-" (build.build) } {
-                        th scope="row" { a href={ "/builds/" (build.build) } { (build.build) } }
-                        td { (parts::commit(&build.commit)) " " span .subject { (build.subject) } }
-                        td { (builds::state(build)) }
-                        td { (builds::copies(self.calls, build)) }
-                        td { (parts::time(build.queued_at)) }
-                        td { (build.actor) }
-                        td { (self.deploy(build)) }
-                    } } }
-                }
-            }
-        }
-    }
-
-    fn deploy(&self, build: &Build) -> Markup {
-        deploy(self.calls, self.row, build, (self.ready.get(&build.build), self.frozen))
     }
 }
 

@@ -60,16 +60,22 @@ pub(super) fn hosts(tally: &Tally, moving: bool) -> Markup {
 
 /// Where bytes came from, as a bar and in words.
 pub(super) fn sources(sources: &Sources) -> Markup {
-    let all = sources.peer + sources.store + sources.local;
-    let said = format!(
-        "{} from peers, {} from the region's store, {} already there",
-        bytes(sources.peer),
-        bytes(sources.store),
-        bytes(sources.local)
-    );
-    let parts = [("good", sources.peer), ("moving", sources.store), ("staged", sources.local)];
+    let parts = [
+        ("good", sources.peer, "from peers"),
+        ("moving", sources.store, "from the store"),
+        ("staged", sources.local, "already there"),
+    ];
+    let all: u64 = parts.iter().map(|(_, size, _)| size).sum();
+    let there = parts.iter().filter(|(_, size, _)| *size > 0);
+    let said = there.clone().map(|(_, size, word)| format!("{} {word}", bytes(*size)));
+    let said = said.collect::<Vec<_>>().join(", ");
     html! {
-        @if all > 0 { (bar(&parts, all, &said)) " " span .small { (said) } }
+        @if all > 0 {
+            (bar(&parts.map(|(class, size, _)| (class, size)), all, &said)) " "
+            span .small { @for (n, (class, size, word)) in there.enumerate() {
+                @if n > 0 { ", " } span .key.(class) {} (bytes(*size)) " " (word)
+            } }
+        }
         @else { span .small { "nothing was moved" } }
     }
 }

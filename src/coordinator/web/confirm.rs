@@ -1,25 +1,36 @@
 //! `GET /do/{what}`: what would happen, before it does. A confirmation carries what
 //! the person saw, so that a stale one is refused and a double press is one press.
 
+use std::time::Duration;
+
 use axum::Extension;
 use axum::extract::{Path, Request, State};
+use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 
 use crate::coordinator::web::act::Wish;
 use crate::coordinator::web::call::Calls;
 use crate::coordinator::web::session::Session;
-use crate::coordinator::web::{Pages, frame, no_page, page, parts};
+use crate::coordinator::web::{Pages, act, commits, frame, no_page, options, page, parts};
+use crate::model::commit::CommitId;
 use crate::model::digest::to_hex;
 use crate::model::id::{AppName, EnvName};
 use crate::model::rollout::{PlanName, RolloutKind, RolloutState};
 use crate::net::auth::random_key;
 use crate::rules::authorize::Class;
+use crate::rules::rollout::STEP_CAP;
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::app::App;
+use crate::wire::v1::diff::Diff;
 use crate::wire::v1::fleet::Status;
 use crate::wire::v1::rollout::{EnvStatus, Rollout};
-use crate::wire::words::{count, step_name, sum, took};
+use crate::wire::words::{bytes, count, step_name, sum, took};
+
+/// Longest wait for the number of bytes.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Commits that are listed by their subjects.
+const COMMITS_TOLD: usize = 8;
 
 /// A confirmation's heading and body.
 type Asked = (String, Markup);
@@ -32,7 +43,9 @@ pub(super) async fn show(
     request: Request,
 ) -> Response {
     let calls = Calls::new(&web, session.who.clone());
-    let wish = match page::query::<Wish>(request.uri()) {
+    let uri = act::one_field(request.uri().query().unwrap_or_default()).parse::<Uri>();
+    let bad = |_| Problem::new(Code::Usage, "the address is not well formed");
+    let wish = match uri.map_err(bad).and_then(|uri| page::query::<Wish>(&uri)) {
         Ok(wish) => wish,
         Err(problem) => return frame::refused(Some(&session), &problem),
     };
@@ -62,13 +75,12 @@ pub(super) fn again(what: &str, wish: &Wish, problem: &Problem) -> Markup {
     fields.extend(wish.build.map(|build| ("build", build.to_string())));
     fields.extend(wish.release.map(|release| ("release", release.to_string())));
     let starts = matches!(what, "deploy" | "rollback");
-    // What was allowed before a refusal for another reason is still allowed after it.
-    let mut bad = fields.clone();
-    bad.push(("allow_bad", "true".into()));
-    bad.extend(wish.allow_older.then(|| ("allow_older", "true".into())));
-    let mut older = fields.clone();
-    older.push(("allow_older", "true".into()));
-    older.extend(wish.allow_bad.then(|| ("allow_bad", "true".into())));
+    if starts {
+        // What was chosen before a refusal is still chosen after it.
+        fields.extend(wish.options());
+    }
+    let bad = [&fields[..], &[("allow_bad", "true".into())]].concat();
+    let older = [&fields[..], &[("allow_older", "true".into())]].concat();
     let says = |words: &str| problem.title.contains(words);
     html! {
         div .buttons {
@@ -134,13 +146,7 @@ async fn start(
         None => fields.push(("build", planned.release.build.to_string())),
     }
     let plan = planned.release.plan;
-    fields.push(("plan", plan.word().to_owned()));
-    if wish.allow_bad {
-        fields.push(("allow_bad", "true".into()));
-    }
-    if wish.allow_older {
-        fields.push(("allow_older", "true".into()));
-    }
+    fields.extend(wish.options());
     let at_once = plan == PlanName::AllAtOnce && !back;
     let title = match back {
         true => format!("Roll {app} {env} back"),
@@ -153,11 +159,12 @@ async fn start(
             p .cause { (planned.release.release) " is that already; nothing new would start." }
             p { (parts::release_link(app, env, planned.release.release)) }
         } @else {
-            (change(&row, &planned))
+            (change(calls, &row, &planned).await)
             @if wish.allow_older {
                 p .look { "It may be older than what runs, and may lack what that has." }
             }
-            (plan_of(&planned, wish, back))
+            (plan_of(&planned, back))
+            (options::form(calls, wish, kind))
             (form(&wish_name(back), csrf, &fields, label, &html! {
                 @if at_once {
                     label for="sure" { "The app's name, to skip every gate" }
@@ -175,65 +182,125 @@ fn wish_name(back: bool) -> String {
     if back { "rollback".into() } else { "deploy".into() }
 }
 
-/// From what to what, on how many hosts.
-fn change(row: &EnvStatus, planned: &Rollout) -> Markup {
+/// From what to what, on how many hosts, with how many bytes, until when.
+async fn change(calls: &Calls, row: &EnvStatus, planned: &Rollout) -> Markup {
     let release = &planned.release;
     let tallies = if planned.regions.is_empty() { &row.regions } else { &planned.regions };
     let all = sum(tallies.values());
+    let brings = brings(calls, row, planned).await;
+    let moves = moves(calls, planned).await;
+    let ends = (planned.steps.len() > 1).then(|| latest_end(calls, planned));
+    let line = |name: &str, text: &Markup| {
+        html! { tr { th scope="row" { (name) } td { (text) } } }
+    };
     html! {
         table .change {
             tbody {
-                tr { th scope="row" { "Runs now" } td { @match &row.current {
+                (line("Runs now", &html! { @match &row.current {
                     Some(now) => { (now.release) " " (parts::commit(&now.commit)) " " span .subject { (now.subject) } }
                     None => { "nothing" }
-                } } }
-                tr { th scope="row" { "Then" } td {
+                } }))
+                (line("Then", &html! {
                     strong { (release.release) }
                     @if let Some(same) = release.same_as { ", as " (same) } " "
                     (parts::commit(&release.commit)) " " span .subject { (release.subject) }
                     span .dim { " (" (release.build) ")" }
-                } }
-                tr { th scope="row" { "Hosts" } td {
-                    (count(u64::from(all.hosts), "host")) " in " (count(tallies.len() as u64, "region"))
+                }))
+                @if let Some(brings) = &brings { (line("Brings", brings)) }
+                (line("Hosts", &html! {
+                    (count(u64::from(all.hosts), "host")) " in "
+                    @if release.regions.is_empty() { (count(tallies.len() as u64, "region")) }
+                    @else { strong { @for (n, region) in release.regions.iter().enumerate() { @if n > 0 { ", " } (region) } } " only" }
                     @if all.unreachable > 0 { ", " (all.unreachable) " unreachable: they follow when they come back" }
-                } }
-                @if let Some(open) = &row.rollout { tr { th scope="row" { "Takes the place of" } td {
+                }))
+                @if let Some(moves) = &moves { (line("Moves", &html! { (moves) })) }
+                @if let Some(ends) = &ends { (line("Ends", &html! { "at the latest " (ends) })) }
+                @if let Some(open) = &row.rollout { (line("Takes the place of", &html! {
                     (open.release.release) " (" (open.release.state.word()) "): it ends as superseded"
-                } } }
+                })) }
             }
         }
     }
 }
 
-fn plan_of(planned: &Rollout, wish: &Wish, back: bool) -> Markup {
-    let bakes: u64 = planned.steps.iter().map(|step| u64::from(step.bake_s)).sum();
-    let path = |plan: &str| {
-        let part = |name: &str, value: Option<String>| {
-            value.map_or_else(String::new, |value| format!("&{name}={value}"))
-        };
-        format!(
-            "/do/deploy?plan={plan}{}{}{}{}{}",
-            part("app", wish.app.as_ref().map(ToString::to_string)),
-            part("env", wish.env.as_ref().map(ToString::to_string)),
-            part("build", wish.build.map(|build| build.to_string())),
-            part("allow_bad", wish.allow_bad.then(|| "true".into())),
-            part("allow_older", wish.allow_older.then(|| "true".into())),
-        )
+/// The commits between what runs and what comes, as far as the newest of the trunk tell.
+async fn brings(calls: &Calls, row: &EnvStatus, planned: &Rollout) -> Option<Markup> {
+    let from = &row.current.as_ref()?.commit;
+    let newest = commits::seen(calls, &row.app).await.ok()?.commits;
+    let at = |commit: &CommitId| newest.iter().position(|line| line.commit == *commit);
+    let (from, to) = (at(from)?, at(&planned.release.commit)?);
+    let (sign, between) = match from.cmp(&to) {
+        std::cmp::Ordering::Greater => ("+", &newest[to..from]),
+        std::cmp::Ordering::Less => ("−", &newest[from..to]),
+        std::cmp::Ordering::Equal => return Some(html! { "the commit that runs, again" }),
     };
+    let word = if sign == "+" { " more" } else { " less" };
+    Some(html! {
+        (count(between.len() as u64, "commit")) (word)
+        @for line in between.iter().take(COMMITS_TOLD) {
+            br; (sign) " " (parts::commit(&line.commit)) " " span .subject { (line.subject) }
+            span .dim { " " (line.author) }
+        }
+        @if between.len() > COMMITS_TOLD { br; span .dim { "and " (between.len() - COMMITS_TOLD) " more" } }
+    })
+}
+
+/// How many bytes come to hosts, and how many of them out of stores.
+async fn moves(calls: &Calls, planned: &Rollout) -> Option<String> {
+    let release = &planned.release;
+    if release.kind == RolloutKind::Rollback {
+        return Some("nothing where it still lies on disk".into());
+    }
+    let base = planned.base?.release;
+    let path = format!(
+        "/v1/apps/{}/envs/{}/diff?from={base}&to={}",
+        release.app, release.env, release.build
+    );
+    // An estimate must not keep a person waiting.
+    let diff: Diff = tokio::time::timeout(PATIENCE, calls.get(&path)).await.ok()?.ok()?;
+    let moved = diff.total;
+    let mut text = format!(
+        "{} to {}, {} of them from regional stores",
+        bytes(moved.patch_bytes + moved.full_bytes),
+        count(moved.hosts, "host"),
+        bytes(moved.store_bytes)
+    );
+    if moved.patch_bytes > 0 {
+        text.push_str(&format!("; {} are patches", bytes(moved.patch_bytes)));
+    }
+    if moved.local_bytes > 0 {
+        text.push_str(&format!("; {} are on the hosts already", bytes(moved.local_bytes)));
+    }
+    Some(text)
+}
+
+/// When the clock alone ends it: every step its longest, every bake.
+fn latest_end(calls: &Calls, planned: &Rollout) -> Markup {
+    let bakes: u64 = planned.steps.iter().map(|step| u64::from(step.bake_s)).sum();
+    let steps = u32::try_from(planned.steps.len()).unwrap_or(u32::MAX);
+    let end = calls.shared().steady_now() + Duration::from_secs(bakes) + STEP_CAP * steps;
+    html! {
+        (parts::time(end))
+        @if planned.steps.iter().any(|step| step.hold) { ", and later by as long as it waits for a person" }
+    }
+}
+
+fn plan_of(planned: &Rollout, back: bool) -> Markup {
+    let bakes: u64 = planned.steps.iter().map(|step| u64::from(step.bake_s)).sum();
     html! {
         @if back {
             p { "Every host at once, without canary or bake: hosts that still have it switch within seconds." }
         } @else {
             @if planned.steps.len() > 1 { ol .waves { @for step in &planned.steps {
-                li { strong { (step.name) } @if step.bake_s > 0 { " " span .small { "bake " (span(u64::from(step.bake_s))) } } }
+                li { strong { (step.name) }
+                    @if step.bake_s > 0 { " " span .small { "bake " (span(u64::from(step.bake_s))) } }
+                    @if step.hold { " " span .small { "then a person" } } }
             } } }
             p {
                 @if planned.release.plan == PlanName::AllAtOnce {
-                    strong .bad { "Every host at once: no gate stands before the last one. " }
-                    a href=(path("standard")) { "Step by step instead" }
+                    strong .bad { "Every host at once: no gate stands before the last one." }
                 } @else {
-                    "Bakes take " (span(bakes)) " if all is well; a failing step goes back by itself. "
-                    a href=(path("all-at-once")) { "Every host at once instead" }
+                    "Bakes take " (span(bakes)) " if all is well; a failing step goes back by itself."
                 }
             }
         }
@@ -326,21 +393,25 @@ async fn build(calls: &Calls, wish: &Wish, csrf: &str) -> Result<Asked, Problem>
     permitted(calls, Class::Build)?;
     let name = wish.app.as_ref().ok_or_else(|| no_page("/do/build"))?;
     let app: App = calls.get(&format!("/v1/apps/{name}")).await?;
-    let commit = wish.commit.trim();
-    let sound = commit.parse::<crate::model::commit::CommitId>().map_err(|error| {
-        Problem::new(Code::Usage, "that is no whole commit id")
-            .because(error)
-            .hint("git rev-parse HEAD")
-    })?;
+    let found = commits::meant(calls, &app, wish.commit.trim()).await?;
+    let Some(commit) = &found.commit else { return Err(no_page("/do/build")) };
     let title = format!("Build {name}");
-    let fields = [("app", name.to_string()), ("commit", sound.to_string())];
+    let mut fields = vec![("app", name.to_string()), ("commit", commit.to_string())];
+    let is_name = found.rev != commit.as_str();
+    let known = !found.subject.is_empty();
+    if known {
+        fields.push(("message", found.subject.clone()));
+    }
     let main = html! {
         h1 { (title) }
         (form("build", csrf, &fields, "Build", &html! {
-            p { "Commit " code { (sound) } " of " code { (app.spec.repo) } }
+            p .lead { @if is_name { strong { (found.rev) } " is " } code { (commit.short()) } " " span .subject { (found.subject) } }
+            p { "Commit " code { (commit) } " of " code { (app.spec.repo) } }
             p .dim { "It must be on " (app.spec.trunk) ". The same commit is built once: pressing again shows the same build." }
-            label for="message" { "Its subject, for others" }
-            input #message name="message" maxlength="200" size="50" autocomplete="off";
+            @if !known {
+                label for="message" { "Its subject, for others" }
+                input #message name="message" maxlength="200" size="50" autocomplete="off";
+            }
         }))
         p { a href={ "/apps/" (name) } { "Back, and build nothing" } }
     };

@@ -54,6 +54,8 @@ fn is_meant(search: &Search, host: &Host) -> bool {
         && search.region.as_ref().is_none_or(|region| *region == host.region)
         && host.host.as_str().starts_with(search.host.trim())
         && search.app.as_ref().is_none_or(|app| host.apps.iter().any(|on| on.app == *app))
+        && (search.state.is_empty()
+            || parts::class(host.state(search.app.as_ref()).1) == search.state)
 }
 
 fn filter(search: &Search, regions: &Regions, status: &Status) -> Markup {
@@ -77,6 +79,13 @@ fn filter(search: &Search, regions: &Regions, status: &Status) -> Markup {
                     @for value in values { option selected[value == chosen] { (value) } }
                 } }
             }
+            label { "State " select name="state" {
+                option value="" { "all" }
+                @for (tone, word) in TONES {
+                    @let class = parts::class(tone);
+                    option value=(class) selected[class == search.state] { (word) }
+                }
+            } }
             label { "Host " input type="search" name="host" value=(search.host) maxlength="60" placeholder="begins with"; }
             button type="submit" { "Show" }
         }
@@ -119,7 +128,7 @@ fn said(tones: &[Tone]) -> String {
 
 /// Hosts to look at, and with a search for one also that one.
 fn named(search: &Search, found: &[&Host]) -> Markup {
-    let asked = !search.host.trim().is_empty();
+    let asked = !search.host.trim().is_empty() || !search.state.is_empty();
     let mut shown: Vec<&&Host> = found
         .iter()
         .filter(|host| asked || matches!(host.state(search.app.as_ref()).1, Tone::Bad | Tone::Look))

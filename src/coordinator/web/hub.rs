@@ -26,7 +26,8 @@ const FLOOR: Duration = Duration::from_secs(5);
 /// Looks at the same time, of all pages: people who press buttons come first.
 const LOOKS: usize = 2;
 /// What changes pages.
-const TOPICS: [Topic; 4] = [Topic::Rollouts, Topic::Jobs, Topic::Events, Topic::Replicas];
+const TOPICS: [Topic; 5] =
+    [Topic::Rollouts, Topic::Jobs, Topic::Events, Topic::Replicas, Topic::Looks];
 
 /// What was seen of a page's live parts.
 pub(super) struct Shot {
@@ -91,7 +92,7 @@ async fn keep(web: Pages, name: Name, page: Page, who: Identity, to: watch::Send
             }
             is_new
         });
-        let [a, b, c, d] = &mut heard;
+        let [a, b, c, d, e] = &mut heard;
         tokio::select! {
             () = tokio::time::sleep((cost * REST).clamp(PAUSE, PAUSE_MAX)) => {}
             _ = stop.wait_for(|stop| *stop) => return,
@@ -101,6 +102,7 @@ async fn keep(web: Pages, name: Name, page: Page, who: Identity, to: watch::Send
             _ = b.changed() => {}
             _ = c.changed() => {}
             _ = d.changed() => {}
+            _ = e.changed() => {}
             () = tokio::time::sleep(FLOOR) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }

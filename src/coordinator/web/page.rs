@@ -40,6 +40,8 @@ pub(super) struct Search {
     #[serde(deserialize_with = "given")]
     pub(super) region: Option<RegionName>,
     pub(super) host: String,
+    /// The class of a tone.
+    pub(super) state: String,
     /// Words in a name.
     pub(super) q: String,
     /// Older than this number.
@@ -48,7 +50,7 @@ pub(super) struct Search {
 }
 
 /// An empty field of a form is one that was not filled in.
-fn given<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
+pub(super) fn given<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: std::str::FromStr<Err: std::fmt::Display>,

@@ -5,7 +5,8 @@ use maud::{Markup, html};
 
 use crate::coordinator::web::call::Calls;
 use crate::coordinator::web::page::{Part, View};
-use crate::coordinator::web::{bars, curve, events, parts};
+use crate::coordinator::web::{bars, curve, events, gates, parts};
+use crate::model::fleet::Tally;
 use crate::model::id::{AppName, EnvName, ReleaseNo};
 use crate::model::rollout::{RolloutKind, RolloutState};
 use crate::rules::authorize::Class;
@@ -48,6 +49,7 @@ pub(super) async fn view(
             Part::still("head", head),
             Part::live("rollout", html! { (about(&rollout)) (body(calls, &rollout)) }),
             Part::live("stragglers", stragglers),
+            Part::live("gates", gates::table(&rollout)),
             Part::live("curve", curve::draw(&went)),
             Part::live(
                 "told",
@@ -129,20 +131,29 @@ fn regions(rollout: &Rollout, moving: bool) -> Markup {
                 th scope="col" .n { "Failed" } th scope="col" .n { "Unreachable" }
                 th scope="col" { "Bytes came from" }
             } }
-            tbody { @for (region, tally) in &rollout.regions {
-                tr data-testid={ "region-" (region) } {
-                    th scope="row" { (region) }
-                    td .hosts { (bars::hosts(tally, moving)) }
-                    @if moving {
-                        td .n data-label="admitted" { (tally.admitted) "/" (tally.hosts) }
-                        td .n data-label="healthy" { (tally.healthy) }
-                        td .n data-label="have the bytes" { (tally.staged) }
-                    } @else { td .n { (tally.settled) "/" (tally.hosts) } }
-                    td .n .bad[bars::faults(tally) > 0] data-label="failed" { (bars::faults(tally)) }
-                    td .n .look[tally.unreachable > 0] data-label="unreachable" { (tally.unreachable) }
-                    td .from { (bars::sources(&tally.sources)) }
+            tbody {
+                @for (region, tally) in &rollout.regions { (region_row(region.as_str(), tally, moving)) }
+                @if rollout.regions.len() > 1 {
+                    (region_row("all", &sum(rollout.regions.values()), moving))
                 }
-            } }
+            }
+        }
+    }
+}
+
+fn region_row(name: &str, tally: &Tally, moving: bool) -> Markup {
+    html! {
+        tr .sum[name == "all"] data-testid={ "region-" (name) } {
+            th scope="row" { (name) }
+            td .hosts { (bars::hosts(tally, moving)) }
+            @if moving {
+                td .n data-label="admitted" { (tally.admitted) "/" (tally.hosts) }
+                td .n data-label="healthy" { (tally.healthy) }
+                td .n data-label="have the bytes" { (tally.staged) }
+            } @else { td .n data-label="as they should be" { (tally.settled) "/" (tally.hosts) } }
+            td .n .bad[bars::faults(tally) > 0] data-label="failed" { (bars::faults(tally)) }
+            td .n .look[tally.unreachable > 0] data-label="unreachable" { (tally.unreachable) }
+            td .from { (bars::sources(&tally.sources)) }
         }
     }
 }
@@ -165,8 +176,8 @@ fn waves(rollout: &Rollout) -> Markup {
                     li .(parts::class(tone)) aria-current=[now(n).then_some("step")] {
                         strong { (step.name) } " "
                         span .small { (parts::state(word, tone)) }
-                        @if step.bake_s > 0 { " " span .small {
-                            "bake " (took(std::time::Duration::from_secs(u64::from(step.bake_s))))
+                        @if step.bake_s > 0 { span .small {
+                            ", bake " (took(std::time::Duration::from_secs(u64::from(step.bake_s))))
                             @if now(n) && rollout.stage == Stage::Baking {
                                 @if let Some(due) = rollout.due_at { ", ends " (parts::time(due)) }
                             }

@@ -87,7 +87,7 @@ pub fn judge(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> Verdict {
 }
 
 /// Regions that the step admits and that have hosts.
-fn taking_part<'a>(
+pub(super) fn taking_part<'a>(
     rollout: &'a Rollout,
     facts: &'a Facts,
 ) -> impl Iterator<Item = (&'a RegionName, &'a RegionFacts)> {
@@ -139,7 +139,7 @@ fn judge_tally(rollout: &Rollout, now: UnixMillis, name: &RegionName, tally: &Ta
     if faults > budget(reachable) && now >= rollout.judge_from {
         return Opinion::Failed(why(tally, FailureClass::Release, faults));
     }
-    if tally.host_faults > HOST_FAULTS_MIN.max(reachable / 50) {
+    if tally.host_faults > host_faults_max(reachable) {
         return Opinion::Stuck(why(tally, FailureClass::Host, tally.host_faults));
     }
     if !knows_step(rollout, name, tally) {
@@ -148,9 +148,9 @@ fn judge_tally(rollout: &Rollout, now: UnixMillis, name: &RegionName, tally: &Ta
     if faults == 1 && reachable < FEW_HOSTS && now >= rollout.judge_from {
         return judge_one_fault(rollout, now, name, tally);
     }
-    let enough = (reachable * 49).div_ceil(50);
+    let enough = healthy_min(reachable);
     if tally.healthy + excused >= enough && reachable > 0 {
-        return if tally.admitted_unreachable <= UNREACHABLE_MIN.max(asked / 10) {
+        return if tally.admitted_unreachable <= unreachable_max(asked) {
             Opinion::Converged
         } else {
             let percent = tally.admitted_unreachable * 100 / asked;
@@ -219,11 +219,26 @@ pub(crate) fn knows_step(rollout: &Rollout, name: &RegionName, tally: &Tally) ->
 }
 
 /// Release faults that are tolerated, hosts.
-fn budget(reachable: u32) -> u32 {
+pub(super) fn budget(reachable: u32) -> u32 {
     reachable.div_ceil(100).clamp(1, FAULTS_MAX)
 }
 
-fn unexcused(rollout: &Rollout, name: &RegionName, tally: &Tally) -> u32 {
+/// Hosts that must be healthy.
+pub(super) fn healthy_min(reachable: u32) -> u32 {
+    (reachable * 49).div_ceil(50)
+}
+
+/// Host faults that are tolerated, hosts.
+pub(super) fn host_faults_max(reachable: u32) -> u32 {
+    HOST_FAULTS_MIN.max(reachable / 50)
+}
+
+/// Unreachable hosts that are tolerated, of those that were admitted.
+pub(super) fn unreachable_max(admitted: u32) -> u32 {
+    UNREACHABLE_MIN.max(admitted / 10)
+}
+
+pub(super) fn unexcused(rollout: &Rollout, name: &RegionName, tally: &Tally) -> u32 {
     tally.failed.saturating_sub(rollout.excused.get(name).copied().unwrap_or(0))
 }
 

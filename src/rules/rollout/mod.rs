@@ -28,6 +28,7 @@ pub mod command;
 pub mod document;
 pub mod gate;
 pub mod plan;
+pub mod record;
 pub mod revert;
 #[cfg(test)]
 mod simulation;
@@ -42,7 +43,7 @@ use crate::model::digest::ArtifactId;
 use crate::model::fleet::{FailureGroup, Tally};
 use crate::model::goal::{GoalVersion, Target};
 use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
-use crate::model::rollout::{PlanName, RolloutKind, RolloutState, Stable, Stage, Step};
+use crate::model::rollout::{Judged, PlanName, RolloutKind, RolloutState, Stable, Stage, Step};
 use crate::model::selector::Selector;
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::gate::Opinion;
@@ -139,6 +140,9 @@ pub struct Rollout {
     /// do not hold it any more, and a person still asks why.
     #[serde(default)]
     pub failures: BTreeMap<RegionName, Vec<FailureGroup>>,
+    /// How steps were judged, one entry for each step that was, in order.
+    #[serde(default)]
+    pub judged: Vec<Judged>,
 }
 
 /// What a rollout is made of, at admission.
@@ -278,6 +282,7 @@ impl Rollout {
             after_revert: RolloutState::Reverted,
             skipped: vec![],
             failures: BTreeMap::new(),
+            judged: vec![],
         }
     }
 
@@ -379,14 +384,18 @@ impl Rollout {
         if !matches!(verdict.opinion, Opinion::Thin(_)) {
             self.thin_since = None;
         }
-        match verdict.opinion {
+        let (step, passed) = (self.step, verdict.opinion == Opinion::Converged);
+        let numbers = self.numbers(facts);
+        let actions = match verdict.opinion {
             Opinion::Failed(why) => self.fail(now, facts, &why),
             Opinion::Stuck(why) => self.pause(why),
             Opinion::Thin(why) => self.doubt_data(now, why),
             Opinion::Suspect => self.ask_another(now),
             Opinion::Converged => self.converged(now, facts),
             Opinion::Waiting { failed } => self.wait(now, facts, failed),
-        }
+        };
+        self.record(now, (step, passed), numbers);
+        actions
     }
 
     fn converged(&mut self, now: UnixMillis, facts: &Facts) -> Vec<Action> {

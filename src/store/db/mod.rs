@@ -28,6 +28,7 @@ pub mod goals;
 pub mod hosts;
 pub mod job_log;
 pub mod jobs;
+pub mod looks;
 mod open;
 pub mod patches;
 mod place;

@@ -32,10 +32,12 @@ pub enum Topic {
     Replicas,
     /// A token was made or withdrawn.
     Tokens,
+    /// A question about a repository was asked or answered.
+    Looks,
 }
 
 impl Topic {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Jobs,
         Self::Feed,
         Self::Events,
@@ -43,6 +45,7 @@ impl Topic {
         Self::Logs,
         Self::Replicas,
         Self::Tokens,
+        Self::Looks,
     ];
 
     pub(super) fn bit(self) -> u32 {
@@ -63,6 +66,7 @@ impl Topic {
             Self::Logs => "logs",
             Self::Replicas => "replicas",
             Self::Tokens => "tokens",
+            Self::Looks => "looks",
         }
     }
 

@@ -3,6 +3,7 @@
 
 pub mod app;
 pub mod build;
+pub mod commits;
 pub mod diff;
 pub mod event;
 pub mod fleet;

@@ -10,8 +10,8 @@ use crate::model::fleet::Tally;
 use crate::model::freeze::Freeze;
 use crate::model::goal::{GoalVersion, Target};
 use crate::model::id::{AppName, EnvName, RegionName};
+pub use crate::model::rollout::{GateNumbers, GateWord, Judged, Stage, Step as StepView};
 use crate::model::rollout::{OnConflict, PlanName, Release, RolloutKind};
-pub use crate::model::rollout::{Stage, Step as StepView};
 use crate::model::time::UnixMillis;
 
 /// Asks for a rollout. An identical open one is joined instead.
@@ -84,6 +84,10 @@ pub struct Rollout {
     /// Counts per region. (`regions` is the release's own field in the same object.)
     #[serde(rename = "tallies")]
     pub regions: BTreeMap<RegionName, Tally>,
+    /// How its steps were judged and by what numbers, in order; the last is the one under
+    /// way. A step without an entry was passed by a person, or is to come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<Judged>,
     /// Whether it was there already and this request joined it.
     #[serde(default)]
     pub joined: bool,

@@ -11,7 +11,7 @@ use proptest::test_runner::TestCaseError;
 use crate::model::fleet::Tally;
 use crate::model::goal::{Goal, GoalVersion, HostView, Target};
 use crate::model::id::{RegionName, ReleaseNo};
-use crate::model::rollout::{PlanName, RolloutKind, RolloutState, Stable, Stage};
+use crate::model::rollout::{GateWord, PlanName, RolloutKind, RolloutState, Stable, Stage};
 use crate::model::selector::{Labels, Selector};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::command::Command;
@@ -262,6 +262,11 @@ fn a_bad_release_is_reverted_after_two_hosts_and_no_more() {
         world.tick();
     }
     assert_eq!((most, world.rollout.state), (2, RolloutState::Reverted));
+    let [judged] = &world.rollout.judged[..] else { panic!("{:?}", world.rollout.judged) };
+    assert_eq!((judged.step, judged.verdict), (0, GateWord::Fail));
+    let own = judged.regions.values().next().unwrap();
+    assert_eq!((own.admitted, own.failed, own.failed_max), (2, 2, 1), "{own:?}");
+    assert!(judged.why.contains("2 hosts failed"), "{}", judged.why);
     assert!(world.rollout.reason.contains("hosts are back on r1"), "{}", world.rollout.reason);
 }
 
@@ -283,6 +288,8 @@ fn one_sick_host_pauses_and_a_promotion_accepts_it() {
     world.now = world.now + Duration::from_secs(20);
     let actions = world.rollout.step(world.now, &facts);
     assert!(matches!(actions[..], [Action::Tell { kind: "rollout.paused", .. }]), "{actions:?}");
+    let words: Vec<GateWord> = world.rollout.judged.iter().map(|judged| judged.verdict).collect();
+    assert_eq!(words, [GateWord::Pass, GateWord::Inconclusive]);
     let promoted = world.rollout.command(world.now, Command::Promote { full: false }, &facts);
     assert!(promoted.is_ok());
     assert_eq!(world.rollout.state, RolloutState::Succeeded);
