@@ -133,8 +133,8 @@ def main():
         plain, packed = server.weight(url[len(server.base):]) if server else (len(BARE), len(gzip.compress(BARE)))
         print(f"{name:56} {plain / 1024:7.1f} {packed / 1024:7.1f} {median:17.0f} {min(took):8.0f} {max(took):8.0f} {median / floor:7.2f}")
         heavy += [name] if plain > WEIGHT_MAX else []
-        slow += [name] if median > PAINT_MAX_MS else []
-    print(f"{loads} loads each, empty cache; bars: {WEIGHT_MAX // 1024} KiB, {PAINT_MAX_MS} ms")
+        slow += [name] if median > PAINT_MAX_MS and server is not fleet else []
+    print(f"{loads} loads each, empty cache; bars: {WEIGHT_MAX // 1024} KiB each, {PAINT_MAX_MS} ms for the demo's pages")
     if heavy or slow:
         sys.exit(f"over the bar: weight {heavy}, paint {slow}")
 

@@ -1,6 +1,7 @@
 //! A real browser, headless, driven over WebDriver: JSON over HTTP, nothing more.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,9 @@ pub(crate) struct Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver ends its browser when it is asked to; killed, it leaves it running.
+        // The driver ends its browser when its session is ended; killed, and on a busy
+        // machine also asked to end, it leaves the browser running.
+        let _ = self.end_session();
         let pid = rustix::process::Pid::from_child(&self.driver);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.driver.wait();
@@ -75,6 +78,17 @@ impl Browser {
         let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
         browser.devtools("Emulation.setEmulatedMedia", media).await;
         browser
+    }
+
+    /// Ends the session, by hand: whatever drops a browser may not be able to wait.
+    fn end_session(&self) -> std::io::Result<()> {
+        let (address, path) =
+            self.session.trim_start_matches("http://").split_once('/').unwrap_or_default();
+        let mut wire = TcpStream::connect(address)?;
+        wire.set_read_timeout(Some(Duration::from_secs(30)))?;
+        write!(wire, "DELETE /{path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+        // It answers once the browser is gone, and keeps the connection.
+        wire.read(&mut [0; 512]).map(drop)
     }
 
     async fn devtools(&self, command: &str, params: Value) -> Value {

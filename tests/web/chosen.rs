@@ -110,3 +110,28 @@ async fn a_deploy_goes_as_it_was_chosen() {
     browser.go(&format!("{}/do/deploy?app=api&env=prod&build=b2&regions=mars", house.url)).await;
     browser.until_text("h1", "Refused").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_freeze_begins_and_ends_on_the_page() {
+    let (house, ..) = settled().await;
+    house.replicated(2);
+    let browser = Browser::open(DESK).await;
+    sign_in(&browser, &house, "/apps/api/prod").await;
+    let button = "[data-testid=deploy-prod-b2]";
+    assert!(browser.is_enabled(button).await);
+    browser.click("[data-testid=freeze-prod]").await;
+    browser.until_text("h1", "Freeze api prod").await;
+    browser.run("document.getElementById('message').value = 'the fair'").await;
+    browser.click("[data-testid=confirm]").await;
+    until_at(&browser, &house, "/apps/api/prod").await;
+    browser.until_text(".cause", "the fair").await;
+    browser.until_text("#why-deploy-prod-b2", "frozen: the fair").await;
+    assert!(!browser.is_enabled(button).await, "no deploy while it lasts");
+    browser.click("[data-testid=unfreeze-f1]").await;
+    until_at(&browser, &house, "/apps/api/prod").await;
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !browser.is_enabled(button).await {
+        assert!(std::time::Instant::now() < deadline, "the button never wakes");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

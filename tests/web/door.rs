@@ -202,3 +202,22 @@ async fn every_page_is_light() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tab_that_comes_late_is_brought_up_to_date_at_once() {
+    let house = House::open().await;
+    let own = cookie(&sign_in(&house, &house.token("admin")).await);
+    let path = "/live?page=%2Fapps%2Fapi%2Fprod&seen=something-older";
+    let mut tabs = vec![];
+    // The second follows what the first has been shown, and nothing changes between.
+    for _ in 0..2 {
+        let mut tab = look(&house, &own, path).await;
+        let mut told = String::new();
+        while !told.contains("event: part") {
+            let more = tokio::time::timeout(PATIENCE, tab.chunk()).await;
+            let more = more.expect("a stream says what its tab does not show").unwrap().unwrap();
+            told.push_str(std::str::from_utf8(&more).unwrap());
+        }
+        tabs.push(tab);
+    }
+}

@@ -64,7 +64,7 @@ async fn waves_move_and_go_on_after_a_restart_of_the_coordinator() {
     house.until("r2", &mut [&mut eu, &mut us], |rollout| rollout.step > 0).await;
     browser.until_text(".waves li:first-child", "done").await;
     browser.until_text("[data-testid=gate-0]", "pass").await;
-    browser.until_text("[data-testid=gate-0]", "1 of at least 1").await;
+    browser.until_text("[data-testid=gate-0]", "1 (at least 1)").await;
     let width = browser
         .run(&format!("return document.querySelector('{healthy}').getAttribute('width')"))
         .await;
@@ -114,7 +114,7 @@ async fn what_a_stranger_wrote_is_only_text() {
     browser.go(&format!("{}/apps/api/prod/r2", house.url)).await;
     browser.until_text("main q", SCRIPT).await;
     browser.until_text("[data-testid=gate-0]", "fail").await;
-    browser.until_text("[data-testid=gate-0]", "of at most 1").await;
+    browser.until_text("[data-testid=gate-0]", "(at most 1)").await;
     let complaints = browser.complaints().await;
     assert!(complaints.is_empty(), "{complaints:?}");
 }
@@ -154,6 +154,7 @@ async fn every_page_fits_a_phone_and_everybody_can_read_it() {
         "/do/deploy?app=api&env=staging&build=b1",
         "/do/deploy?app=api&env=staging&build=b1&plan=careful&regions=eu",
         "/do/build?app=api&commit=abababababababababababababababababababab",
+        "/do/freeze?app=api&env=prod",
         "/do/cancel?app=api&env=prod&release=r2",
         "/do/promote?app=api&env=prod&release=r2",
         "/apps/nope/prod",

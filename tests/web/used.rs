@@ -45,7 +45,7 @@ async fn a_double_click_makes_one_rollout() {
     // Two presses before any answer: the form is sent twice, for real.
     let sent = browser
         .run_async(
-            "const form = document.querySelector('form.card'); const send = () => fetch(form.action, \
+            "const form = document.querySelector('form.card[method=post]'); const send = () => fetch(form.action, \
              { method: 'POST', body: new URLSearchParams(new FormData(form)) }); \
              Promise.all([send(), send()]).then(all => done(all.map(r => [r.status, r.url])))",
         )

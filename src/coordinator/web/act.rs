@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use crate::coordinator::web::call::Calls;
 use crate::coordinator::web::session::Session;
 use crate::coordinator::web::{Pages, confirm, frame, no_page, page, parts, sign_in};
-use crate::model::id::{AppName, EnvName, JobNo, RegionName, ReleaseNo};
+use crate::model::freeze::Freeze;
+use crate::model::id::{AppName, EnvName, FreezeNo, JobNo, RegionName, ReleaseNo};
 use crate::model::rollout::{PlanName, RolloutKind};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::build::Build;
@@ -68,6 +69,9 @@ pub(super) struct Wish {
     pub(super) env: Option<EnvName>,
     pub(super) release: Option<ReleaseNo>,
     pub(super) build: Option<JobNo>,
+    pub(super) freeze: Option<FreezeNo>,
+    /// How long a freeze lasts, hours.
+    pub(super) hours: Option<u32>,
     pub(super) commit: String,
     pub(super) plan: Option<PlanName>,
     /// Only these regions, separated by commas; empty: all of them.
@@ -192,6 +196,20 @@ async fn act(calls: &Calls, what: &str, wish: &Wish) -> Result<String, Problem> 
             let no = wish.build.ok_or_else(|| lacking("build"))?;
             let verb = what.trim_start_matches("build-");
             build(calls.post(&format!("/v1/builds/{no}/{verb}"), &wish.key, &json!({})).await)
+        }
+        "freeze" => {
+            let (app, env) = wish.place()?;
+            let lasts_s = wish.hours.ok_or_else(|| lacking("hours"))?.saturating_mul(3600);
+            let body = json!({ "app": app, "env": env, "reason": wish.message.trim(), "lasts_s": lasts_s });
+            let _: Freeze = calls.post("/v1/freezes", &wish.key, &body).await?;
+            Ok(parts::env_path(app, env))
+        }
+        "unfreeze" => {
+            let no = wish.freeze.ok_or_else(|| lacking("freeze"))?;
+            let path = format!("/v1/freezes/{no}/end");
+            let over: Freeze = calls.post(&path, &wish.key, &json!({})).await?;
+            let place = over.app.as_ref().zip(over.env.as_ref());
+            Ok(place.map_or_else(|| "/".into(), |(app, env)| parts::env_path(app, env)))
         }
         other => Err(no_page(&format!("/do/{other}"))),
     }

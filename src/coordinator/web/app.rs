@@ -72,10 +72,11 @@ pub(super) async fn view(calls: &Calls, app: &AppName, env: &EnvName) -> Result<
         under: "/",
         parts: vec![
             Part::still("head", tabs),
-            Part::live("now", html! { (parts::frozen(frozen)) (now(calls, &row)) }),
+            Part::live("now", html! { (parts::frozen(calls, frozen)) (now(calls, &row)) }),
             Part::still(frame::FORM, build_form(calls, &known)),
             Part::live("builds", commits),
             Part::live("releases", history(calls, &row, &releases)),
+            Part::live("freezes", freezes_of(calls, &row, &freezes)),
         ],
         log: None,
     })
@@ -202,6 +203,28 @@ pub(super) fn deploy(
         ("build", build.build.to_string()),
     ];
     parts::ask("Deploy", "deploy", &fields, barred.as_deref())
+}
+
+/// Freezes that are to come, and the way to a new one.
+fn freezes_of(calls: &Calls, row: &EnvStatus, freezes: &Freezes) -> Markup {
+    let now = calls.shared().steady_now();
+    let (app, env) = (row.app.to_string(), row.env.to_string());
+    let ours = |freeze: &&Freeze| {
+        freeze.app.as_ref().is_none_or(|app| *app == row.app)
+            && freeze.env.as_ref().is_none_or(|env| *env == row.env)
+    };
+    let coming = freezes.freezes.iter().filter(ours).filter(|freeze| freeze.from > now);
+    html! {
+        section aria-labelledby="h-freezes" {
+            h2 #h-freezes { "Freezes" }
+            @for freeze in coming { p {
+                (freeze.scope()) " from " (parts::time(freeze.from)) " until " (parts::time(freeze.until))
+                " by " (freeze.actor) ": " (freeze.reason)
+            } }
+            div .buttons { (parts::ask("Freeze deploys", "freeze", &[("app", app), ("env", env)],
+                calls.barred(Class::Deploy).as_deref())) }
+        }
+    }
 }
 
 fn history(calls: &Calls, row: &EnvStatus, list: &Releases) -> Markup {

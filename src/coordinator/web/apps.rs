@@ -33,7 +33,7 @@ pub(super) async fn view(calls: &Calls, search: &Search) -> Result<View, Problem
                 "head",
                 html! { h1 { "Apps" } @if status.apps.len() > 10 { (filter(search)) } },
             ),
-            Part::live("apps", html! { (parts::frozen(begun)) (table) }),
+            Part::live("apps", html! { (parts::frozen(calls, begun)) (table) }),
         ],
         log: None,
     })

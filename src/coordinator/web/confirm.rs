@@ -64,6 +64,7 @@ async fn asked(calls: &Calls, what: &str, wish: &Wish, csrf: &str) -> Result<Ask
         "promote" => promote(calls, wish, csrf).await,
         "cancel" => cancel(calls, wish, csrf).await,
         "build" => build(calls, wish, csrf).await,
+        "freeze" => freeze(calls, wish, csrf),
         other => Err(no_page(&format!("/do/{other}"))),
     }
 }
@@ -116,7 +117,7 @@ fn form(what: &str, csrf: &str, fields: &[(&str, String)], label: &str, inside: 
 
 fn reason(needed: bool) -> Markup {
     html! {
-        label for="message" { "Why" @if !needed { span .dim { " (others will read it)" } } }
+        label for="message" { "Why" span .dim { @if needed { " (needed)" } @else { " (others will read it)" } } }
         input #message name="message" maxlength="600" size="50" autocomplete="off" required[needed];
     }
 }
@@ -163,6 +164,7 @@ async fn start(
             @if wish.allow_older {
                 p .look { "It may be older than what runs, and may lack what that has." }
             }
+            @if wish.allow_bad { p .look { "It was marked bad: it failed before, or was rolled back." } }
             (plan_of(&planned, back))
             (options::form(calls, wish, kind))
             (form(&wish_name(back), csrf, &fields, label, &html! {
@@ -187,8 +189,7 @@ async fn change(calls: &Calls, row: &EnvStatus, planned: &Rollout) -> Markup {
     let release = &planned.release;
     let tallies = if planned.regions.is_empty() { &row.regions } else { &planned.regions };
     let all = sum(tallies.values());
-    let brings = brings(calls, row, planned).await;
-    let moves = moves(calls, planned).await;
+    let (brings, moves) = tokio::join!(brings(calls, row, planned), moves(calls, planned));
     let ends = (planned.steps.len() > 1).then(|| latest_end(calls, planned));
     let line = |name: &str, text: &Markup| {
         html! { tr { th scope="row" { (name) } td { (text) } } }
@@ -387,6 +388,34 @@ fn home(open: &Rollout) -> Markup {
     let release = &open.release;
     let path = format!("{}/{}", parts::env_path(&release.app, &release.env), release.release);
     html! { p { a href=(path) { "Back, and change nothing" } } }
+}
+
+/// How long a freeze may last, hours, and how that is said; the first is the default.
+const FREEZE_HOURS: [(u32, &str); 6] = [
+    (4, "4 hours"),
+    (1, "1 hour"),
+    (12, "12 hours"),
+    (24, "1 day"),
+    (72, "3 days"),
+    (168, "7 days"),
+];
+
+fn freeze(calls: &Calls, wish: &Wish, csrf: &str) -> Result<Asked, Problem> {
+    permitted(calls, Class::Deploy)?;
+    let (app, env) = wish.place()?;
+    let title = format!("Freeze {app} {env}");
+    let fields = [("app", app.to_string()), ("env", env.to_string())];
+    let main = html! {
+        h1 { (title) }
+        p { "No deploy starts while it lasts, and one under way pauses where its next step would begin. Rolling back always passes." }
+        (form("freeze", csrf, &fields, "Freeze", &html! {
+            label for="hours" { "For" }
+            select #hours name="hours" { @for (hours, said) in FREEZE_HOURS { option value=(hours) { (said) } } }
+            (reason(true))
+        }))
+        p { a href=(parts::env_path(app, env)) { "Back, and change nothing" } }
+    };
+    Ok((title, main))
 }
 
 async fn build(calls: &Calls, wish: &Wish, csrf: &str) -> Result<Asked, Problem> {

@@ -89,10 +89,10 @@ fn numbers(own: &GateNumbers) -> Markup {
         return html! { td colspan="4" .why { "no numbers under this goal yet" } };
     }
     let most = |label: &str, is: u32, max: u32| {
-        html! { td .n .bad[is > max] data-label=(label) { (is) span .dim { " of at most " (max) } } }
+        html! { td .n .bad[is > max] data-label=(label) { (is) span .dim { " (at most " (max) ")" } } }
     };
     html! {
-        td .n data-label="healthy" { (own.healthy) span .dim { " of at least " (own.healthy_min) } }
+        td .n data-label="healthy" { (own.healthy) span .dim { " (at least " (own.healthy_min) ")" } }
         (most("release faults", own.failed, own.failed_max))
         (most("host faults", own.host_faults, own.host_faults_max))
         (most("unreachable", own.unreachable, own.unreachable_max))

@@ -66,7 +66,10 @@ pub(super) fn follow(
     let name = (path, who.role);
     let mut open = web.hub.open.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(sender) = open.get(&name) {
-        return sender.subscribe();
+        let mut receiver = sender.subscribe();
+        // What was seen before this tab came is news to it.
+        receiver.mark_changed();
+        return receiver;
     }
     let (sender, receiver) = watch::channel(None);
     open.insert(name.clone(), sender.clone());

@@ -3,12 +3,14 @@
 
 use maud::{Markup, html};
 
+use crate::coordinator::web::call::Calls;
 use crate::model::commit::CommitId;
 use crate::model::fleet::FailureGroup;
 use crate::model::freeze::Freeze;
 use crate::model::id::{AppName, EnvName, ReleaseNo};
 use crate::model::rollout::{Release, RolloutState};
 use crate::model::time::UnixMillis;
+use crate::rules::authorize::Class;
 use crate::wire::words::{Tone, count, glyph, merged_failures, rollout_tone};
 
 /// Causes of failure that are spelled out.
@@ -125,18 +127,24 @@ fn reason(id: &str, barred: Option<&str>) -> Markup {
 
 /// A name for one button of a page.
 fn said(what: &str, fields: &[(&str, String)]) -> String {
-    let ours = fields.iter().filter(|(name, _)| matches!(*name, "env" | "build" | "release"));
+    let ours =
+        fields.iter().filter(|(name, _)| matches!(*name, "env" | "build" | "release" | "freeze"));
     let values: Vec<&str> = ours.map(|(_, value)| value.as_str()).collect();
     [&[what][..], &values].concat().join("-")
 }
 
-/// What stops deploys now, as a banner.
-pub(super) fn frozen<'a>(freezes: impl IntoIterator<Item = &'a Freeze>) -> Markup {
+/// What stops deploys now, as a banner with the button that ends it.
+pub(super) fn frozen<'a>(calls: &Calls, freezes: impl IntoIterator<Item = &'a Freeze>) -> Markup {
+    let barred = calls.barred(Class::Deploy);
     html! {
         @for freeze in freezes {
             p .cause.look {
                 strong { "Frozen: " (freeze.scope()) } " until " (time(freeze.until)) " by "
-                (freeze.actor) ": " (freeze.reason) ". Rolling back passes."
+                (freeze.actor) ": " (freeze.reason) ". Rolling back passes. "
+                (press("End the freeze", "unfreeze", &[
+                    ("freeze", freeze.freeze.to_string()),
+                    ("key", format!("web-unfreeze-{}", freeze.freeze)),
+                ], barred.as_deref()))
             }
         }
     }

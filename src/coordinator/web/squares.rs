@@ -26,7 +26,7 @@ pub(super) fn squares(tones: &[Tone], said: &str) -> Markup {
     let columns = columns(tones.len());
     let rows = tones.len().div_ceil(columns);
     // Small drawings are not blown up, large ones shrink with the page.
-    let pixels = if tones.len() <= 400 { 14 } else { 10 };
+    let pixels = if tones.len() <= 400 { 14 } else { 8 };
     html! {
         svg .squares role="img" aria-label=(said) width=(columns * pixels)
             viewBox={ "0 0 " (columns * CELL) " " (rows * CELL) } {
