@@ -21,6 +21,8 @@ mod following;
 mod freezing;
 #[path = "cli/generated.rs"]
 mod generated;
+#[path = "cli/holding.rs"]
+mod holding;
 #[path = "cli/installations.rs"]
 mod installations;
 #[path = "cli/installing.rs"]

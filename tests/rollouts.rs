@@ -4,6 +4,8 @@
 
 #[path = "rollouts/freezes.rs"]
 mod freezes;
+#[path = "rollouts/holds.rs"]
+mod holds;
 #[path = "rollouts/house.rs"]
 mod house;
 #[path = "rollouts/older.rs"]

@@ -153,6 +153,7 @@ impl HowArgs {
             allow_older: false,
             on_conflict: None,
             break_glass: false,
+            unpin: false,
             expect_generation: None,
             message: self.message.clone(),
             dry_run: false,

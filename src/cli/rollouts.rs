@@ -245,6 +245,10 @@ fn tell_end(ctx: &Context, ended: &Rollout) -> Result<ExitCode, Failure> {
             all.unreachable
         ));
     }
+    if all.pinned > 0 {
+        let held = count(u64::from(all.pinned), "host");
+        ctx.out.story(&format!("  {held} held or pinned, and not moved: deployctl hold list"));
+    }
     if ctx.out.is_json() || !ctx.out.is_for_people() {
         ctx.out.outcome(document(ended), code, &table(&[release]));
     }

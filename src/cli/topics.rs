@@ -81,6 +81,8 @@ Stop what moves, look, decide:
   deployctl pause -m WHY        deployctl why        deployctl resume | cancel
   deployctl why HOST            why this host is not where it should be
   deployctl freeze start --all -e prod --for 4h -m WHY    nobody deploys meanwhile
+  deployctl hold start --host HOST --all --for 2h -m WHY  this host stays as it is, to be looked at
+Hosts that were held or pinned are not moved by a rollback, and it says so; --unpin moves them.
 
 The coordinator does not answer (exit code 5). Apps run on; regions serve on. Start it
 again on its data folder: rollouts go on where they were. If it can't be started, and a

@@ -80,7 +80,7 @@ fn head(rollout: &Rollout) -> String {
 /// Hosts that are where they should be, and all that should.
 fn reached(rollout: &Rollout, tally: &Tally) -> (u64, u64) {
     let (done, total) = if rollout.release.state == RolloutState::Reverting {
-        (tally.settled, tally.hosts.saturating_sub(tally.unreachable))
+        (tally.settled, tally.hosts.saturating_sub(tally.unreachable).saturating_sub(tally.pinned))
     } else {
         (tally.on_next.min(tally.hosts), tally.hosts)
     };
@@ -91,7 +91,8 @@ fn note(rollout: &Rollout, region: &RegionName, tally: &Tally) -> String {
     let (done, total) = reached(rollout, tally);
     let mut note = format!("{done}/{total}");
     let faults = tally.failed + tally.host_faults + tally.transport_faults;
-    for (number, word) in [(faults, "failed"), (tally.unreachable, "unreachable")] {
+    let kept = [(faults, "failed"), (tally.unreachable, "unreachable"), (tally.pinned, "pinned")];
+    for (number, word) in kept {
         if number > 0 {
             note.push_str(&format!("  {number} {word}"));
         }

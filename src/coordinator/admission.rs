@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use crate::coordinator::freezes::refusal as freeze_refusal;
 use crate::coordinator::once::{self, KEY_KEPT, Key};
 use crate::coordinator::readiness::{self, Readiness};
 use crate::coordinator::refs::{self, Named, resolve};
 use crate::coordinator::state::Coordinator;
-use crate::coordinator::{ancestry, apps, facts, steer, view};
+use crate::coordinator::{ancestry, apps, bars, facts, holds, steer, view};
 use crate::model::digest::{ArtifactId, Digest};
 use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
 use crate::model::rollout::{OnConflict, RolloutKind, RolloutState};
@@ -19,7 +18,7 @@ use crate::store::db::deployables::{self, Deployable};
 use crate::store::db::envs::{self, EnvRow};
 use crate::store::db::events::NewEvent;
 use crate::store::db::releases::{self, ReleaseRow};
-use crate::store::db::{DbError, Tx, freezes};
+use crate::store::db::{DbError, Tx};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::app::AppSpec;
 use crate::wire::v1::rollout::{Rollout, RolloutRequest};
@@ -149,7 +148,7 @@ fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
     if let Some(open) = &desk.open {
         standing.check_conflict(desk.asked, open, &bits.build)?;
     }
-    check_not_frozen(tx, desk, &bits.build)?;
+    check_not_barred(tx, desk, &bits.build)?;
     if let Some(artifact) = &bits.build.artifact
         && !request.allow_bad
         && releases::is_bad(tx, &desk.asked.app, &desk.asked.env, artifact)?
@@ -251,19 +250,20 @@ fn check_may_supersede(desk: &Desk<'_>, open: &ReleaseRow) -> Result<(), Problem
         .hint(format!("deployctl cancel {release} --keep -a {app} -e {}", rules.env)))
 }
 
-/// A freeze stops a deploy unless somebody breaks the glass, and then everybody is told.
-fn check_not_frozen(tx: &mut Tx, desk: &Desk<'_>, build: &Deployable) -> Result<(), Problem> {
+/// A freeze or a hold stops a deploy unless somebody breaks the glass, and then everybody
+/// is told.
+fn check_not_barred(tx: &mut Tx, desk: &Desk<'_>, build: &Deployable) -> Result<(), Problem> {
     let (app, env, now) = (&desk.app.name, &desk.asked.env, desk.shared.steady_now());
-    let Some(freeze) = freezes::stopping(tx, (app, env), now)? else { return Ok(()) };
+    let Some(bar) = bars::stopping(tx, (app, env), now)? else { return Ok(()) };
     let request = &desk.asked.request;
     if !request.break_glass {
         let short = build.commit.short();
         let again = format!("deployctl deploy {short} -a {app} -e {env} --break-glass -m WHY");
-        return Err(freeze_refusal((app, env), &freeze, Some(again)));
+        return Err(bar.refusal((app, env), Some(again)));
     }
     let actor = &desk.asked.actor;
-    let message = format!("{actor} passed {}: {}", freeze.sentence(), request.message);
-    Ok(tx.event(&NewEvent::new(now, "freeze.broken", actor, message).app(app).env(env))?)
+    let message = format!("{actor} passed what was {}: {}", bar.sentence(), request.message);
+    Ok(tx.event(&NewEvent::new(now, bar.broken(), actor, message).app(app).env(env))?)
 }
 
 fn bad(desk: &Desk<'_>, build: &Deployable) -> Problem {
@@ -322,6 +322,9 @@ fn rollback(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
     {
         releases::mark(tx, (&app.name, env), &left, true)?;
     }
+    let scope = (&app.name, env, &request.regions[..]);
+    let left = leaving.artifact.filter(|left| *left != artifact);
+    holds::make_way(tx, desk.shared, scope, (left, request.unpin), &desk.asked.actor)?;
     let tolerate = match request.regions.is_empty() {
         true => vec![],
         false => leaving.artifact.into_iter().collect(),

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::coordinator::bars;
 use crate::coordinator::state::Coordinator;
 use crate::model::goal::{GoalVersion, bucket};
+use crate::model::hold::Hold;
 use crate::model::id::RegionName;
 use crate::rules::rollout::plan::{Fleet, waves};
 use crate::rules::rollout::{Facts, RegionFacts, Rollout};
-use crate::store::db::{DbError, Tx, envs, freezes, hosts, regions, tallies};
+use crate::store::db::{DbError, Tx, envs, holds, hosts, regions, tallies};
 use crate::wire::v1::app::AppSpec;
 
 /// A region that said nothing for so long is silent: six of its reports.
@@ -27,9 +29,9 @@ pub(super) fn load(tx: &Tx, shared: &Coordinator, rollout: &Rollout) -> Result<F
     let seen: BTreeMap<RegionName, _> =
         regions::list(tx)?.into_iter().map(|row| (row.region, row.seen_at)).collect();
     let now = shared.steady_now();
-    let frozen = freezes::stopping(tx, (&rollout.app, &rollout.env), now)?;
-    let frozen = frozen.map(|freeze| freeze.sentence());
-    let mut facts = Facts { regions: BTreeMap::new(), fresh: envs::fresh(tx)?, frozen };
+    let barred = bars::stopping(tx, (&rollout.app, &rollout.env), now)?;
+    let barred = barred.map(|bar| bar.sentence());
+    let mut facts = Facts { regions: BTreeMap::new(), fresh: envs::fresh(tx)?, barred };
     let names: BTreeSet<RegionName> =
         shared.config.regions.keys().chain(seen.keys()).chain(known.keys()).cloned().collect();
     for name in names {
@@ -55,8 +57,11 @@ pub(super) fn fleet(
 ) -> Result<Fleet, DbError> {
     let salt = fresh.generation.to_string();
     let mut buckets: BTreeMap<RegionName, Vec<u32>> = BTreeMap::new();
+    let kept = holds::placed(tx, (&rollout.app, &rollout.env), shared.steady_now())?;
+    let kept: Vec<_> = kept.iter().filter_map(Hold::pin).collect();
     hosts::each(tx, &rollout.env, &rollout.hosts, |region, host, reachable| {
-        if reachable {
+        // Who is pinned is not asked: a canary of such hosts would prove nothing.
+        if reachable && !kept.iter().any(|pin| pin.keeps(&host, &region)) {
             buckets.entry(region).or_default().push(bucket(&salt, &rollout.app, &host));
         }
     })?;

@@ -11,7 +11,7 @@ use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::Shared;
 use crate::coordinator::{apps, outbox, refs};
 use crate::model::freeze::Freeze;
-use crate::model::id::{AppName, EnvName, FreezeNo};
+use crate::model::id::FreezeNo;
 use crate::net::auth::Identity;
 use crate::net::server::{Json, Path};
 use crate::rules::authorize::{Class, may};
@@ -156,22 +156,4 @@ fn check_scope(tx: &Tx, request: &FreezeRequest) -> Result<(), Problem> {
         Some(env) if !spec.envs.contains(env) => Err(refs::no_env(&spec, env.as_str())),
         _ => Ok(()),
     }
-}
-
-/// The refusal of what `freeze` stops; `again` is the line that breaks the glass, if
-/// there is one.
-pub(super) fn refusal(
-    (app, env): (&AppName, &EnvName),
-    freeze: &Freeze,
-    again: Option<String>,
-) -> Problem {
-    let problem = Problem::new(Code::Blocked, format!("{app} in {env} is frozen"))
-        .because(format!("{}; it covers {}", freeze.sentence(), freeze.scope()));
-    let problem = match again {
-        Some(line) => problem.hint(line),
-        None => problem,
-    };
-    problem
-        .hint(format!("deployctl freeze end {freeze}", freeze = freeze.freeze))
-        .hint("deployctl freeze list")
 }

@@ -1,5 +1,6 @@
 //! Whether a build may be deployed now, and what it lacks.
 
+use crate::coordinator::bars;
 use crate::coordinator::state::Coordinator;
 use crate::model::digest::ArtifactId;
 use crate::model::id::{AppName, EnvName};
@@ -8,7 +9,7 @@ use crate::model::replication::ReplicationStatus;
 use crate::model::rollout::RolloutState;
 use crate::store::db::deployables::{self, Deployable};
 use crate::store::db::releases::ReleaseRow;
-use crate::store::db::{DbError, Tx, freezes, replicas};
+use crate::store::db::{DbError, Tx, replicas};
 use crate::wire::problem::{Code, Problem};
 
 /// Where a build stands on its way to being deployable.
@@ -40,7 +41,7 @@ pub(super) fn of(tx: &Tx, shared: &Coordinator, build: &Deployable) -> Result<Re
     })
 }
 
-/// What a pending rollout lacks, a freeze included; `None` when it is not pending.
+/// What a pending rollout lacks, a freeze or a hold included; `None` when it is not pending.
 pub(super) fn of_pending(
     tx: &Tx,
     shared: &Coordinator,
@@ -52,10 +53,10 @@ pub(super) fn of_pending(
     }
     let Some(build) = deployables::find(tx, &rules.app, row.build)? else { return Ok(None) };
     let readiness = of(tx, shared, &build)?;
-    let frozen = freezes::stopping(tx, (&rules.app, &rules.env), shared.steady_now())?;
-    Ok(Some(match (readiness, frozen) {
-        (Readiness::Ready(_), Some(freeze)) if !rules.through_freeze => {
-            Readiness::Waiting(format!("frozen, {}", freeze.sentence()))
+    let barred = bars::stopping(tx, (&rules.app, &rules.env), shared.steady_now())?;
+    Ok(Some(match (readiness, barred) {
+        (Readiness::Ready(_), Some(bar)) if !rules.through_freeze => {
+            Readiness::Waiting(bar.sentence())
         }
         (readiness, _) => readiness,
     }))

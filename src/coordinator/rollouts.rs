@@ -5,11 +5,10 @@ use axum::extract::State;
 use serde::Deserialize;
 
 use crate::coordinator::admission::{Asked, MESSAGE_BYTES_MAX, Stop, admit};
-use crate::coordinator::freezes::refusal as freeze_refusal;
 use crate::coordinator::once::{Key, made_before};
 use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::{Coordinator, Shared, wait_of};
-use crate::coordinator::{apps, facts, outbox, refs, steer, view};
+use crate::coordinator::{apps, bars, facts, outbox, refs, steer, view};
 use crate::model::id::{AppName, EnvName, ReleaseNo};
 use crate::model::time::UnixMillis;
 use crate::net::auth::Identity;
@@ -17,7 +16,7 @@ use crate::net::server::{Json, Params, Path};
 use crate::rules::authorize::{Class, may};
 use crate::rules::rollout::command::{Command, Refusal};
 use crate::store::db::releases::{self, ReleaseRow};
-use crate::store::db::{Topic, Tx, envs, freezes};
+use crate::store::db::{Topic, Tx, envs};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::rollout::{
     CancelRequest, PauseRequest, PromoteRequest, Rollout, RolloutRequest,
@@ -208,7 +207,7 @@ async fn steer(
             return Ok(view::rollout(tx, &within, &row)?);
         }
         check_current(tx, &row, &command)?;
-        check_not_frozen(tx, &row, &command, now)?;
+        check_not_barred(tx, &row, &command, now)?;
         check_step(&row, step)?;
         let facts = facts::load(tx, &within, &row.rollout)?;
         let actions = row.rollout.command(now, command, &facts);
@@ -239,8 +238,8 @@ fn check_current(tx: &Tx, row: &ReleaseRow, command: &Command) -> Result<(), Pro
         .hint(format!("deployctl deploy {} -a {} -e {}", rules.release, rules.app, rules.env)))
 }
 
-/// What admits more hosts is stopped by a freeze, whoever asks.
-fn check_not_frozen(
+/// What admits more hosts is stopped by a freeze or a hold, whoever asks.
+fn check_not_barred(
     tx: &Tx,
     row: &ReleaseRow,
     command: &Command,
@@ -252,8 +251,8 @@ fn check_not_frozen(
         return Ok(());
     }
     let place = (&rules.app, &rules.env);
-    match freezes::stopping(tx, place, now)? {
-        Some(freeze) => Err(freeze_refusal(place, &freeze, None)),
+    match bars::stopping(tx, place, now)? {
+        Some(bar) => Err(bar.refusal(place, None)),
         None => Ok(()),
     }
 }

@@ -17,7 +17,7 @@ use axum::routing::{MethodFilter, MethodRouter, get as on_get, on};
 
 use crate::coordinator::state::Shared;
 use crate::coordinator::{
-    apps, auth, builds, claims, commits, curves, diff, events, feed, fleet, freezes, hosts,
+    apps, auth, builds, claims, commits, curves, diff, events, feed, fleet, freezes, holds, hosts,
     openapi, patches, releases, rollouts, status, tokens, web, webhooks,
 };
 use crate::rules::authorize::Class;
@@ -50,6 +50,7 @@ pub(super) fn table() -> Vec<Route> {
         feed::routes(),
         fleet::routes(),
         freezes::routes(),
+        holds::routes(),
         hosts::routes(),
         openapi::routes(),
         patches::routes(),

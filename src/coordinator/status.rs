@@ -12,7 +12,7 @@ use crate::model::rollout::RolloutKind;
 use crate::net::server::{Json, Params};
 use crate::rules::authorize::Class;
 use crate::store::db::releases::{self, ReleaseRow};
-use crate::store::db::{DbError, Tx, deployables, envs, freezes, hosts, tallies};
+use crate::store::db::{DbError, Tx, deployables, envs, freezes, holds, hosts, tallies};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::app::{App, AppSpec};
 use crate::wire::v1::fleet::{Completions, Scope, Status};
@@ -95,6 +95,8 @@ fn of(tx: &Tx, shared: &Coordinator, app: &AppSpec, env: &EnvName) -> Result<Env
         version,
         regions,
         frozen: freezes::stopping(tx, (&app.name, env), shared.steady_now())?,
+        held: holds::stopping(tx, (&app.name, env), shared.steady_now())?,
+        pins: holds::placed(tx, (&app.name, env), shared.steady_now())?,
     })
 }
 

@@ -2,14 +2,19 @@
 //! its goal, its events, what the env runs. Shared by requests and by the tick.
 
 use crate::coordinator::state::Coordinator;
-use crate::coordinator::{curves, facts};
+use crate::coordinator::{curves, facts, holds};
 use crate::model::digest::ArtifactId;
+use crate::model::hold::Hold;
+use crate::model::id::{AppName, EnvName};
 use crate::model::rollout::{RolloutKind, RolloutState};
 use crate::rules::rollout::{Action, Facts};
 use crate::store::db::events::NewEvent;
 use crate::store::db::releases::{self, ReleaseRow};
 use crate::store::db::{DbError, Tx, apps, envs, goals};
 use crate::wire::seal::{GOAL, Sealed, sign};
+
+/// How many releases back the one that wrote the goal may be: those between never began.
+const WRITERS_MAX: u32 = 50;
 
 /// Who acts when nobody asked.
 pub(super) const SELF: &str = "deployctl";
@@ -84,7 +89,12 @@ fn follow(
             Some(artifact) if rollout.stable.base.is_some_and(|b| b.artifact == *artifact) => {
                 Ok(())
             }
-            Some(artifact) => releases::mark(tx, place, artifact, true),
+            Some(artifact) => {
+                releases::mark(tx, place, artifact, true)?;
+                // Nobody stays pinned to what does not work.
+                let place = (place.0, place.1, &[][..]);
+                holds::make_way(tx, shared, place, (Some(*artifact), false), SELF)
+            }
             None => Ok(()),
         },
         Action::Tell { kind, message } => {
@@ -101,12 +111,33 @@ fn follow(
 
 /// Signs the rollout's document and sends it on its way.
 fn publish(tx: &mut Tx, shared: &Coordinator, row: &ReleaseRow) -> Result<(), DbError> {
-    let Some(goal) = row.rollout.document(shared.steady_now()) else { return Ok(()) };
+    let now = shared.steady_now();
+    let Some(mut goal) = row.rollout.document(now) else { return Ok(()) };
+    let kept = crate::store::db::holds::placed(tx, (&goal.app, &goal.env), now)?;
+    goal.pins = kept.iter().filter_map(Hold::pin).collect();
     let payload = serde_json::to_string(&goal).expect("a goal is plain JSON");
     let signature = sign(&shared.keys.goal, GOAL, payload.as_bytes());
     let key = goals::key(&goal.app, &goal.env);
     goals::send(tx, &key, goal.version, &Sealed { payload, signature })?;
     envs::decided(tx, (&goal.app, &goal.env), goal.next.release, goal.version)
+}
+
+/// Sends the goal that stands once more, as the next step of its generation: what is
+/// pinned has changed. Nothing when no rollout of this database wrote it.
+pub(super) fn restate(
+    tx: &mut Tx,
+    shared: &Coordinator,
+    (app, env): (&AppName, &EnvName),
+) -> Result<(), DbError> {
+    let standing = envs::find(tx, app, env)?.generation;
+    let wrote = |row: &ReleaseRow| {
+        row.rollout.version.is_some_and(|version| version.generation == standing)
+    };
+    let rows = releases::list(tx, app, env, None, WRITERS_MAX)?;
+    let Some(mut row) = rows.into_iter().find(wrote) else { return Ok(()) };
+    row.rollout.bump();
+    publish(tx, shared, &row)?;
+    releases::update(tx, &row)
 }
 
 /// Starts a pending rollout whose artifact is ready.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::coordinator::readiness::{self, Readiness};
 use crate::coordinator::state::{Coordinator, Shared};
-use crate::coordinator::{ancestry, facts, outbox, steer};
+use crate::coordinator::{ancestry, facts, holds, outbox, steer};
 use crate::rules::rollout::Rollout;
 use crate::store::db::releases::{self, ReleaseRow};
 use crate::store::db::{DbError, Topic, Tx};
@@ -41,10 +41,14 @@ async fn tick(shared: &Shared) -> Result<(), DbError> {
                 due.push(row.rollout);
             }
         }
-        Ok::<_, DbError>(due)
+        Ok::<_, DbError>((due, holds::any_lapsed(tx, &within)?))
     };
-    let due = shared.db.read(due).await?;
-    if due.is_empty() {
+    let (due, lapsed) = shared.db.read(due).await?;
+    if lapsed {
+        let within = shared.clone();
+        shared.db.write(move |tx: &mut Tx| holds::lapse(tx, &within)).await?;
+    }
+    if due.is_empty() && !lapsed {
         return Ok(());
     }
     for rollout in due {

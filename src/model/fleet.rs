@@ -132,6 +132,11 @@ pub struct FailureGroup {
     pub log: Vec<String>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+fn is_none(hosts: &u32) -> bool {
+    *hosts == 0
+}
+
 /// One region's hosts under one goal: all counts are hosts.
 ///
 /// A host counts in `next`, `healthy`, `failed` and the faults only by a report
@@ -144,6 +149,10 @@ pub struct Tally {
     pub hosts: u32,
     /// Of those: should run `next` by now.
     pub admitted: u32,
+    /// Of `hosts` that are not unreachable: kept where they are by a person. They are
+    /// never admitted, and count in nothing that follows but `staged` and `on_next`.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub pinned: u32,
     /// Of `hosts`: not heard of for three report intervals.
     pub unreachable: u32,
     /// Of `admitted`: unreachable.

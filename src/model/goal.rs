@@ -85,6 +85,9 @@ pub struct Goal {
     /// The hosts that run the app at all.
     #[serde(default)]
     pub hosts: Selector,
+    /// Hosts and regions that a person keeps where they are, whatever the rest says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<Pin>,
     /// Whether hosts that are not admitted yet fetch `next` ahead.
     pub stage: bool,
     /// Hosts start activating spread over this time, milliseconds.
@@ -93,6 +96,32 @@ pub struct Goal {
     pub retry: u32,
     /// When it was written.
     pub issued_at: UnixMillis,
+}
+
+/// A host or a region that a person keeps where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// This host; `None`: every host of `region`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostId>,
+    /// This region; `None` with a host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<RegionName>,
+    /// What it runs meanwhile; `None`: what it runs already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Target>,
+}
+
+impl Pin {
+    /// Whether it keeps `host` of `region`.
+    #[must_use]
+    pub fn keeps(&self, host: &HostId, region: &RegionName) -> bool {
+        match (&self.host, &self.region) {
+            (Some(own), _) => own == host,
+            (None, Some(own)) => own == region,
+            (None, None) => false,
+        }
+    }
 }
 
 /// What the desired release depends on, of one host.
@@ -121,9 +150,25 @@ impl Goal {
         self.hosts.selects(labels)
     }
 
-    /// Whether `view`'s host should run [`Goal::next`] by now.
+    /// What keeps the host where it is; its own pin goes before its region's.
+    #[must_use]
+    pub fn pin(&self, host: &HostId, region: &RegionName) -> Option<&Pin> {
+        let mut keep = self.pins.iter().filter(|pin| pin.keeps(host, region));
+        let first = keep.next()?;
+        if first.host.is_some() {
+            Some(first)
+        } else {
+            keep.find(|p| p.host.is_some()).or(Some(first))
+        }
+    }
+
+    /// Whether `view`'s host should run [`Goal::next`] by now; one that is pinned is
+    /// not asked.
     #[must_use]
     pub fn admits(&self, view: &HostView<'_>) -> bool {
+        if self.pin(view.host, view.region).is_some() {
+            return false;
+        }
         let admitted = self.admit.get(view.region.as_str()).or_else(|| self.admit.get("*"));
         let admitted = admitted.copied().unwrap_or(0);
         let canary = !self.canary.0.is_empty() && self.canary.selects(view.labels);
@@ -131,7 +176,7 @@ impl Goal {
     }
 
     /// The document that leads every host to `target` at once, made by hand while no
-    /// coordinator lives. Its generation is far ahead: no rollout of a coordinator that
+    /// coordinator lives; pins end with it, for nobody could take them away. Its generation is far ahead: no rollout of a coordinator that
     /// comes back may take these hosts' reports for its own.
     #[must_use]
     pub fn back_to(&self, target: Target, now: UnixMillis) -> Self {
@@ -145,6 +190,7 @@ impl Goal {
             tolerate: vec![],
             region_base: BTreeMap::new(),
             admit: BTreeMap::from([("*".to_owned(), BUCKETS)]),
+            pins: vec![],
             salt: generation.to_string(),
             stage: false,
             spread_ms: 0,
@@ -159,6 +205,9 @@ impl Goal {
         if !self.covers(view.labels) {
             return None;
         }
+        if let Some(pin) = self.pin(view.host, view.region) {
+            return pin.at;
+        }
         if self.admits(view) {
             return Some(self.next);
         }
@@ -171,7 +220,9 @@ impl Goal {
 
     /// Every artifact that the document names; none of them may be collected.
     pub fn artifacts(&self) -> impl Iterator<Item = ArtifactId> + '_ {
+        let pinned = self.pins.iter().filter_map(|pin| pin.at.as_ref());
         let targets = self.base.iter().chain(self.region_base.values()).chain([&self.next]);
+        let targets = targets.chain(pinned);
         targets.map(|target| target.artifact).chain(self.tolerate.iter().copied())
     }
 }
@@ -205,6 +256,7 @@ impl Goal {
             salt: "5".into(),
             canary: Selector::default(),
             hosts: Selector::default(),
+            pins: vec![],
             stage: true,
             spread_ms: 0,
             retry: 0,
@@ -215,6 +267,8 @@ impl Goal {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn target(n: u64) -> Target {
@@ -253,6 +307,7 @@ mod tests {
         let (host, region, labels) = ("h1".parse().unwrap(), "us".parse().unwrap(), Labels::new());
         let mut before = goal();
         before.region_base.insert("us".parse().unwrap(), target(9));
+        before.pins = vec![Pin { host: Some("h1".parse().unwrap()), region: None, at: None }];
         let back = before.back_to(target(1), UnixMillis(7));
         assert!(back.version > before.version && back.version.epoch == before.version.epoch);
         for running in [None, Some(target(2).artifact), Some(target(9).artifact)] {
@@ -275,6 +330,60 @@ mod tests {
         goal.hosts = "role=web".parse().unwrap();
         seen.running = None;
         assert_eq!(goal.desired(&seen), None);
+    }
+
+    #[test]
+    fn a_goal_without_pins_is_written_as_it_always_was() {
+        let text = serde_json::to_string(&goal()).unwrap();
+        assert!(!text.contains("pins"), "{text}");
+        assert_eq!(serde_json::from_str::<Goal>(&text).unwrap(), goal());
+    }
+
+    fn any_pin() -> impl Strategy<Value = Pin> {
+        let at = prop::option::of((1u64..5).prop_map(target));
+        (prop::option::of(0u8..6), any::<bool>(), at).prop_map(|(host, eu, at)| Pin {
+            host: host.map(|n| format!("h{n}").parse().unwrap()),
+            region: (host.is_none()).then(|| if eu { "eu" } else { "us" }.parse().unwrap()),
+            at,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_pin_moves_nobody_but_its_own_and_is_obeyed_whatever_the_goal_says(
+            pins in prop::collection::vec(any_pin(), 0..5),
+            admit in 0..=BUCKETS,
+            running in prop::option::of((1u64..5).prop_map(target)),
+            tolerate in prop::collection::vec((1u64..5).prop_map(|n| target(n).artifact), 0..2),
+        ) {
+            let free = Goal {
+                admit: BTreeMap::from([("*".into(), admit)]),
+                tolerate,
+                ..goal()
+            };
+            let goal = Goal { pins, ..free.clone() };
+            let named: Vec<_> = goal.artifacts().collect();
+            for n in 0..8 {
+                let host: HostId = format!("h{n}").parse().unwrap();
+                let region: RegionName = if n % 2 == 0 { "eu" } else { "us" }.parse().unwrap();
+                let labels = Labels::new();
+                let running = running.map(|target| target.artifact);
+                let view = HostView { running, ..view(&host, &region, &labels) };
+                let own = goal.pins.iter().find(|pin| pin.host.as_ref() == Some(&host));
+                let wide = goal.pins.iter().find(|pin| pin.region.as_ref() == Some(&region));
+                match own.or(wide) {
+                    Some(pin) => {
+                        prop_assert_eq!(goal.desired(&view), pin.at);
+                        prop_assert!(!goal.admits(&view));
+                        prop_assert!(pin.at.is_none_or(|at| named.contains(&at.artifact)));
+                    }
+                    None => {
+                        prop_assert_eq!(goal.desired(&view), free.desired(&view));
+                        prop_assert_eq!(goal.admits(&view), free.admits(&view));
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -150,6 +150,8 @@ numbers! {
     ReleaseNo, "release number", "r";
     /// A freeze; counts per coordinator.
     FreezeNo, "freeze number", "f";
+    /// A hold or a pin; counts per coordinator.
+    HoldNo, "hold number", "h";
 }
 
 #[cfg(test)]

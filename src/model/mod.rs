@@ -10,6 +10,7 @@ pub mod digest;
 pub mod fleet;
 pub mod freeze;
 pub mod goal;
+pub mod hold;
 pub mod id;
 pub mod job;
 pub mod manifest;

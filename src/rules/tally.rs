@@ -68,6 +68,8 @@ impl<'a> Count<'a> {
         let next = goal.next.artifact;
         self.tally.hosts += 1;
         self.tally.admitted += u32::from(admitted);
+        let kept = goal.pin(seen.host, region).is_some();
+        self.tally.pinned += u32::from(kept && seen.reachable);
         self.tally.unreachable += u32::from(!seen.reachable);
         self.tally.admitted_unreachable += u32::from(admitted && !seen.reachable);
         let staged = seen.status.is_some_and(|status| status.held.contains(&next));
@@ -92,7 +94,7 @@ impl<'a> Count<'a> {
             (Phase::Healthy, _) | (Phase::Idle | Phase::Fetching | Phase::Staged, false)
         );
         let as_it_should = desired.is_none() || running == desired;
-        self.tally.settled += u32::from(seen.reachable && quiet && as_it_should);
+        self.tally.settled += u32::from(seen.reachable && quiet && as_it_should && !kept);
         let toward_next = matches!(
             status.phase,
             Phase::Fetching | Phase::Staged | Phase::Activating | Phase::Probing
@@ -235,6 +237,25 @@ mod tests {
         let tally = count(&goal(0), &hosts);
         assert_eq!((tally.hosts, tally.admitted, tally.settled), (3, 0, 1));
         assert_eq!((tally.failed, tally.healthy, tally.on_next), (0, 0, 1));
+    }
+
+    #[test]
+    fn a_pinned_host_is_asked_for_nothing() {
+        let pin = |n: usize| crate::model::goal::Pin {
+            host: Some(format!("h{n:03}").parse().unwrap()),
+            region: None,
+            at: None,
+        };
+        let kept = Goal { pins: vec![pin(0), pin(1), pin(2)], ..goal(10_000) };
+        let hosts = [
+            (status(1, Phase::Healthy, version(5, 1)), true),
+            (failed("exit 1", FailureClass::Release), true),
+            (status(1, Phase::Healthy, version(5, 1)), false),
+            (status(2, Phase::Healthy, version(5, 1)), true),
+        ];
+        let tally = count(&kept, &hosts);
+        assert_eq!((tally.hosts, tally.pinned, tally.unreachable), (4, 2, 1));
+        assert_eq!((tally.admitted, tally.healthy, tally.settled, tally.failed), (1, 1, 1, 0));
     }
 
     #[test]

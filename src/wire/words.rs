@@ -126,6 +126,7 @@ pub fn sum<'a>(tallies: impl IntoIterator<Item = &'a Tally>) -> Tally {
     for tally in tallies {
         all.hosts += tally.hosts;
         all.admitted += tally.admitted;
+        all.pinned += tally.pinned;
         all.unreachable += tally.unreachable;
         all.admitted_unreachable += tally.admitted_unreachable;
         all.staged += tally.staged;
@@ -179,7 +180,8 @@ pub fn step_name(rollout: &Rollout) -> &str {
 #[must_use]
 pub fn progress_of(rollout: &Rollout) -> (u64, u64) {
     let all = sum(rollout.regions.values());
-    (u64::from(all.settled), u64::from(all.hosts.saturating_sub(all.unreachable)))
+    let asked = all.hosts.saturating_sub(all.unreachable).saturating_sub(all.pinned);
+    (u64::from(all.settled), u64::from(asked))
 }
 
 /// A span as people say it: `4s`, `12m`, `3h`, `9d`.

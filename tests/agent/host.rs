@@ -193,6 +193,7 @@ pub(crate) fn goal(generation: u64, next: Target, base: Option<Target>) -> Goal 
         next,
         tolerate: vec![],
         region_base: BTreeMap::new(),
+        pins: vec![],
         admit: BTreeMap::from([("*".into(), 10_000)]),
         salt: generation.to_string(),
         canary: Selector::default(),

@@ -272,6 +272,7 @@ fn every_line_that_is_offered_for_pasting_can_be_read() {
             "{scope}" | "{place}" | "{said}" => "-aweb",
             "NAME" => "r1",
             "{freeze}" => "f1",
+            "{hold}" => "h1",
             word if word.contains('{') => "r1",
             word => word,
         });

@@ -103,6 +103,8 @@ pub(crate) fn status(current: Option<RolloutState>, open: Option<RolloutState>) 
             version: None,
             regions,
             frozen: None,
+            held: None,
+            pins: vec![],
         }],
     }
 }

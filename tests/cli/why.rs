@@ -100,6 +100,32 @@ fn a_host_that_is_not_admitted_yet_knows_its_bucket_and_its_step() {
 }
 
 #[test]
+fn a_host_that_is_held_or_pinned_says_by_whom_and_until_when() {
+    let hold = |at: Option<Target>| -> deployctl::wire::v1::hold::Hold {
+        serde_json::from_value(serde_json::json!({"hold": "h3", "app": "web", "env": "prod",
+            "host": "web-1", "region": "eu", "at": at, "reason": "a core dump", "actor": "ann",
+            "from": "2026-11-21T00:00:00.000Z", "until": "2096-11-22T00:00:00.000Z",
+            "ended_at": null, "ended_by": null}))
+        .unwrap()
+    };
+    let mut status = under_way();
+    status.apps[0].pins = vec![hold(None)];
+    let done = asked(host(on_host(1, 1, Phase::Healthy)), &status);
+    for words in [
+        "because it is held: h3 by ann until 2096-11-22T00:00:00.000Z: a core dump",
+        "next: it follows the rollouts again when h3 ends",
+        "hint: deployctl hold end h3",
+    ] {
+        assert!(done.stdout.contains(words), "{words}: {}", done.stdout);
+    }
+    status.apps[0].pins = vec![hold(Some(target(2)))];
+    let done = asked(host(on_host(1, 2, Phase::Fetching)), &status).stdout;
+    for words in ["it is pinned to r2: h3 by ann", "it fetches r2: 3 of 8 pieces"] {
+        assert!(done.contains(words), "{words}: {done}");
+    }
+}
+
+#[test]
 fn a_host_says_what_it_does_and_what_failed_there() {
     let fetching = asked(host(on_host(1, 2, Phase::Fetching)), &under_way());
     assert!(fetching.stdout.contains("it fetches r2: 3 of 8 pieces"), "{}", fetching.stdout);

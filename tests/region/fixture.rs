@@ -161,6 +161,7 @@ impl Coordinator {
             next: Target { release: ReleaseNo(generation), artifact },
             tolerate: vec![],
             region_base: BTreeMap::new(),
+            pins: vec![],
             admit: BTreeMap::from([("*".into(), 10_000)]),
             salt: generation.to_string(),
             canary: Selector::default(),

@@ -325,8 +325,8 @@ impl Storm {
             30 => self.disturb_the_past(),
             _ => match self.rng.below(4) {
                 0 => self.restart(),
-                1 => self.facts.frozen = Some("until later: ann".into()),
-                _ => self.facts.frozen = None,
+                1 => self.facts.barred = Some("frozen, until later: ann".into()),
+                _ => self.facts.barred = None,
             },
         }
         self.check_deadline();

@@ -232,6 +232,7 @@ pub(crate) fn deploy(target: &str) -> RolloutRequest {
         allow_older: false,
         on_conflict: None,
         break_glass: false,
+        unpin: false,
         expect_generation: None,
         message: String::new(),
         dry_run: false,

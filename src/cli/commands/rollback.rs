@@ -29,6 +29,9 @@ pub struct RollbackArgs {
     #[arg(long = "region", value_name = "REGION", value_delimiter = ',',
           add = ArgValueCompleter::new(complete::regions))]
     regions: Vec<RegionName>,
+    /// Move pinned and held hosts too: what keeps them ends
+    #[arg(long)]
+    unpin: bool,
     /// Go back to it though it was marked bad
     #[arg(long, hide_short_help = true)]
     allow_bad: bool,
@@ -63,6 +66,7 @@ pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure>
         allow_older: false,
         on_conflict: None,
         break_glass: false,
+        unpin: args.unpin,
         expect_generation: None,
         message: args.message,
         dry_run: false,

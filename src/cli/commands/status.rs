@@ -12,10 +12,14 @@ use crate::cli::output::Tone;
 use crate::cli::table::{Cell, Table};
 use crate::host::clock;
 use crate::model::fleet::Tally;
+use crate::model::hold::Hold;
 use crate::model::id::AppName;
 use crate::model::rollout::RolloutState;
 use crate::wire::v1::fleet::Status;
 use crate::wire::v1::rollout::EnvStatus;
+
+/// Holds of hosts and regions that are told one by one.
+const PINS_TOLD: usize = 5;
 
 /// Show what runs where, what is moving and what it waits for
 #[derive(Debug, Args)]
@@ -50,7 +54,7 @@ pub async fn run(ctx: &Context, args: StatusArgs) -> Result<ExitCode, Failure> {
     }
     let settled = reply.apps.iter().all(|row| {
         let all = sum(row.regions.values());
-        row.rollout.is_none() && all.settled == all.hosts
+        row.rollout.is_none() && all.settled + all.pinned == all.hosts
     });
     Ok(if args.exit_code && !settled { ExitCode::Changes } else { ExitCode::Ok })
 }
@@ -111,6 +115,16 @@ fn tell_more(ctx: &Context, reply: &Status, regions_too: bool) {
         if let Some(freeze) = &row.frozen {
             ctx.out.story(&format!("\n{} {} is frozen: {}", row.app, row.env, freeze.sentence()));
         }
+        if let Some(hold) = &row.held {
+            ctx.out.story(&format!("\n{} {} is held: {}", row.app, row.env, hold.sentence()));
+        }
+        for pin in row.pins.iter().take(PINS_TOLD) {
+            ctx.out.story(&format!("{} {} {}", row.app, row.env, pinned(pin)));
+        }
+        if row.pins.len() > PINS_TOLD {
+            let more = row.pins.len() - PINS_TOLD;
+            ctx.out.story(&format!("and {more} more holds of hosts: deployctl hold list"));
+        }
         if let Some(open) = row.rollout.as_ref().filter(|open| !open.waiting_on.is_empty()) {
             let name = open.release.release;
             ctx.out.story(&format!("\n{} {} {name} waits: {}", row.app, row.env, open.waiting_on));
@@ -123,6 +137,17 @@ fn tell_more(ctx: &Context, reply: &Status, regions_too: bool) {
             ctx.out.story(&format!("{}  {line}", ctx.out.mark_err(Tone::Bad, row.app.as_str())));
         }
     }
+}
+
+/// `host web-7 is pinned to r411: h3 by ann until …: why`.
+fn pinned(hold: &Hold) -> String {
+    let place = match (&hold.host, &hold.region) {
+        (Some(host), _) => format!("host {host}"),
+        (None, Some(region)) => format!("region {region}"),
+        (None, None) => "everything".into(),
+    };
+    let how = hold.at.map_or("held".into(), |at| format!("pinned to {}", at.release));
+    format!("{place} is {how}: {}", hold.sentence())
 }
 
 fn regions_of(row: &EnvStatus) -> Table {

@@ -4,6 +4,7 @@ use super::{Reasons, scope};
 use crate::cli::table::age;
 use crate::model::fleet::{AppStatus, Phase};
 use crate::model::goal::{BUCKETS, GoalVersion, Target, bucket};
+use crate::model::hold::Hold;
 use crate::model::rollout::{RolloutKind, RolloutState};
 use crate::model::time::UnixMillis;
 use crate::wire::v1::app::AppSpec;
@@ -65,12 +66,23 @@ pub fn of(seen: Seen<'_>) -> Reasons {
             .because("its agent has not reported anything of this app yet")
             .next("the agent reports as soon as it takes the goal");
     };
-    if same(status.running, Some(wanted)) && status.phase == Phase::Healthy {
+    let kept = pin_of(seen);
+    if same(status.running, Some(wanted)) && status.phase == Phase::Healthy && kept.is_none() {
         return Reasons::new(headline).settled();
     }
-    let reasons = Reasons::new(headline);
+    let mut reasons = Reasons::new(headline);
     if let Some(newest) = env.version.filter(|newest| status.version < *newest) {
         return not_taken(reasons, status.version, newest);
+    }
+    if let Some(hold) = kept {
+        let how = hold.at.map_or("held".into(), |at| format!("pinned to {}", at.release));
+        reasons = reasons.because(format!("it is {how}: {}", hold.sentence()));
+        let there = hold.at.is_none_or(|at| same(status.running, Some(at)));
+        if there && status.failure.is_none() {
+            return Reasons { settled: status.phase == Phase::Healthy, ..reasons }
+                .next(format!("it follows the rollouts again when {} ends", hold.hold))
+                .hint(format!("deployctl hold end {hold}", hold = hold.hold));
+        }
     }
     match status.desired {
         Some(desired) if !same(status.running, Some(desired)) || status.failure.is_some() => {
@@ -78,6 +90,14 @@ pub fn of(seen: Seen<'_>) -> Reasons {
         }
         _ => stays(reasons, seen, status),
     }
+}
+
+/// What keeps the host where it is: its own hold goes before its region's.
+fn pin_of(seen: Seen<'_>) -> Option<&Hold> {
+    let Seen { host, env, .. } = seen;
+    let own = env.pins.iter().find(|hold| hold.host.as_ref() == Some(&host.info.host));
+    let wide = |hold: &&Hold| hold.host.is_none() && hold.region.as_ref() == Some(&host.region);
+    own.or_else(|| env.pins.iter().find(wide))
 }
 
 /// What the env leads to: the open rollout's release, else what runs.

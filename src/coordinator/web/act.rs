@@ -143,6 +143,7 @@ impl Wish {
             allow_older: self.allow_older,
             on_conflict: None,
             break_glass: false,
+            unpin: false,
             expect_generation: self.generation,
             message: self.message.trim().to_owned(),
             dry_run,

@@ -72,7 +72,10 @@ pub(super) async fn view(calls: &Calls, app: &AppName, env: &EnvName) -> Result<
         under: "/",
         parts: vec![
             Part::still("head", tabs),
-            Part::live("now", html! { (parts::frozen(calls, frozen)) (now(calls, &row)) }),
+            Part::live(
+                "now",
+                html! { (parts::frozen(calls, frozen)) (parts::held(&row)) (now(calls, &row)) },
+            ),
             Part::still(frame::FORM, build_form(calls, &known)),
             Part::live("builds", commits),
             Part::live("releases", history(calls, &row, &releases)),
@@ -196,7 +199,8 @@ pub(super) fn deploy(
         None => (!build.deployable).then(|| "it can't be deployed".to_owned()),
     };
     let frozen = frozen.map(|freeze| format!("frozen: {}", freeze.reason));
-    let barred = calls.barred(Class::Deploy).or(lacks).or(frozen);
+    let held = row.held.as_ref().map(|hold| format!("held: {}", hold.reason));
+    let barred = calls.barred(Class::Deploy).or(lacks).or(frozen).or(held);
     let fields = [
         ("app", row.app.to_string()),
         ("env", row.env.to_string()),

@@ -11,6 +11,7 @@ use crate::model::id::{AppName, EnvName, ReleaseNo};
 use crate::model::rollout::{Release, RolloutState};
 use crate::model::time::UnixMillis;
 use crate::rules::authorize::Class;
+use crate::wire::v1::rollout::EnvStatus;
 use crate::wire::words::{Tone, count, glyph, merged_failures, rollout_tone};
 
 /// Causes of failure that are spelled out.
@@ -145,6 +146,26 @@ pub(super) fn frozen<'a>(calls: &Calls, freezes: impl IntoIterator<Item = &'a Fr
                     ("freeze", freeze.freeze.to_string()),
                     ("key", format!("web-unfreeze-{}", freeze.freeze)),
                 ], barred.as_deref()))
+            }
+        }
+    }
+}
+
+/// What a person keeps where it is, as a banner each.
+pub(super) fn held(row: &EnvStatus) -> Markup {
+    html! {
+        @for hold in row.held.iter().chain(&row.pins) {
+            p .cause.look {
+                strong {
+                    @match hold.at {
+                        Some(at) => { "Pinned to " (at.release) ": " }
+                        None => { "Held: " }
+                    }
+                    (hold.scope())
+                }
+                " until " (time(hold.until)) " by " (hold.actor) ": " (hold.reason)
+                " (" (hold.hold) ")"
+                @if !hold.is_placed() { ". Rolling back passes." }
             }
         }
     }

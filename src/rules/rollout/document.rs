@@ -39,6 +39,7 @@ impl Rollout {
             salt: version.generation.to_string(),
             canary: Selector::default(),
             hosts: self.hosts.clone(),
+            pins: vec![],
             stage: !rollback,
             spread_ms: 0,
             retry: self.retry,

@@ -160,7 +160,8 @@ fn judge_tally(rollout: &Rollout, now: UnixMillis, name: &RegionName, tally: &Ta
     if reachable == 0 {
         // Reachable hosts exist, but none of those that were admitted.
         let early = rollout.step == 0 && rollout.steps.len() > 1;
-        return if asked == 0 && !early {
+        let kept = tally.pinned > 0 && tally.pinned + tally.unreachable >= tally.hosts;
+        return if asked == 0 && (!early || kept) {
             Opinion::Converged
         } else {
             Opinion::Thin(format!("no admitted host in {name} can be reached"))

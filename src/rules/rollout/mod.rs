@@ -11,7 +11,7 @@
 //! running    one early host of one fails               running, one more host is asked
 //! running    host faults, unreachable, stalled, no data  paused
 //! running    a step that the plan holds after is done  paused
-//! running    a freeze stands where the next step would begin  paused
+//! running    a freeze or hold stands where the next step would begin  paused
 //! running    (rollback) all settled                    succeeded; not in 15 min: failed
 //! paused     resume, promote, retry                    running
 //! reverting  all exposed regions settled               reverted (canceled when a person asked)
@@ -122,7 +122,7 @@ pub struct Rollout {
     pub excused: BTreeMap<RegionName, u32>,
     /// Where one more host can be asked when the only early host fails.
     pub spare: Option<(RegionName, u32)>,
-    /// Whether it passes freezes: somebody broke the glass.
+    /// Whether it passes freezes and holds: somebody broke the glass.
     #[serde(default)]
     pub through_freeze: bool,
     /// Whether it may bring a commit that is older than what runs.
@@ -168,7 +168,7 @@ pub struct Admission {
     pub stable: Stable,
     /// Artifacts that hosts may go on running until they are admitted.
     pub tolerate: Vec<ArtifactId>,
-    /// Whether it passes freezes.
+    /// Whether it passes freezes and holds.
     pub through_freeze: bool,
     /// Whether it may bring a commit that is older than what runs.
     pub allow_older: bool,
@@ -196,8 +196,8 @@ pub struct Facts {
     pub regions: BTreeMap<RegionName, RegionFacts>,
     /// The version of a generation made now.
     pub fresh: GoalVersion,
-    /// The freeze that stops the app and env now, as one sentence.
-    pub frozen: Option<String>,
+    /// The freeze or hold that stops the app and env now, as one sentence.
+    pub barred: Option<String>,
 }
 
 /// What the caller does, in order, in one transaction with the rollout's row.
@@ -465,8 +465,8 @@ impl Rollout {
         if held && !self.hurried && self.state == RolloutState::Running {
             return self.pause(format!("{} is done; the plan holds here", self.step_name()));
         }
-        if let Some(freeze) = facts.frozen.as_ref().filter(|_| !self.through_freeze) {
-            return self.pause(format!("frozen, {freeze}"));
+        if let Some(bar) = facts.barred.as_ref().filter(|_| !self.through_freeze) {
+            return self.pause(bar.clone());
         }
         self.step += 1;
         self.spare = None;

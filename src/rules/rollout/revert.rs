@@ -20,10 +20,21 @@ pub struct Way {
     pub reachable: u32,
     /// Of those, where they should be and healthy.
     pub settled: u32,
+    /// Hosts that a person keeps where they are.
+    pub pinned: u32,
     /// Whether every region that can be reached settled.
     pub done: bool,
     /// Why it will not settle, when every host has said so.
     pub stuck: Option<String>,
+}
+
+impl Way {
+    /// "7 of 8 hosts are back; 1 held or pinned host stays where it is".
+    #[must_use]
+    pub fn count(&self) -> String {
+        let back = format!("{} of {} hosts are back", self.settled, self.reachable);
+        back + &words::kept(self.pinned)
+    }
 }
 
 impl Rollout {
@@ -70,25 +81,25 @@ impl Rollout {
             (self.progress, self.progress_at) = (u64::from(way.settled), now);
         }
         if way.done {
-            return self.settled(facts);
+            return self.settled(facts, &way);
         }
         // Hosts that all failed will not get any further; give late reports a while.
+        let count = way.count();
         let hopeless = way.stuck.filter(|_| now >= self.progress_at + THIN_GRACE);
         if !self.is_due(now) && hopeless.is_none() {
             return vec![];
         }
-        let count = format!("{} of {} hosts are back", way.settled, way.reachable);
         let cause = hopeless.unwrap_or_else(|| "out of time".into());
         let because = if self.went_back { format!("{}; ", self.reason) } else { String::new() };
         self.finish(RolloutState::Failed, format!("{because}{count}; {cause}"))
     }
 
-    fn settled(&mut self, facts: &Facts) -> Vec<Action> {
+    fn settled(&mut self, facts: &Facts, way: &Way) -> Vec<Action> {
         if self.kind == RolloutKind::Rollback {
             return self.succeed(facts);
         }
         let back = words::went_back_to(self);
-        let reason = format!("{}; {back}", self.reason);
+        let reason = format!("{}; {back}{}", self.reason, words::kept(way.pinned));
         self.finish(self.after_revert, reason)
     }
 
@@ -122,8 +133,12 @@ impl Rollout {
         if reachable == 0 {
             return false;
         }
-        way.reachable += reachable;
         let tally = &region.tally;
+        // Whom a person keeps where it is, no way back waits for.
+        let pinned = if region.speaks_of(version) { tally.pinned.min(reachable) } else { 0 };
+        let reachable = reachable - pinned;
+        way.pinned += pinned;
+        way.reachable += reachable;
         if !region.speaks_of(version) || tally.version.step < version.step {
             way.done = false;
             return true;

@@ -15,6 +15,8 @@ struct Count {
     probing: u32,
     failed: u32,
     unreachable: u32,
+    /// Kept where they are by a person.
+    pinned: u32,
     /// Regions that have not said anything under this goal.
     mute: u32,
 }
@@ -38,7 +40,7 @@ pub fn waiting_on(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> String {
         }
         (RolloutState::Running | RolloutState::Reverting, _) => {
             let way = rollout.way(facts);
-            let back = format!("{} of {} hosts are back", way.settled, way.reachable);
+            let back = way.count();
             if rollout.state == RolloutState::Reverting {
                 format!("{back}; reverts because {}", rollout.reason)
             } else {
@@ -57,7 +59,9 @@ pub(crate) fn outcome(rollout: &Rollout, facts: &Facts) -> String {
     if part.clone().all(|(_, region)| region.hosts() == 0) {
         return "no hosts yet; hosts take it when they come".into();
     }
-    let mut text = count(rollout, facts).hosts_on(rollout);
+    let sum = count(rollout, facts);
+    let mut text = sum.hosts_on(rollout);
+    text.push_str(&kept(sum.pinned));
     for region in &rollout.skipped {
         let dark = facts.regions.get(region).is_some_and(|facts| {
             rollout.version.is_some_and(|version| facts.reachable(version) == 0)
@@ -70,6 +74,16 @@ pub(crate) fn outcome(rollout: &Rollout, facts: &Facts) -> String {
         text.push_str("; other regions keep what they run (mixed on purpose)");
     }
     text
+}
+
+/// "; 2 held or pinned hosts stay where they are", if there are any.
+#[must_use]
+pub(crate) fn kept(hosts: u32) -> String {
+    match hosts {
+        0 => String::new(),
+        1 => "; 1 held or pinned host stays where it is".into(),
+        _ => format!("; {hosts} held or pinned hosts stay where they are"),
+    }
 }
 
 /// "the fleet is back on r1".
@@ -100,6 +114,7 @@ fn count(rollout: &Rollout, facts: &Facts) -> Count {
             continue;
         }
         sum.admitted += tally.admitted;
+        sum.pinned += tally.pinned;
         sum.healthy += tally.healthy;
         sum.probing += tally.on_next.min(tally.admitted).saturating_sub(tally.healthy);
         sum.failed += tally.failed + tally.host_faults + tally.transport_faults;

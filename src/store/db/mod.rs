@@ -25,6 +25,7 @@ pub mod forgotten;
 pub mod freezes;
 pub mod gauges;
 pub mod goals;
+pub mod holds;
 pub mod hosts;
 pub mod job_log;
 pub mod jobs;

@@ -8,6 +8,7 @@ pub mod diff;
 pub mod event;
 pub mod fleet;
 pub mod freeze;
+pub mod hold;
 pub mod link;
 pub mod patch;
 pub mod region;

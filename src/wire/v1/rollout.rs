@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::fleet::Tally;
 use crate::model::freeze::Freeze;
 use crate::model::goal::{GoalVersion, Target};
+use crate::model::hold::Hold;
 use crate::model::id::{AppName, EnvName, RegionName};
 pub use crate::model::rollout::{GateNumbers, GateWord, Judged, Stage, Step as StepView};
 use crate::model::rollout::{OnConflict, PlanName, Release, RolloutKind};
@@ -47,9 +48,12 @@ pub struct RolloutRequest {
     /// an older one, anything else is refused. A rollback always takes its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_conflict: Option<OnConflict>,
-    /// Pass a freeze; needs the role admin and a message.
+    /// Pass a freeze or a hold; needs the role admin and a message.
     #[serde(default)]
     pub break_glass: bool,
+    /// With a rollback: end the pins and holds of hosts that would keep them out of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unpin: bool,
     /// Refuse unless the env's goal generation is still this.
     #[serde(default)]
     pub expect_generation: Option<u64>,
@@ -171,4 +175,10 @@ pub struct EnvStatus {
     /// The freeze that stops deploys now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen: Option<Freeze>,
+    /// The hold that stops deploys now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Hold>,
+    /// What keeps hosts and regions where they are, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<Hold>,
 }
