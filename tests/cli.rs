@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on stops there")]
 
+#[path = "cli/approving.rs"]
+mod approving;
 #[path = "cli/codes.rs"]
 mod codes;
 #[path = "cli/completing.rs"]

@@ -40,6 +40,9 @@ pub(crate) fn deploy(base: Option<Target>, bake_s: u32) -> Admission {
         bake_s: Some(bake_s),
         stable: Stable { base, region_base: BTreeMap::new() },
         tolerate: vec![],
+        approvals: 0,
+        spread_s: 0,
+        max_unavailable: None,
         start_by: UnixMillis(i64::MAX),
     }
 }

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helper fails by panicking")]
 
+#[path = "rollouts/approvals.rs"]
+mod approvals;
 #[path = "rollouts/freezes.rs"]
 mod freezes;
 #[path = "rollouts/holds.rs"]

@@ -9,7 +9,7 @@ use clap_complete::ArgValueCompleter;
 use super::complete;
 use super::output::{ColorChoice, Format};
 use crate::model::id::{AppName, EnvName, RegionName};
-use crate::model::rollout::{PlanName, RolloutKind};
+use crate::model::rollout::{PlanName, RolloutKind, Unavailable};
 use crate::wire::v1::rollout::RolloutRequest;
 
 /// Flags of every command.
@@ -115,6 +115,12 @@ pub struct HowArgs {
     /// Every bake of the plan
     #[arg(long, hide_short_help = true, value_name = "TIME", value_parser = seconds)]
     pub bake: Option<u32>,
+    /// Most hosts of a region that are between releases at once: 5 or 10%
+    #[arg(long, hide_short_help = true, value_name = "N|N%")]
+    pub max_unavailable: Option<Unavailable>,
+    /// Hosts begin to switch spread over this time, 1h at most
+    #[arg(long, hide_short_help = true, value_name = "TIME", value_parser = seconds)]
+    pub spread: Option<u32>,
     /// Why
     #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub message: String,
@@ -148,6 +154,8 @@ impl HowArgs {
             },
             regions: self.regions.clone(),
             bake_s: self.bake,
+            spread_s: self.spread,
+            max_unavailable: self.max_unavailable,
             when_ready_s: None,
             allow_bad: false,
             allow_older: false,

@@ -13,6 +13,7 @@ pub mod conflict;
 pub mod context;
 mod demo;
 pub mod discover;
+mod echo;
 pub mod failure;
 pub mod hosts;
 pub mod misread;
@@ -72,6 +73,8 @@ enum Command {
     History(c::history::HistoryArgs),
     Logs(c::logs::LogsArgs),
     Why(c::why::WhyArgs),
+    Approve(c::approve::ApproveArgs),
+    Reject(c::approve::RejectArgs),
     Pause(c::pause::PauseArgs),
     Resume(c::pause::ResumeArgs),
     Cancel(c::cancel::CancelArgs),
@@ -113,7 +116,13 @@ pub const GROUPS: &[(&str, &[&str])] = &[
         "Daily",
         &["build", "deploy", "status", "watch", "promote", "rollback", "history", "logs", "why"],
     ),
-    ("Steer", &["pause", "resume", "cancel", "retry", "freeze", "hold", "pin", "unpin"]),
+    (
+        "Steer",
+        &[
+            "approve", "reject", "pause", "resume", "cancel", "retry", "freeze", "hold", "pin",
+            "unpin",
+        ],
+    ),
     (
         "Look",
         &["apps", "builds", "diff", "hosts", "regions", "workers", "events", "open", "simulate"],
@@ -152,6 +161,8 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, Failure> 
         Command::History(args) => c::history::run(ctx, args).await,
         Command::Logs(args) => c::logs::run(ctx, args).await,
         Command::Why(args) => c::why::run(ctx, args).await,
+        Command::Approve(args) => c::approve::approve(ctx, args).await,
+        Command::Reject(args) => c::approve::reject(ctx, args).await,
         Command::Pause(args) => c::pause::pause(ctx, args).await,
         Command::Resume(args) => c::pause::resume(ctx, args).await,
         Command::Cancel(args) => c::cancel::run(ctx, args).await,

@@ -7,7 +7,7 @@ use super::failure::{ExitCode, Failure};
 use super::table::count;
 use crate::model::fleet::FailureGroup;
 use crate::model::job::BuildFailure;
-use crate::model::rollout::RolloutState;
+use crate::model::rollout::{Release, RolloutState};
 use crate::wire::v1::build::Build;
 use crate::wire::v1::rollout::Rollout;
 pub use crate::wire::words::{
@@ -33,6 +33,16 @@ pub fn rollout_code(state: RolloutState) -> Option<ExitCode> {
         RolloutState::Canceled => ExitCode::Canceled,
         RolloutState::Expired => ExitCode::NotDeployable,
     })
+}
+
+/// The exit code of a release: as [`rollout_code`], but what never began because a rule
+/// stood in its way was blocked.
+#[must_use]
+pub fn release_code(release: &Release) -> Option<ExitCode> {
+    match release.state {
+        RolloutState::Expired if release.blocked => Some(ExitCode::Blocked),
+        state => rollout_code(state),
+    }
 }
 
 /// One line of where a rollout stands, and what makes the line new.
@@ -98,6 +108,9 @@ pub fn rollout_failure(rollout: &Rollout, code: ExitCode) -> Failure {
             format!("deployctl promote {name} {scope}"),
             format!("deployctl cancel {name} {scope}"),
         ],
+        RolloutState::Expired if release.blocked => {
+            vec![format!("deployctl deploy {} {scope}", release.build)]
+        }
         RolloutState::Expired => {
             vec![format!("deployctl builds -a {}", release.app)]
         }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::echo::Unechoed;
 use super::output::{Output, Tone};
 use crate::host::clock;
 
@@ -31,6 +32,8 @@ struct Bars {
     head: ProgressBar,
     named: BTreeMap<String, ProgressBar>,
     unicode: bool,
+    /// A `^C` would be written into what is drawn.
+    _unechoed: Option<Unechoed>,
 }
 
 impl<'a> Progress<'a> {
@@ -44,7 +47,8 @@ impl<'a> Progress<'a> {
             let style = ProgressStyle::with_template("{spinner} {wide_msg}");
             head.set_style(style.expect("the template is a constant").tick_chars(ticks));
             head.enable_steady_tick(TICK);
-            Bars { all, head, named: BTreeMap::new(), unicode: out.unicode }
+            let (named, unicode) = (BTreeMap::new(), out.unicode);
+            Bars { all, head, named, unicode, _unechoed: Unechoed::new() }
         });
         Self { out, bars, last_key: String::new(), told_at: Instant::now() }
     }

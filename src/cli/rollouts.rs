@@ -12,7 +12,7 @@ use super::args::WaitArgs;
 use super::confirm::{self, Danger};
 use super::context::Context;
 use super::failure::{ExitCode, Failure};
-use super::outcome::{progress_of, rollout_code, rollout_failure, rollout_tone, sum};
+use super::outcome::{progress_of, release_code, rollout_failure, rollout_tone, sum};
 use super::output::Tone;
 use super::preview;
 use super::prompt::pick_app;
@@ -215,7 +215,7 @@ pub async fn stay_with(
 /// Every outcome but success.
 fn tell_end(ctx: &Context, ended: &Rollout) -> Result<ExitCode, Failure> {
     let release = &ended.release;
-    let code = rollout_code(release.state).unwrap_or(ExitCode::WaitTimeout);
+    let code = release_code(release).unwrap_or(ExitCode::WaitTimeout);
     let undo = undo_line(ended).map(|(word, line)| format!("{word}: {line}"));
     if code != ExitCode::Ok {
         if !ctx.out.is_json() && !ctx.out.is_for_people() {

@@ -13,7 +13,7 @@ use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
 use crate::model::rollout::{OnConflict, RolloutKind, RolloutState};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::command::Command;
-use crate::rules::rollout::{Admission, Rollout as Rules};
+use crate::rules::rollout::{APPROVAL_LIMIT, Admission, Rollout as Rules, SPREAD_S_MAX};
 use crate::store::db::deployables::{self, Deployable};
 use crate::store::db::envs::{self, EnvRow};
 use crate::store::db::events::NewEvent;
@@ -208,6 +208,8 @@ fn is_same(open: &ReleaseRow, desk: &Desk<'_>, bits: &Bits) -> bool {
         && rules.plan == request.plan
         && rules.regions == request.regions
         && rules.bake_s == request.bake_s
+        && rules.permits.most == request.max_unavailable
+        && rules.spread_s == request.spread_s.unwrap_or(0)
         && rules.hosts == desk.app.hosts
 }
 
@@ -382,7 +384,9 @@ fn place(
         let actions = open.rollout.command(now, command, &facts).unwrap_or_default();
         steer::save(tx, shared, &mut open, actions, (&asked.actor, &facts))?;
     }
-    let wait = Duration::from_secs(u64::from(request.when_ready_s.unwrap_or(0)));
+    let approvals = approvals(tx, desk)?;
+    let patience = Duration::from_secs(u64::from(request.when_ready_s.unwrap_or(0)));
+    let wait = if approvals > 0 { patience.max(APPROVAL_LIMIT) } else { patience };
     let admission = Admission {
         app: asked.app.clone(),
         env: asked.env.clone(),
@@ -396,15 +400,41 @@ fn place(
         tolerate,
         through_freeze: request.break_glass,
         allow_older: request.allow_older,
+        approvals,
+        spread_s: request.spread_s.unwrap_or(0),
+        max_unavailable: request.max_unavailable,
         start_by: now + wait,
     };
     let mut row = row(now, asked, &bits, Rules::admitted(now, admission));
     releases::insert(tx, &row)?;
     row.stamp = 1;
-    if let Some(artifact) = bits.artifact {
+    if approvals > 0 {
+        let noun = if approvals == 1 { "approval" } else { "approvals" };
+        let message = format!("{release} in {} waits for {approvals} {noun}", asked.env);
+        let event = NewEvent::new(now, "rollout.unapproved", &asked.actor, message);
+        tx.event(&event.app(&asked.app).env(&asked.env).build(row.build).release(release))?;
+    } else if let Some(artifact) = bits.artifact {
         steer::begin(tx, shared, &mut row, artifact, &asked.actor)?;
     }
     Ok(Admitted::New(Box::new(row)))
+}
+
+/// How many people must approve it first: of a way back nobody, and whoever breaks the
+/// glass is told of.
+fn approvals(tx: &mut Tx, desk: &Desk<'_>) -> Result<u32, DbError> {
+    let (app, env, request) = (&desk.app, &desk.asked.env, &desk.asked.request);
+    let wanted = app.approvals.get(env).copied().unwrap_or(0);
+    if wanted == 0 || request.kind == RolloutKind::Rollback {
+        return Ok(0);
+    }
+    if request.break_glass {
+        let (now, actor) = (desk.shared.steady_now(), &desk.asked.actor);
+        let message = format!("{actor} passed {wanted} approvals of {env}: {}", request.message);
+        let event = NewEvent::new(now, "approval.broken", actor, message);
+        tx.event(&event.app(&app.name).env(env))?;
+        return Ok(0);
+    }
+    Ok(wanted)
 }
 
 fn row(now: UnixMillis, asked: &Asked, bits: &Bits, rollout: Rules) -> ReleaseRow {
@@ -434,6 +464,9 @@ fn check_bounds(asked: &Asked) -> Result<(), Problem> {
     }
     if request.break_glass && request.message.is_empty() {
         return Err(usage("message: whoever breaks the glass says why".into()));
+    }
+    if request.spread_s.is_some_and(|seconds| seconds > SPREAD_S_MAX) {
+        return Err(usage(format!("spread_s: at most {SPREAD_S_MAX}")));
     }
     for (field, seconds) in [("bake_s", request.bake_s), ("when_ready_s", request.when_ready_s)] {
         if seconds.is_some_and(|seconds| seconds > SECONDS_MAX) {

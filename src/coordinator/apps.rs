@@ -18,6 +18,8 @@ use crate::wire::v1::app::{App, AppSpec, Apps};
 const APPS_MAX: i64 = 10_000;
 /// Most envs of one app.
 const ENVS_MAX: usize = 32;
+/// Most people that must approve a deploy.
+const APPROVALS_MAX: u32 = 5;
 /// Most waves, and regions in one wave.
 const WAVES_MAX: usize = 64;
 /// Longest repository URL, bytes.
@@ -127,6 +129,14 @@ fn check(spec: &AppSpec) -> Result<(), Problem> {
     spec.recipe.check().map_err(|error| bad(error.to_string()))?;
     if spec.envs.is_empty() || spec.envs.len() > ENVS_MAX {
         return Err(bad(format!("envs: 1 to {ENVS_MAX}, not {}", spec.envs.len())));
+    }
+    for (env, number) in &spec.approvals {
+        if !spec.envs.contains(env) {
+            return Err(bad(format!("approvals: the app has no env {env}")));
+        }
+        if !(1..=APPROVALS_MAX).contains(number) {
+            return Err(bad(format!("approvals of {env}: 1 to {APPROVALS_MAX}, not {number}")));
+        }
     }
     if spec.waves.len() > WAVES_MAX || spec.waves.iter().any(|wave| wave.len() > WAVES_MAX) {
         return Err(bad(format!("waves: at most {WAVES_MAX} of at most {WAVES_MAX} regions")));

@@ -7,7 +7,8 @@ use crate::coordinator::bars;
 use crate::coordinator::state::Coordinator;
 use crate::model::goal::{GoalVersion, bucket};
 use crate::model::hold::Hold;
-use crate::model::id::RegionName;
+use crate::model::id::{HostId, RegionName};
+use crate::model::rollout::RolloutState;
 use crate::rules::rollout::plan::{Fleet, waves};
 use crate::rules::rollout::{Facts, RegionFacts, Rollout};
 use crate::store::db::{DbError, Tx, envs, holds, hosts, regions, tallies};
@@ -28,6 +29,7 @@ pub(super) fn load(tx: &Tx, shared: &Coordinator, rollout: &Rollout) -> Result<F
     let known = hosts::count(tx, &rollout.env, &rollout.hosts)?;
     let seen: BTreeMap<RegionName, _> =
         regions::list(tx)?.into_iter().map(|row| (row.region, row.seen_at)).collect();
+    let mut buckets = drawn(tx, shared, rollout)?;
     let now = shared.steady_now();
     let barred = bars::stopping(tx, (&rollout.app, &rollout.env), now)?;
     let barred = barred.map(|bar| bar.sentence());
@@ -42,9 +44,45 @@ pub(super) fn load(tx: &Tx, shared: &Coordinator, rollout: &Rollout) -> Result<F
         let (known, reachable) = known.get(&name).copied().unwrap_or_default();
         let tally = counts.remove(&name).unwrap_or_default();
         let silent = now.since(heard) > SILENT;
-        facts.regions.insert(name, RegionFacts { tally, silent, known, reachable });
+        let buckets = buckets.remove(&name).unwrap_or_default();
+        facts.regions.insert(name, RegionFacts { tally, silent, known, reachable, buckets });
     }
     Ok(facts)
+}
+
+/// The bucket of each host, by region and ascending, where permits need to know.
+fn drawn(
+    tx: &Tx,
+    shared: &Coordinator,
+    rollout: &Rollout,
+) -> Result<BTreeMap<RegionName, Vec<(u32, bool)>>, DbError> {
+    let mut buckets: BTreeMap<RegionName, Vec<(u32, bool)>> = BTreeMap::new();
+    let running = rollout.state == RolloutState::Running && rollout.permits.most.is_some();
+    let Some(version) = rollout.version.filter(|_| running) else { return Ok(buckets) };
+    let salt = version.generation.to_string();
+    each_free(tx, shared, rollout, |region, host, reachable| {
+        let own = bucket(&salt, &rollout.app, &host);
+        buckets.entry(region).or_default().push((own, reachable));
+    })?;
+    buckets.values_mut().for_each(|region| region.sort_unstable());
+    Ok(buckets)
+}
+
+/// Tells `take` each host that the rollout covers and that nobody holds or pins: one that
+/// is kept is not asked, and a canary of such hosts would prove nothing.
+fn each_free(
+    tx: &Tx,
+    shared: &Coordinator,
+    rollout: &Rollout,
+    mut take: impl FnMut(RegionName, HostId, bool),
+) -> Result<(), DbError> {
+    let kept = holds::placed(tx, (&rollout.app, &rollout.env), shared.steady_now())?;
+    let kept: Vec<_> = kept.iter().filter_map(Hold::pin).collect();
+    hosts::each(tx, &rollout.env, &rollout.hosts, |region, host, reachable| {
+        if !kept.iter().any(|pin| pin.keeps(&host, &region)) {
+            take(region, host, reachable);
+        }
+    })
 }
 
 /// The fleet as the planner sees it, drawn with the generation of `fresh`.
@@ -57,11 +95,8 @@ pub(super) fn fleet(
 ) -> Result<Fleet, DbError> {
     let salt = fresh.generation.to_string();
     let mut buckets: BTreeMap<RegionName, Vec<u32>> = BTreeMap::new();
-    let kept = holds::placed(tx, (&rollout.app, &rollout.env), shared.steady_now())?;
-    let kept: Vec<_> = kept.iter().filter_map(Hold::pin).collect();
-    hosts::each(tx, &rollout.env, &rollout.hosts, |region, host, reachable| {
-        // Who is pinned is not asked: a canary of such hosts would prove nothing.
-        if reachable && !kept.iter().any(|pin| pin.keeps(&host, &region)) {
+    each_free(tx, shared, rollout, |region, host, reachable| {
+        if reachable {
             buckets.entry(region).or_default().push(bucket(&salt, &rollout.app, &host));
         }
     })?;

@@ -41,7 +41,7 @@ pub(super) fn of(tx: &Tx, shared: &Coordinator, build: &Deployable) -> Result<Re
     })
 }
 
-/// What a pending rollout lacks, a freeze or a hold included; `None` when it is not pending.
+/// What a pending rollout lacks, a freeze, a hold or an approval included; `None` when it is not pending.
 pub(super) fn of_pending(
     tx: &Tx,
     shared: &Coordinator,
@@ -58,8 +58,23 @@ pub(super) fn of_pending(
         (Readiness::Ready(_), Some(bar)) if !rules.through_freeze => {
             Readiness::Waiting(bar.sentence())
         }
+        (Readiness::Ready(_), _) if rules.lacks_approvals() > 0 => {
+            Readiness::Waiting(approval(row))
+        }
         (readiness, _) => readiness,
     }))
+}
+
+/// "1 more approval, by somebody else than ann: deployctl approve r412 -a web -e prod".
+fn approval(row: &ReleaseRow) -> String {
+    let rules = &row.rollout;
+    let (lacks, given) = (rules.lacks_approvals(), !rules.approved.is_empty());
+    let noun = if lacks == 1 { "approval" } else { "approvals" };
+    let more = if given { " more" } else { "" };
+    format!(
+        "{lacks}{more} {noun}, by somebody else than {}: deployctl approve {} -a {} -e {}",
+        row.actor, rules.release, rules.app, rules.env
+    )
 }
 
 /// "replicated to 1 of 2 regions; eu is at 61%".

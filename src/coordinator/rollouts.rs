@@ -10,6 +10,7 @@ use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::{Coordinator, Shared, wait_of};
 use crate::coordinator::{apps, bars, facts, outbox, refs, steer, view};
 use crate::model::id::{AppName, EnvName, ReleaseNo};
+use crate::model::rollout::Approval;
 use crate::model::time::UnixMillis;
 use crate::net::auth::Identity;
 use crate::net::server::{Json, Params, Path};
@@ -19,7 +20,7 @@ use crate::store::db::releases::{self, ReleaseRow};
 use crate::store::db::{Topic, Tx, envs};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::rollout::{
-    CancelRequest, PauseRequest, PromoteRequest, Rollout, RolloutRequest,
+    ApprovalRequest, CancelRequest, PauseRequest, PromoteRequest, Rollout, RolloutRequest,
 };
 
 pub(super) fn routes() -> Vec<Route> {
@@ -52,6 +53,16 @@ pub(super) fn routes() -> Vec<Route> {
             "Hold it where it is",
         )
         .takes("PauseRequest"),
+        steered(
+            post("/v1/apps/{app}/envs/{env}/rollouts/{release}/approve", Class::Deploy, approve),
+            "Approve a rollout that somebody else asked for",
+        )
+        .takes("ApprovalRequest"),
+        steered(
+            post("/v1/apps/{app}/envs/{env}/rollouts/{release}/reject", Class::Deploy, reject),
+            "End a rollout that waits for approval",
+        )
+        .takes("ApprovalRequest"),
         steered(
             post("/v1/apps/{app}/envs/{env}/rollouts/{release}/resume", Class::Deploy, resume),
             "Go on after a pause",
@@ -180,6 +191,32 @@ async fn resume(
     steer(shared, (who, key), place, (Command::Resume, None)).await
 }
 
+async fn approve(
+    State(shared): State<Shared>,
+    Extension(who): Extension<Identity>,
+    Path(place): Path<Place>,
+    key: Key,
+    Json(request): Json<ApprovalRequest>,
+) -> Result<Json<Rollout>, Problem> {
+    said("approved", &who, &request.message)?;
+    let (by, at) = (who.name.clone(), shared.steady_now());
+    let by = Approval { by, at, message: request.message };
+    // Who asked is only known with the row: it is put in there.
+    let command = Command::Approve { author: String::new(), by };
+    steer(shared, (who, key), place, (command, None)).await
+}
+
+async fn reject(
+    State(shared): State<Shared>,
+    Extension(who): Extension<Identity>,
+    Path(place): Path<Place>,
+    key: Key,
+    Json(request): Json<ApprovalRequest>,
+) -> Result<Json<Rollout>, Problem> {
+    let why = said("rejected", &who, &request.message)?;
+    steer(shared, (who, key), place, (Command::Reject { why }, None)).await
+}
+
 /// Who did what and why, as one sentence.
 fn said(done: &str, who: &Identity, message: &str) -> Result<String, Problem> {
     if message.len() > MESSAGE_BYTES_MAX {
@@ -202,7 +239,15 @@ async fn steer(
     let follow = move |tx: &mut Tx| {
         let mut row = find(tx, &place)?;
         let now = within.steady_now();
-        let asked = format!("{:?}", (&place, &command, step));
+        let command = match command {
+            Command::Approve { by, .. } => Command::Approve { author: row.actor.clone(), by },
+            other => other,
+        };
+        // When it was said is no part of what was asked.
+        let asked = match &command {
+            Command::Approve { by, .. } => format!("{:?}", (&place, "approve", &by.message)),
+            other => format!("{:?}", (&place, other, step)),
+        };
         if made_before(tx, &who.name, &key, &asked, now)? {
             return Ok(view::rollout(tx, &within, &row)?);
         }
@@ -282,6 +327,11 @@ fn refused(row: &ReleaseRow, refusal: Refusal) -> Problem {
         Refusal::Rollback | Refusal::NoBase => {
             problem.hint(format!("deployctl cancel {release} --keep {place}"))
         }
+        Refusal::OwnWork => Problem::new(Code::Forbidden, format!("{release} is your own"))
+            .because(refusal.to_string())
+            .because(format!("{} asked for it; a second person types the line below", row.actor))
+            .hint(format!("deployctl approve {release} {place}")),
+        Refusal::NotAwaited => problem.hint(format!("deployctl watch {release} {place}")),
         Refusal::NotPaused => problem.hint(format!("deployctl status {}", rules.app)),
     }
 }

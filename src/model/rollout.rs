@@ -192,6 +192,83 @@ impl Step {
     }
 }
 
+/// How many hosts of a region may be between two releases at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Unavailable {
+    /// So many, 1 to a million.
+    Hosts(u32),
+    /// So many percent of those that can be reached, 1 to 100, and at least one host.
+    Percent(u32),
+}
+
+impl Unavailable {
+    /// Hosts, of `reachable` ones.
+    #[must_use]
+    pub fn of(self, reachable: u32) -> u32 {
+        match self {
+            Self::Hosts(hosts) => hosts,
+            Self::Percent(percent) => {
+                let part = u64::from(reachable) * u64::from(percent) / 100;
+                u32::try_from(part).unwrap_or(u32::MAX).max(1)
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Hosts(hosts) => write!(f, "{hosts}"),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+impl std::str::FromStr for Unavailable {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (digits, most) = match text.strip_suffix('%') {
+            Some(digits) => (digits, 100),
+            None => (text, 1_000_000),
+        };
+        let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        let number = digits.parse().ok().filter(|n| plain && (1..=most).contains(n));
+        let number = number.ok_or("a number of hosts from 1, or 1% to 100%")?;
+        Ok(if most == 100 { Self::Percent(number) } else { Self::Hosts(number) })
+    }
+}
+
+impl TryFrom<String> for Unavailable {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Unavailable> for String {
+    fn from(most: Unavailable) -> Self {
+        most.to_string()
+    }
+}
+
+/// That somebody else has looked at a deploy and wants it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: UnixMillis,
+    /// What they said.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 /// What a gate says of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -320,6 +397,19 @@ pub struct Release {
     pub state: RolloutState,
     /// One sentence: what it waits for, or why it ended so.
     pub reason: String,
+    /// How many hosts of a region may be between releases at once; `None`: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unavailable: Option<Unavailable>,
+    /// How many people beside who asked must approve it before it begins.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub approvals: u32,
+    /// Who has, and what they said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approved: Vec<Approval>,
+    /// Whether it expired because a rule stood in its way: an approval that was not
+    /// given, a freeze, a hold, a newer commit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub blocked: bool,
     /// Its goal's version; `None` before it started.
     pub version: Option<GoalVersion>,
     /// Marked bad by a rollback or a revert.

@@ -25,6 +25,7 @@ pub(crate) fn app(repo: &str) -> App {
         recipe: deployctl::model::recipe::Recipe::default(),
         hosts: deployctl::model::selector::Selector::default(),
         envs: vec!["prod".parse().unwrap()],
+        approvals: std::collections::BTreeMap::new(),
         waves: vec![],
     };
     App { spec, created_at: UnixMillis(1_795_300_000_000) }
@@ -44,6 +45,10 @@ pub(crate) fn release(state: RolloutState) -> Release {
         plan: PlanName::Standard,
         regions: vec![],
         state,
+        max_unavailable: None,
+        approvals: 0,
+        approved: vec![],
+        blocked: false,
         reason: "because of the test".into(),
         version: None,
         bad: false,

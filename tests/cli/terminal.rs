@@ -91,6 +91,25 @@ fn ctrl_c_at_a_question_is_code_130_with_the_cursor_back() {
 }
 
 #[test]
+fn ctrl_c_while_watching_detaches_and_leaves_no_half_line() {
+    let (coordinator, person) = ready();
+    let mut running = rollout(RolloutState::Running, 1);
+    running.waiting_on = "2 of 4 hosts on r2; waiting for 2".into();
+    coordinator.gives(R2, &running);
+    for args in [&["watch", "r2"][..], &["deploy", COMMIT, "--yes"]] {
+        let done = on_terminal(&person, args, ("waiting for 2", "\x03"));
+        assert_eq!(done.code, 130, "{done:?}");
+        assert!(!done.stdout.contains("^C"), "it would move what is to be wiped: {done:?}");
+        let (before, after) = done.stdout.split_once("detached; r2 continues").unwrap();
+        assert!(!after.contains("waiting for 2"), "nothing is drawn after the end: {done:?}");
+        // The line that moved was wiped, and the message begins at the left edge.
+        let wiped = before.rfind("\x1b[2K").unwrap();
+        assert!(wiped > before.rfind("waiting for 2").unwrap(), "{done:?}");
+        assert!(after.contains("deployctl watch r2") && after.contains("deployctl cancel r2"));
+    }
+}
+
+#[test]
 fn nothing_is_asked_under_ci_or_without_input() {
     let (coordinator, mut person) = ready();
     let done = on_terminal(&person, &["deploy", COMMIT, "--no-input"], ("\0", ""));

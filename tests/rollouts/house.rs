@@ -227,6 +227,8 @@ pub(crate) fn deploy(target: &str) -> RolloutRequest {
         plan: PlanName::Standard,
         regions: vec![],
         bake_s: Some(0),
+        spread_s: None,
+        max_unavailable: None,
         when_ready_s: None,
         allow_bad: false,
         allow_older: false,

@@ -26,6 +26,9 @@ pub struct SettingArgs {
     /// One wave of regions; repeat in rollout order; * is all others
     #[arg(long = "wave", value_name = "REGION,…")]
     pub waves: Vec<String>,
+    /// People beside who asked that must approve a deploy to an env: prod=1; 0: nobody
+    #[arg(long, value_name = "ENV=N", value_delimiter = ',', value_parser = approvals)]
+    pub approvals: Vec<(EnvName, u32)>,
     /// How to build, where the repository has no deployctl.toml
     #[arg(long, value_name = "COMMAND")]
     pub build: Option<String>,
@@ -49,7 +52,8 @@ impl SettingArgs {
     /// # Errors
     /// Exit code 2 when a build would have no command or no artifact.
     pub fn apply(self, spec: &mut AppSpec) -> Result<(), Failure> {
-        let Self { trunk, envs, hosts, waves, build, artifact, start, stop, health } = self;
+        let Self { trunk, envs, hosts, waves, approvals, build, artifact, start, stop, health } =
+            self;
         if let Some(trunk) = trunk {
             spec.trunk = trunk;
         }
@@ -61,6 +65,12 @@ impl SettingArgs {
         }
         if !waves.is_empty() {
             spec.waves = waves.iter().map(|w| w.split(',').map(str::to_owned).collect()).collect();
+        }
+        for (env, number) in approvals {
+            match number {
+                0 => spec.approvals.remove(&env),
+                number => spec.approvals.insert(env, number),
+            };
         }
         set_build(&mut spec.recipe, build, artifact)?;
         if start.is_some() || stop.is_some() || health.is_some() {
@@ -77,6 +87,14 @@ impl SettingArgs {
         spec.recipe.check()?;
         Ok(())
     }
+}
+
+/// Reads `prod=1`.
+fn approvals(text: &str) -> Result<(EnvName, u32), String> {
+    let (env, number) = text.split_once('=').ok_or("an env and a number: prod=1")?;
+    let env = env.parse().map_err(|error| format!("{error}"))?;
+    let number = number.parse().map_err(|_| "an env and a number, 0 to 5: prod=1".to_owned())?;
+    Ok((env, number))
 }
 
 /// What was given; nothing given keeps what is there, an empty text takes it away.
@@ -137,6 +155,17 @@ mod tests {
         assert_eq!((build.command.as_str(), build.artifact.as_str()), ("make", "dist"));
         let run = app.recipe.run.as_ref().unwrap();
         assert_eq!(run.probe, Some(Probe::Http("http://127.0.0.1:80/".into())));
+        let careful =
+            SettingArgs { approvals: vec![approvals("prod=2").unwrap()], ..SettingArgs::default() };
+        careful.apply(&mut app).unwrap();
+        assert_eq!(app.approvals.values().sum::<u32>(), 2);
+        let free =
+            SettingArgs { approvals: vec![approvals("prod=0").unwrap()], ..SettingArgs::default() };
+        free.apply(&mut app).unwrap();
+        assert!(app.approvals.is_empty());
+        for bad in ["prod", "prod=", "=1", "prod=-1", "Prod Env=1"] {
+            assert!(approvals(bad).is_err(), "{bad}");
+        }
         let empty = Some(String::new());
         let none = SettingArgs { start: empty.clone(), health: empty, ..SettingArgs::default() };
         none.apply(&mut app).unwrap();

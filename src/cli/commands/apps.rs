@@ -119,6 +119,7 @@ async fn add(ctx: &Context, args: AddArgs) -> Result<(), Failure> {
         recipe: file.map(ProjectFile::recipe).unwrap_or_default(),
         hosts: Selector::default(),
         envs: vec!["prod".parse().expect("prod is a label")],
+        approvals: std::collections::BTreeMap::new(),
         waves: vec![],
     };
     args.settings.apply(&mut spec)?;
@@ -186,6 +187,7 @@ fn differences(old: &AppSpec, new: &AppSpec) -> Vec<String> {
         ("envs", envs(old), envs(new)),
         ("hosts", old.hosts.to_string(), new.hosts.to_string()),
         ("waves", waves(old), waves(new)),
+        ("approvals", approvals(old), approvals(new)),
     ];
     let shown = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
     let mut lines: Vec<String> = vec![];
@@ -196,6 +198,11 @@ fn differences(old: &AppSpec, new: &AppSpec) -> Vec<String> {
         lines.push("recipe: another".into());
     }
     lines
+}
+
+fn approvals(spec: &AppSpec) -> String {
+    let each = spec.approvals.iter().map(|(env, number)| format!("{env}={number}"));
+    each.collect::<Vec<_>>().join(",")
 }
 
 fn envs(spec: &AppSpec) -> String {
@@ -214,6 +221,7 @@ fn change_line(there: &AppSpec, asked: &AppSpec) -> String {
     say("trunk", there.trunk.clone(), asked.trunk.clone());
     say("envs", envs(there), envs(asked));
     say("hosts", there.hosts.to_string(), asked.hosts.to_string());
+    say("approvals", approvals(there), approvals(asked));
     let build = |spec: &AppSpec| match &spec.recipe.build {
         Some(build) => (build.command.clone(), build.artifact.clone()),
         None => Default::default(),

@@ -49,7 +49,7 @@ pub struct DeployArgs {
     allow_bad: bool,
     #[command(flatten)]
     conflict: ConflictArgs,
-    /// Pass a freeze: by an admin, with a reason, and everybody is told
+    /// Pass a freeze, a hold or approvals: by an admin, with a reason, and everybody is told
     #[arg(long, hide_short_help = true, requires = "message")]
     break_glass: bool,
     /// Refuse unless the goal's generation is still this

@@ -159,6 +159,7 @@ fn spec(
         recipe: file.recipe(),
         hosts: Selector::default(),
         envs: vec![ctx.env()?],
+        approvals: std::collections::BTreeMap::new(),
         waves: vec![],
     })
 }

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod api;
 pub mod app_settings;
+pub mod approve;
 pub mod apps;
 pub mod auth;
 pub mod build;

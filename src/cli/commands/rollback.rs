@@ -4,7 +4,7 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 
 use crate::cli::api::Api;
-use crate::cli::args::WaitArgs;
+use crate::cli::args::{WaitArgs, seconds};
 use crate::cli::confirm::{self, Danger};
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
@@ -32,6 +32,9 @@ pub struct RollbackArgs {
     /// Move pinned and held hosts too: what keeps them ends
     #[arg(long)]
     unpin: bool,
+    /// Hosts begin to switch spread over this time, 1h at most [default: all at once]
+    #[arg(long, hide_short_help = true, value_name = "TIME", value_parser = seconds)]
+    spread: Option<u32>,
     /// Go back to it though it was marked bad
     #[arg(long, hide_short_help = true)]
     allow_bad: bool,
@@ -61,6 +64,8 @@ pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure>
         plan: PlanName::default(),
         regions: args.regions,
         bake_s: None,
+        spread_s: args.spread,
+        max_unavailable: None,
         when_ready_s: None,
         allow_bad: args.allow_bad,
         allow_older: false,

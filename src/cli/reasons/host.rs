@@ -232,6 +232,12 @@ fn admission(reasons: Reasons, host: &HostRow, open: &Rollout) -> Reasons {
     let own = bucket(&version.generation.to_string(), &open.release.app, &host.info.host);
     let admits = |index: usize| open.steps.get(index).map_or(0, |step| step.admits(&host.region));
     let now = usize::try_from(open.step).unwrap_or(usize::MAX);
+    if let (true, Some(most)) = (own < admits(now), open.release.max_unavailable) {
+        return reasons.because(format!(
+            "it waits for its turn: of {} at most {most} are between releases at once",
+            host.region
+        ));
+    }
     if own < admits(now) {
         return reasons.because("it is admitted, and has not said yet that it knows");
     }

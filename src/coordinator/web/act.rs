@@ -138,6 +138,8 @@ impl Wish {
             plan: self.plan.unwrap_or_default(),
             regions: self.regions()?,
             bake_s: self.bake_s,
+            spread_s: None,
+            max_unavailable: None,
             when_ready_s: None,
             allow_bad: self.allow_bad,
             allow_older: self.allow_older,

@@ -1,7 +1,7 @@
 //! What a person or another rollout may do to an open rollout.
 
 use crate::model::id::ReleaseNo;
-use crate::model::rollout::{RolloutKind, RolloutState, Stage};
+use crate::model::rollout::{Approval, RolloutKind, RolloutState, Stage};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::{Action, Facts, RETRY_GRACE, REVERT_CAP, Rollout};
 
@@ -24,6 +24,18 @@ pub enum Command {
     Retry,
     /// Hold it where it is.
     Pause {
+        /// Who and why, as one sentence.
+        why: String,
+    },
+    /// Somebody else wants it too.
+    Approve {
+        /// Who asked for the rollout: nobody approves what they asked for.
+        author: String,
+        /// Who approves, and what they say.
+        by: Approval,
+    },
+    /// Somebody does not want it to begin.
+    Reject {
         /// Who and why, as one sentence.
         why: String,
     },
@@ -57,6 +69,12 @@ pub enum Refusal {
     /// It is not paused.
     #[error("it is not paused")]
     NotPaused,
+    /// Nobody has to approve it, or it has begun.
+    #[error("it waits for no approval")]
+    NotAwaited,
+    /// Who asked for it approves it.
+    #[error("it must be approved by somebody else than who asked for it")]
+    OwnWork,
 }
 
 impl Rollout {
@@ -84,6 +102,8 @@ impl Rollout {
                 _ if self.kind == RolloutKind::Rollback => Err(Refusal::Rollback),
                 _ => Ok(self.pause(why)),
             },
+            Command::Approve { author, by } => self.approve(&author, by),
+            Command::Reject { why } => self.reject(why),
             Command::Resume if self.state == RolloutState::Paused => {
                 self.enter(now);
                 Ok(vec![self.tell("rollout.resumed", "resumed".into())])

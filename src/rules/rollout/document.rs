@@ -41,14 +41,16 @@ impl Rollout {
             hosts: self.hosts.clone(),
             pins: vec![],
             stage: !rollback,
-            spread_ms: 0,
+            // Going back is urgent: only who asked for a rollback may slow it down.
+            spread_ms: if back { 0 } else { u64::from(self.spread_s) * 1000 },
             retry: self.retry,
             issued_at: now,
         })
     }
 
     fn admit(&self) -> BTreeMap<String, u32> {
-        self.step_now().map(|step| step.admit.clone()).unwrap_or_default()
+        let whole = || self.step_now().map(|step| step.admit.clone()).unwrap_or_default();
+        self.permitted().unwrap_or_else(whole)
     }
 
     /// What hosts go back to: each region to what it ran before. The document has one

@@ -3,7 +3,9 @@
 //! ```text
 //! state      event                                     becomes
 //! pending    begin (the build is replicated)           running, step 0, a new generation
-//! pending    not ready in time, or older than what runs  expired
+//! pending    not ready or approved in time, or older than what runs  expired
+//! pending    approved: counted; once all have, it begins  pending
+//! pending    rejected                                  canceled
 //! pending    the build failed                          failed
 //! running    the step converged                        running, bakes (or the next step)
 //! running    the bake ended, still converged           running, next step; after the last: succeeded
@@ -24,9 +26,12 @@
 //! Every open state but `paused` has a due time: the clock alone ends it, and
 //! `paused` blocks nobody. A later kind of gate or plan adds a file here.
 
+pub mod admitted;
+pub mod approval;
 pub mod command;
 pub mod document;
 pub mod gate;
+pub mod permits;
 pub mod plan;
 pub mod record;
 pub mod revert;
@@ -43,10 +48,14 @@ use crate::model::digest::ArtifactId;
 use crate::model::fleet::{FailureGroup, Tally};
 use crate::model::goal::{GoalVersion, Target};
 use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
-use crate::model::rollout::{Judged, PlanName, RolloutKind, RolloutState, Stable, Stage, Step};
+use crate::model::rollout::{
+    Approval, Judged, PlanName, RolloutKind, RolloutState, Stable, Stage, Step,
+};
 use crate::model::selector::Selector;
 use crate::model::time::UnixMillis;
+pub use crate::rules::rollout::admitted::Admission;
 use crate::rules::rollout::gate::Opinion;
+use crate::rules::rollout::permits::Permits;
 use crate::rules::rollout::plan::{Fleet, Wish, plan};
 
 /// A step pauses or fails without progress for so long [orchestration 6.2].
@@ -57,6 +66,10 @@ pub const STEP_CAP: Duration = Duration::from_secs(60 * 60);
 pub const REVERT_CAP: Duration = Duration::from_secs(15 * 60);
 /// How long missing or thin data may last before it pauses a rollout.
 pub const THIN_GRACE: Duration = Duration::from_secs(60);
+/// A deploy that must be approved expires unless it was by then [orchestration 6.2].
+pub const APPROVAL_LIMIT: Duration = Duration::from_secs(60 * 60);
+/// Longest time over which hosts begin to switch, seconds.
+pub const SPREAD_S_MAX: u32 = 3600;
 /// By how much an inconclusive bake is prolonged, and how often [orchestration 6.6].
 pub const DOUBT_PERIOD: Duration = Duration::from_secs(30);
 /// Prolongations before an inconclusive bake pauses.
@@ -128,6 +141,21 @@ pub struct Rollout {
     /// Whether it may bring a commit that is older than what runs.
     #[serde(default)]
     pub allow_older: bool,
+    /// How many people beside who asked must approve it before it begins.
+    #[serde(default)]
+    pub approvals: u32,
+    /// Who has.
+    #[serde(default)]
+    pub approved: Vec<Approval>,
+    /// Whether it expired because a rule stood in its way.
+    #[serde(default)]
+    pub blocked: bool,
+    /// Hosts begin to switch spread over so long, seconds.
+    #[serde(default)]
+    pub spread_s: u32,
+    /// How many hosts of a region may be between releases at once.
+    #[serde(default)]
+    pub permits: Permits,
     /// Whether a person asked to skip every bake.
     pub hurried: bool,
     /// Whether its documents lead back to what ran before.
@@ -145,37 +173,6 @@ pub struct Rollout {
     pub judged: Vec<Judged>,
 }
 
-/// What a rollout is made of, at admission.
-#[derive(Debug, Clone)]
-pub struct Admission {
-    /// The app.
-    pub app: AppName,
-    /// The env.
-    pub env: EnvName,
-    /// The release's number.
-    pub release: ReleaseNo,
-    /// Deploy or rollback.
-    pub kind: RolloutKind,
-    /// The plan.
-    pub plan: PlanName,
-    /// Only these regions; empty: all.
-    pub regions: Vec<RegionName>,
-    /// The hosts that run the app.
-    pub hosts: Selector,
-    /// Every bake, seconds; `None`: the plan's own.
-    pub bake_s: Option<u32>,
-    /// What ran before.
-    pub stable: Stable,
-    /// Artifacts that hosts may go on running until they are admitted.
-    pub tolerate: Vec<ArtifactId>,
-    /// Whether it passes freezes and holds.
-    pub through_freeze: bool,
-    /// Whether it may bring a commit that is older than what runs.
-    pub allow_older: bool,
-    /// When it expires unless it began.
-    pub start_by: UnixMillis,
-}
-
 /// What is known of one region.
 #[derive(Debug, Clone, Default)]
 pub struct RegionFacts {
@@ -187,6 +184,9 @@ pub struct RegionFacts {
     pub known: u32,
     /// Of those, reachable when last heard of.
     pub reachable: u32,
+    /// The bucket of each covered host that nobody pinned, and whether it can be reached;
+    /// ascending, and only for a rollout whose permits are bounded.
+    pub buckets: Vec<(u32, bool)>,
 }
 
 /// What a step is judged on.
@@ -244,48 +244,6 @@ impl RegionFacts {
 }
 
 impl Rollout {
-    /// A rollout that waits for its artifact.
-    #[must_use]
-    pub fn admitted(now: UnixMillis, admission: Admission) -> Self {
-        Self {
-            app: admission.app,
-            env: admission.env,
-            release: admission.release,
-            kind: admission.kind,
-            plan: admission.plan,
-            regions: admission.regions,
-            hosts: admission.hosts,
-            bake_s: admission.bake_s,
-            next: None,
-            stable: admission.stable,
-            tolerate: admission.tolerate,
-            state: RolloutState::Pending,
-            reason: String::new(),
-            steps: vec![],
-            step: 0,
-            stage: Stage::Idle,
-            version: None,
-            retry: 0,
-            due_at: Some(admission.start_by),
-            began_at: now,
-            progress_at: now,
-            progress: 0,
-            judge_from: now,
-            thin_since: None,
-            doubts: 0,
-            excused: BTreeMap::new(),
-            spare: None,
-            through_freeze: admission.through_freeze,
-            allow_older: admission.allow_older,
-            hurried: false,
-            went_back: false,
-            after_revert: RolloutState::Reverted,
-            skipped: vec![],
-            failures: BTreeMap::new(),
-            judged: vec![],
-        }
-    }
-
     /// Whether `region` is part of it.
     #[must_use]
     pub fn covers(&self, region: &RegionName) -> bool {
@@ -301,7 +259,7 @@ impl Rollout {
         fresh: GoalVersion,
         fleet: &Fleet,
     ) -> Vec<Action> {
-        if self.state != RolloutState::Pending {
+        if self.state != RolloutState::Pending || self.lacks_approvals() > 0 {
             return vec![];
         }
         let next = Target { release: self.release, artifact };
@@ -338,6 +296,7 @@ impl Rollout {
         if self.state != RolloutState::Pending {
             return vec![];
         }
+        self.blocked = true;
         self.finish(RolloutState::Expired, why.to_owned())
     }
 
@@ -346,10 +305,7 @@ impl Rollout {
     #[must_use]
     pub fn step(&mut self, now: UnixMillis, facts: &Facts) -> Vec<Action> {
         match (self.state, self.kind) {
-            (RolloutState::Pending, _) if self.is_due(now) => {
-                let why = "its build was not replicated in time".to_owned();
-                self.finish(RolloutState::Expired, why)
-            }
+            (RolloutState::Pending, _) if self.is_due(now) => self.expire(facts),
             (RolloutState::Running, RolloutKind::Deploy) => self.run(now, facts),
             (RolloutState::Running, RolloutKind::Rollback) | (RolloutState::Reverting, _) => {
                 self.settle(now, facts)
@@ -384,18 +340,33 @@ impl Rollout {
         if !matches!(verdict.opinion, Opinion::Thin(_)) {
             self.thin_since = None;
         }
-        let (step, passed) = (self.step, verdict.opinion == Opinion::Converged);
+        let judged = match verdict.opinion {
+            // What is healthy so far is no step: more is to be let in.
+            Opinion::Converged if !self.is_wide_open(facts) => Opinion::Waiting { failed: false },
+            other => other,
+        };
+        let (step, passed) = (self.step, judged == Opinion::Converged);
         let numbers = self.numbers(facts);
-        let actions = match verdict.opinion {
+        let mut actions = self.decide(now, facts, judged);
+        self.record(now, (step, passed), numbers);
+        if self.state == RolloutState::Running && self.grant(facts) {
+            self.bump();
+            if !actions.contains(&Action::Publish) {
+                actions.push(Action::Publish);
+            }
+        }
+        actions
+    }
+
+    fn decide(&mut self, now: UnixMillis, facts: &Facts, opinion: Opinion) -> Vec<Action> {
+        match opinion {
             Opinion::Failed(why) => self.fail(now, facts, &why),
             Opinion::Stuck(why) => self.pause(why),
             Opinion::Thin(why) => self.doubt_data(now, why),
             Opinion::Suspect => self.ask_another(now),
             Opinion::Converged => self.converged(now, facts),
             Opinion::Waiting { failed } => self.wait(now, facts, failed),
-        };
-        self.record(now, (step, passed), numbers);
-        actions
+        }
     }
 
     fn converged(&mut self, now: UnixMillis, facts: &Facts) -> Vec<Action> {
@@ -535,11 +506,17 @@ impl Rollout {
         if self.stage != Stage::Converging {
             return;
         }
+        // Who may begin late is not late.
+        let spread = Duration::from_secs(self.spread_s.into());
         self.due_at = Some(match self.kind {
-            RolloutKind::Deploy => {
-                (self.progress_at + PROGRESS_DEADLINE).min(self.began_at + STEP_CAP)
+            // Host after host takes its time, and each is progress.
+            RolloutKind::Deploy if self.permits.most.is_some() => {
+                self.progress_at + PROGRESS_DEADLINE + spread
             }
-            RolloutKind::Rollback => self.began_at + REVERT_CAP,
+            RolloutKind::Deploy => {
+                (self.progress_at + PROGRESS_DEADLINE).min(self.began_at + STEP_CAP) + spread
+            }
+            RolloutKind::Rollback => self.began_at + REVERT_CAP + spread,
         });
     }
 

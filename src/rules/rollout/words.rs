@@ -1,7 +1,7 @@
 //! What a rollout waits for, and how it ended: always one true sentence.
 
 use crate::model::id::RegionName;
-use crate::model::rollout::{RolloutKind, RolloutState, Stage};
+use crate::model::rollout::{RolloutKind, RolloutState, Stage, Unavailable};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::gate::knows_step;
 use crate::rules::rollout::{Facts, RegionFacts, Rollout};
@@ -36,7 +36,7 @@ pub fn waiting_on(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> String {
             format!("{}; {}", left("bake ends in"), count(rollout, facts).hosts_on(rollout))
         }
         (RolloutState::Running, _) if rollout.kind == RolloutKind::Deploy => {
-            count(rollout, facts).sentence(rollout)
+            count(rollout, facts).sentence(rollout) + &pace(rollout)
         }
         (RolloutState::Running | RolloutState::Reverting, _) => {
             let way = rollout.way(facts);
@@ -50,6 +50,20 @@ pub fn waiting_on(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> String {
         (RolloutState::Paused, _) => format!("a person: {}", rollout.reason),
         _ => rollout.reason.clone(),
     }
+}
+
+/// "; at most 10% of a region at once; each begins within 10 min", if it was told so.
+fn pace(rollout: &Rollout) -> String {
+    let most = rollout.permits.most.map(|most| match most {
+        Unavailable::Hosts(1) => "; one host of a region at a time".to_owned(),
+        Unavailable::Hosts(hosts) => format!("; at most {hosts} hosts of a region at once"),
+        Unavailable::Percent(percent) => format!("; at most {percent}% of a region at once"),
+    });
+    let spread = match rollout.spread_s {
+        0 => String::new(),
+        seconds => format!("; each begins within {}", span(u128::from(seconds))),
+    };
+    most.unwrap_or_default() + &spread
 }
 
 /// How a rollout that succeeded ended.

@@ -1,5 +1,7 @@
 //! Apps: `POST /v1/apps`, `GET /v1/apps`, `GET /v1/apps/{app}`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::id::{AppName, EnvName};
@@ -27,6 +29,10 @@ pub struct AppSpec {
     /// Its envs, 1 to 32.
     #[serde(default = "default_envs")]
     pub envs: Vec<EnvName>,
+    /// How many people beside who asked must approve a deploy to an env before it begins,
+    /// 1 to 5; an env that is not named needs nobody.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub approvals: BTreeMap<EnvName, u32>,
     /// Regions in rollout order, wave by wave; `*` is all others. Empty: by name, one
     /// region first, then all others.
     #[serde(default)]

@@ -12,7 +12,7 @@ use crate::model::goal::{GoalVersion, Target};
 use crate::model::hold::Hold;
 use crate::model::id::{AppName, EnvName, RegionName};
 pub use crate::model::rollout::{GateNumbers, GateWord, Judged, Stage, Step as StepView};
-use crate::model::rollout::{OnConflict, PlanName, Release, RolloutKind};
+use crate::model::rollout::{OnConflict, PlanName, Release, RolloutKind, Unavailable};
 use crate::model::time::UnixMillis;
 
 /// Asks for a rollout. An identical open one is joined instead.
@@ -34,6 +34,13 @@ pub struct RolloutRequest {
     /// Every bake of the plan, seconds; `None`: the plan's own.
     #[serde(default)]
     pub bake_s: Option<u32>,
+    /// Hosts begin to switch spread over so long, seconds, at most an hour; `None`: at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread_s: Option<u32>,
+    /// How many hosts of a region may be between releases at once: `"10"` or `"10%"`;
+    /// `None`: no bound beside the plan's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unavailable: Option<Unavailable>,
     /// Wait this long for build and replication before expiring, seconds; `None`: refuse.
     #[serde(default)]
     pub when_ready_s: Option<u32>,
@@ -48,7 +55,7 @@ pub struct RolloutRequest {
     /// an older one, anything else is refused. A rollback always takes its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_conflict: Option<OnConflict>,
-    /// Pass a freeze or a hold; needs the role admin and a message.
+    /// Pass a freeze, a hold and approvals; needs the role admin and a message.
     #[serde(default)]
     pub break_glass: bool,
     /// With a rollback: end the pins and holds of hosts that would keep them out of it.
@@ -146,6 +153,15 @@ pub struct CancelRequest {
 #[serde(deny_unknown_fields)]
 pub struct PauseRequest {
     /// Why.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// `POST …/approve` and `POST …/reject`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalRequest {
+    /// What is to be said of it, at most 2,000 bytes.
     #[serde(default)]
     pub message: String,
 }

@@ -11,7 +11,9 @@ use proptest::test_runner::TestCaseError;
 use crate::model::fleet::Tally;
 use crate::model::goal::{Goal, GoalVersion, HostView, Target};
 use crate::model::id::{RegionName, ReleaseNo};
-use crate::model::rollout::{GateWord, PlanName, RolloutKind, RolloutState, Stable, Stage};
+use crate::model::rollout::{
+    Approval, GateWord, PlanName, RolloutKind, RolloutState, Stable, Stage, Unavailable,
+};
 use crate::model::selector::{Labels, Selector};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::command::Command;
@@ -32,6 +34,9 @@ fn deploy(base: Option<Target>, bake_s: u32) -> Admission {
         bake_s: Some(bake_s),
         stable: Stable { base, region_base: BTreeMap::new() },
         tolerate: vec![],
+        approvals: 0,
+        spread_s: 0,
+        max_unavailable: None,
         start_by: UnixMillis(i64::MAX),
     }
 }
@@ -219,6 +224,80 @@ proptest! {
             prop_assert_eq!(host.running, Some(artifact(1)));
         }
         check_documents(&world.goals, &world.regions)?;
+    }
+
+    #[test]
+    fn nothing_begins_before_others_than_the_author_approved_and_the_clock_ends_the_wait(
+        needed in 0u32..4,
+        said in prop::collection::vec((0u8..4, any::<bool>()), 0..8),
+        waits in any::<bool>(),
+    ) {
+        let weather = Weather { broken: 0, sick: 0, away: 0, churn: 0, late: 0 };
+        let admission = Admission {
+            approvals: needed,
+            start_by: UnixMillis(1_000_000) + crate::rules::rollout::APPROVAL_LIMIT,
+            ..deploy(Some(target(1)), 10)
+        };
+        let mut world = World::new(3, &[4], weather, admission);
+        let mut others = std::collections::BTreeSet::new();
+        for (person, tries_to_begin) in said {
+            let by = format!("p{person}");
+            let by = Approval { by, at: world.now, message: String::new() };
+            let command = Command::Approve { author: "p0".into(), by };
+            let answer = world.rollout.command(world.now, command, &world.facts);
+            let awaited = needed > 0 && world.rollout.state == RolloutState::Pending;
+            prop_assert_eq!(answer.is_ok(), awaited && person != 0);
+            if answer.is_ok() {
+                others.insert(person);
+            }
+            if tries_to_begin {
+                world.begin();
+            }
+            let may_begin = u32::try_from(others.len()).unwrap() >= needed;
+            prop_assert!(may_begin || world.rollout.state == RolloutState::Pending);
+            prop_assert_eq!(world.goals.is_empty(), world.rollout.state == RolloutState::Pending);
+        }
+        if waits && world.rollout.state == RolloutState::Pending {
+            world.now = world.now + crate::rules::rollout::APPROVAL_LIMIT;
+            let actions = world.rollout.step(world.now, &world.facts);
+            world.follow(actions);
+            prop_assert_eq!(world.rollout.state, RolloutState::Expired);
+            prop_assert_eq!(world.rollout.blocked, world.rollout.lacks_approvals() > 0);
+        }
+    }
+
+    #[test]
+    fn no_more_hosts_than_permitted_are_between_releases_and_it_still_ends(
+        seed in any::<u64>(),
+        sizes in prop::collection::vec(1usize..24, 1..4),
+        most in prop::sample::select(vec!["1", "2", "3", "10%", "25%"]),
+        late in prop::sample::select(vec![0u64, 30, 80]),
+        away in prop::sample::select(vec![0u64, 0, 20]),
+    ) {
+        let most: Unavailable = most.parse().unwrap();
+        let weather = Weather { broken: 0, sick: 0, away, churn: 0, late };
+        let admission =
+            Admission { max_unavailable: Some(most), ..deploy(Some(target(1)), 10) };
+        let mut world = World::new(seed, &sizes, weather, admission);
+        world.begin();
+        let mut waited = 0;
+        while world.is_open() {
+            for region in world.regions.clone() {
+                let (moving, reachable) = world.between_releases(&region);
+                let allowed = most.of(reachable).max(world.largest_bucket(&region));
+                prop_assert!(moving <= allowed, "{region}: {moving} of {allowed} at once");
+            }
+            world.tick();
+            waited += 1;
+            prop_assert!(waited < 20_000, "still {:?}", world.rollout);
+        }
+        check_documents(&world.goals, &world.regions)?;
+        if away == 0 {
+            prop_assert_eq!(world.rollout.state, RolloutState::Succeeded);
+            for host in &world.hosts {
+                prop_assert_eq!(host.running, Some(artifact(2)), "{} was left", host.id);
+            }
+        }
     }
 
     #[test]

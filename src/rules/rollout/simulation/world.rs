@@ -225,9 +225,20 @@ impl World {
             let reachable = here.filter(|host| host.reachable).count() as u32;
             let tally = self.mirrored.get(&region).map(|goal| self.tally(goal, &region));
             let tally = tally.unwrap_or_default();
-            let facts = RegionFacts { tally, silent: false, known, reachable };
+            let buckets = self.buckets(&region);
+            let facts = RegionFacts { tally, silent: false, known, reachable, buckets };
             self.facts.regions.insert(region, facts);
         }
+    }
+
+    fn buckets(&self, region: &RegionName) -> Vec<(u32, bool)> {
+        let Some(version) = self.rollout.version else { return vec![] };
+        let salt = version.generation.to_string();
+        let here = self.hosts.iter().filter(|host| host.region == *region);
+        let drawn = |host: &Host| (bucket(&salt, &self.rollout.app, &host.id), host.reachable);
+        let mut buckets: Vec<(u32, bool)> = here.map(drawn).collect();
+        buckets.sort_unstable();
+        buckets
     }
 
     pub(super) fn tally(&self, goal: &Goal, region: &RegionName) -> Tally {
@@ -275,6 +286,27 @@ impl World {
             reachable.contains(&host.id) && goal.admits(&view)
         };
         self.hosts.iter().filter(admitted).count()
+    }
+
+    /// Reachable hosts of a region that the newest document admits and that do not run it
+    /// yet, and all that are reachable there: those may be anywhere between the releases.
+    pub(super) fn between_releases(&self, region: &RegionName) -> (u32, u32) {
+        let (goal, labels) = (self.goal.as_ref().unwrap(), Labels::new());
+        let here = self.hosts.iter().filter(|host| host.region == *region && host.reachable);
+        let moving = |host: &&Host| {
+            let view = HostView { host: &host.id, region, labels: &labels, running: host.running };
+            goal.admits(&view) && host.running != Some(goal.next.artifact)
+        };
+        (here.clone().filter(moving).count() as u32, here.count() as u32)
+    }
+
+    /// Most hosts of a region that share a bucket: a threshold can't part them.
+    pub(super) fn largest_bucket(&self, region: &RegionName) -> u32 {
+        let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
+        for (bucket, _) in self.buckets(region) {
+            *counts.entry(bucket).or_default() += 1;
+        }
+        counts.into_values().max().unwrap_or(0)
     }
 
     /// Reachable hosts that share a bucket with another of their region: a

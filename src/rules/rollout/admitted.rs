@@ -1,0 +1,97 @@
+//! A rollout as it is when it was admitted: what it is made of, and nothing begun.
+
+use std::collections::BTreeMap;
+
+use crate::model::digest::ArtifactId;
+use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
+use crate::model::rollout::{PlanName, RolloutKind, RolloutState, Stable, Stage, Unavailable};
+use crate::model::selector::Selector;
+use crate::model::time::UnixMillis;
+use crate::rules::rollout::Rollout;
+use crate::rules::rollout::permits::Permits;
+
+/// What a rollout is made of, at admission.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    /// The app.
+    pub app: AppName,
+    /// The env.
+    pub env: EnvName,
+    /// The release's number.
+    pub release: ReleaseNo,
+    /// Deploy or rollback.
+    pub kind: RolloutKind,
+    /// The plan.
+    pub plan: PlanName,
+    /// Only these regions; empty: all.
+    pub regions: Vec<RegionName>,
+    /// The hosts that run the app.
+    pub hosts: Selector,
+    /// Every bake, seconds; `None`: the plan's own.
+    pub bake_s: Option<u32>,
+    /// What ran before.
+    pub stable: Stable,
+    /// Artifacts that hosts may go on running until they are admitted.
+    pub tolerate: Vec<ArtifactId>,
+    /// Whether it passes freezes and holds.
+    pub through_freeze: bool,
+    /// Whether it may bring a commit that is older than what runs.
+    pub allow_older: bool,
+    /// How many people beside who asked must approve it before it begins.
+    pub approvals: u32,
+    /// Hosts begin to switch spread over so long, seconds.
+    pub spread_s: u32,
+    /// How many hosts of a region may be between releases at once; `None`: no bound.
+    pub max_unavailable: Option<Unavailable>,
+    /// When it expires unless it began.
+    pub start_by: UnixMillis,
+}
+
+impl Rollout {
+    /// A rollout that waits for its artifact.
+    #[must_use]
+    pub fn admitted(now: UnixMillis, admission: Admission) -> Self {
+        Self {
+            app: admission.app,
+            env: admission.env,
+            release: admission.release,
+            kind: admission.kind,
+            plan: admission.plan,
+            regions: admission.regions,
+            hosts: admission.hosts,
+            bake_s: admission.bake_s,
+            next: None,
+            stable: admission.stable,
+            tolerate: admission.tolerate,
+            state: RolloutState::Pending,
+            reason: String::new(),
+            steps: vec![],
+            step: 0,
+            stage: Stage::Idle,
+            version: None,
+            retry: 0,
+            due_at: Some(admission.start_by),
+            began_at: now,
+            progress_at: now,
+            progress: 0,
+            judge_from: now,
+            thin_since: None,
+            doubts: 0,
+            excused: BTreeMap::new(),
+            spare: None,
+            through_freeze: admission.through_freeze,
+            allow_older: admission.allow_older,
+            approvals: admission.approvals,
+            approved: vec![],
+            blocked: false,
+            spread_s: admission.spread_s,
+            permits: Permits { most: admission.max_unavailable, ..Permits::default() },
+            hurried: false,
+            went_back: false,
+            after_revert: RolloutState::Reverted,
+            skipped: vec![],
+            failures: BTreeMap::new(),
+            judged: vec![],
+        }
+    }
+}
