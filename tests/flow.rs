@@ -2,6 +2,8 @@
 //! The main job with real processes on loopback: commit to running hosts and
 //! back, with processes killed at each arrow.
 
+#[path = "flow/back.rs"]
+mod back;
 #[path = "flow/bad.rs"]
 mod bad;
 #[path = "flow/by_hand.rs"]
