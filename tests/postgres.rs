@@ -3,6 +3,10 @@
 
 #[path = "postgres/copying.rs"]
 mod copying;
+#[path = "postgres/elsewhere.rs"]
+mod elsewhere;
+#[path = "postgres/own.rs"]
+mod own;
 #[path = "coordinator/ready.rs"]
 mod ready;
 #[path = "postgres/server.rs"]

@@ -119,7 +119,6 @@ fn join(from: u64, stretches: Vec<Stretch>) -> (String, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::time::UnixMillis;
     use crate::store::db::{Db, values};
 
     #[test]
@@ -145,8 +144,11 @@ mod tests {
                  VALUES ('web', ?1, '', 'RUNNING', 1, 3, 0, 0, '', '', '', '', '{}')",
                 values!["a".repeat(40)],
             )?;
-            let worker = "w".parse().expect("a name");
-            jobs::begin_attempt(tx, (JobNo(1), 1), (&worker, "m"), 0, UnixMillis(0))
+            tx.exec(
+                "INSERT INTO attempts (job, attempt, worker_id, machine, started_at, log_start)
+                     VALUES (1, 1, 'w', 'm', 0, 0)",
+                &[],
+            )
         };
         db.write(begin).await.unwrap();
         (folder, db, JobNo(1))

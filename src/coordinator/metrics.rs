@@ -5,14 +5,12 @@ use std::sync::LazyLock;
 
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
 
+use crate::coordinator::scale;
 use crate::coordinator::state::Shared;
 use crate::model::time::UnixMillis;
 use crate::net::metrics::{counters, durations, gauges};
 use crate::store::db::regions::RegionRow;
 use crate::store::db::{DbError, Tx, gauges as read, regions, workers};
-
-/// A worker that did not ask or beat for so long is gone: three beats.
-const WORKER_SILENT_MS: i64 = 30_000;
 
 /// Requests that were answered, by route and class of status.
 pub(super) static REQUESTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
@@ -37,9 +35,13 @@ static OLDEST: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     gauges("build_queue_oldest_seconds", help, &[])
 });
 static WORKERS: LazyLock<IntGaugeVec> =
-    LazyLock::new(|| gauges("workers", "Workers heard of in the last 30 s.", &[]));
+    LazyLock::new(|| gauges("workers", "Workers heard of within a lease, at least 30 s.", &[]));
 static SLOTS: LazyLock<IntGaugeVec> =
     LazyLock::new(|| gauges("worker_slots", "Their slots, by use.", &["use"]));
+static WANTED: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let help = "Workers that would empty the queue in five minutes, as /v1/queue/scale says.";
+    gauges("workers_wanted", help, &[])
+});
 static ROLLOUTS: LazyLock<IntGaugeVec> =
     LazyLock::new(|| gauges("rollouts", "Rollouts by state.", &["state"]));
 static OUTBOX: LazyLock<IntGaugeVec> =
@@ -62,8 +64,7 @@ struct Facts {
     regions: Vec<RegionRow>,
 }
 
-fn facts(tx: &Tx, now: UnixMillis) -> Result<Facts, DbError> {
-    let since = UnixMillis(now.0.saturating_sub(WORKER_SILENT_MS));
+fn facts(tx: &Tx, since: UnixMillis) -> Result<Facts, DbError> {
     let alive = workers::list(tx, since)?;
     let sum = |of: fn(&crate::wire::v1::fleet::WorkerRow) -> u32| {
         alive.iter().map(|worker| i64::from(of(worker))).sum()
@@ -81,7 +82,8 @@ fn facts(tx: &Tx, now: UnixMillis) -> Result<Facts, DbError> {
 /// Reads what the database knows.
 pub(super) async fn refresh(shared: Shared) {
     let now = shared.steady_now();
-    let facts = match shared.db.read(move |tx| facts(tx, now)).await {
+    let since = scale::alive_since((now, &shared.timing()));
+    let facts = match shared.db.read(move |tx| facts(tx, since)).await {
         Ok(facts) => facts,
         Err(error) => return tracing::warn!(%error, "metrics can't be read from the database"),
     };
@@ -97,6 +99,10 @@ pub(super) async fn refresh(shared: Shared) {
     OLDEST.with_label_values(none).set(waited as i64);
     let (workers, slots, busy) = facts.workers;
     WORKERS.with_label_values(none).set(workers);
+    match scale::usual(&shared).await {
+        Ok(scale) => WANTED.with_label_values(none).set(scale.wanted_workers as i64),
+        Err(error) => tracing::warn!(%error, "the queue can't be read for its metrics"),
+    }
     SLOTS.with_label_values(&["busy"]).set(busy);
     SLOTS.with_label_values(&["free"]).set((slots - busy).max(0));
     OUTBOX.with_label_values(none).set(facts.waiting);

@@ -41,6 +41,7 @@ mod releases;
 mod rollouts;
 mod router;
 pub mod run;
+mod scale;
 pub mod state;
 mod status;
 mod steer;

@@ -18,7 +18,7 @@ use axum::routing::{MethodFilter, MethodRouter, get as on_get, on};
 use crate::coordinator::state::Shared;
 use crate::coordinator::{
     apps, auth, builds, claims, commits, curves, diff, events, feed, fleet, freezes, holds, hosts,
-    openapi, patches, releases, rollouts, status, tokens, web, webhooks,
+    openapi, patches, releases, rollouts, scale, status, tokens, web, webhooks,
 };
 use crate::rules::authorize::Class;
 use crate::wire::problem::{Code, Problem};
@@ -56,6 +56,7 @@ pub(super) fn table() -> Vec<Route> {
         patches::routes(),
         releases::routes(),
         rollouts::routes(),
+        scale::routes(),
         status::routes(),
         tokens::routes(),
         web::links::routes(),

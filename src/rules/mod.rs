@@ -13,6 +13,7 @@ pub mod reconcile;
 pub mod replication;
 pub mod retention;
 pub mod rollout;
+pub mod scale;
 pub mod swarm;
 pub mod tally;
 pub mod tracker;

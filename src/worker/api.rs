@@ -12,7 +12,7 @@ use crate::wire::problem::Code;
 use crate::wire::v1::commits::{Answer, CommitLine, Named, Question, QuestionRequest};
 use crate::wire::v1::patch::PatchReport;
 use crate::wire::v1::worker::{
-    Beat, BeatReply, Claim, ClaimRequest, Finish, HandBack, LogChunk, Order,
+    Beat, BeatReply, Claim, Claims, ClaimsRequest, Finish, HandBack, LogChunk, Order,
 };
 
 /// How long a claim waits for a job at the coordinator.
@@ -53,19 +53,21 @@ impl Coordinator {
         Self { client, worker, machine, slots }
     }
 
-    /// Waits for a job; `None` when there was none in time.
+    /// Waits for at most `want` jobs; none when there were none in time.
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn claim(&self, busy: u32) -> Result<Option<Claim>, CallError> {
-        let request = ClaimRequest {
+    pub async fn claim(&self, want: u32) -> Result<Vec<Claim>, CallError> {
+        let request = ClaimsRequest {
             worker: self.worker.clone(),
             machine: self.machine.clone(),
             slots: self.slots,
-            busy,
+            want,
             wait_ms: CLAIM_WAIT.as_millis() as u64,
         };
-        self.client.post("/v1/worker/claim", &request, CLAIM_WAIT + CALL_LIMIT).await
+        let limit = CLAIM_WAIT + CALL_LIMIT;
+        let reply: Claims = self.client.post("/v1/worker/claims", &request, limit).await?;
+        Ok(reply.claims)
     }
 
     /// Waits for a question about a repository; `None` when there was none in time.

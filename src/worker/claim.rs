@@ -1,11 +1,18 @@
-//! One slot: asks for a job, works on it, asks again.
+//! Asks for jobs for the slots that are free, works on them, and asks again.
+//!
+//! One question stands at a time, for all free slots. A slot that becomes free while it
+//! stands is asked for with the next: when jobs wait, no question stands for long.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::future::{Fuse, FusedFuture, FutureExt};
+use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use crate::model::rng::Rng;
+use crate::wire::v1::worker::Claim;
 use crate::worker::attempt;
 use crate::worker::build::Scratch;
 use crate::worker::metrics;
@@ -17,29 +24,55 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 /// An empty answer that came sooner than this did not wait: do not spin on it.
 const TOO_SOON: Duration = Duration::from_millis(200);
 
-/// Works until the worker stops. `number` seeds this slot's waits.
-pub async fn slot(worker: &Worker, scratch: Scratch, number: u64) {
-    let mut rng = Rng::new(number ^ worker.seed);
-    let mut failures = 0u32;
+/// Works until the worker stops and all of its jobs have ended. Each job gets one of
+/// the `free` folders.
+pub async fn work(worker: &Worker, mut free: Vec<Scratch>) {
+    let mut running = FuturesUnordered::new();
     let mut stop = worker.stop.clone();
+    let asking = Fuse::terminated();
+    tokio::pin!(asking);
+    while !*stop.borrow() {
+        if asking.is_terminated() && !free.is_empty() {
+            asking.set(ask(worker, free.len() as u32).fuse());
+        }
+        tokio::select! {
+            claims = &mut asking, if !asking.is_terminated() => {
+                for claim in claims {
+                    match free.pop() {
+                        Some(scratch) => running.push(one(worker, scratch, claim)),
+                        // Its lease lapses, and another gets it.
+                        None => tracing::error!(build = %claim.build, "more jobs than were wanted"),
+                    }
+                }
+            }
+            Some(scratch) = running.next() => free.push(scratch),
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+    // What is answered from here on goes back.
+    asking.set(Fuse::terminated());
+    while running.next().await.is_some() {}
+}
+
+async fn one(worker: &Worker, scratch: Scratch, claim: Claim) -> Scratch {
+    worker.busy.fetch_add(1, Ordering::Relaxed);
+    attempt::attempt(worker, &scratch, claim).await;
+    worker.busy.fetch_sub(1, Ordering::Relaxed);
+    scratch
+}
+
+/// Asks for `want` jobs until there is an answer, which may be that there are none.
+async fn ask(worker: &Worker, want: u32) -> Vec<Claim> {
+    let mut rng = Rng::new(worker.seed);
+    let mut failures = 0u32;
     loop {
         let asked = Instant::now();
-        let busy = worker.busy.load(Ordering::Relaxed);
-        let claim = tokio::select! {
-            claim = worker.coordinator.claim(busy) => claim,
-            () = async { let _ = stop.wait_for(|stop| *stop).await; } => return,
-        };
-        let wait = match claim {
-            Ok(Some(claim)) => {
-                failures = 0;
-                worker.busy.fetch_add(1, Ordering::Relaxed);
-                attempt::attempt(worker, &scratch, claim).await;
-                worker.busy.fetch_sub(1, Ordering::Relaxed);
-                Duration::ZERO
-            }
-            Ok(None) => {
-                failures = 0;
-                if asked.elapsed() < TOO_SOON { BACKOFF.0 * 4 } else { Duration::ZERO }
+        match worker.coordinator.claim(want).await {
+            Ok(claims) => {
+                if claims.is_empty() && asked.elapsed() < TOO_SOON {
+                    tokio::time::sleep(BACKOFF.0 * 4).await;
+                }
+                return claims;
             }
             Err(error) => {
                 failures += 1;
@@ -48,12 +81,8 @@ pub async fn slot(worker: &Worker, scratch: Scratch, number: u64) {
                     tracing::warn!(%error, "no claim; trying again");
                 }
                 let longest = (BACKOFF.0 * 2u32.pow(failures.min(8))).min(BACKOFF.1);
-                longest.mul_f64(0.5 + rng.below(500) as f64 / 1000.0)
+                tokio::time::sleep(longest.mul_f64(0.5 + rng.below(500) as f64 / 1000.0)).await;
             }
-        };
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = async { let _ = stop.wait_for(|stop| *stop).await; } => return,
         }
     }
 }

@@ -152,8 +152,7 @@ pub async fn run(args: Args) -> Result<(), StartError> {
 
     let worker = &*worker;
     let scratch = |slot: u32| Scratch { root: slots.join(slot.to_string()) };
-    let all = (0..args.slots).map(|slot| claim::slot(worker, scratch(slot), slot.into()));
-    let work = futures_util::future::join_all(all);
+    let work = claim::work(worker, (0..args.slots).map(scratch).collect());
     let grace = Duration::from_secs(args.drain_s.into());
     let draining = async {
         let _ = stop.clone().wait_for(|stop| *stop).await;

@@ -203,7 +203,7 @@ fn a_rollout_that_bakes_says_what_comes_after() {
 #[test]
 fn a_build_says_which_region_lacks_it_and_which_queue_it_waits_in() {
     let coordinator = Coordinator::start();
-    coordinator.gives("GET /v1/workers", &Workers { workers: vec![] });
+    coordinator.gives("GET /v1/workers", &Workers { workers: vec![], queue: None });
     let mut lacking = build(JobState::Succeeded);
     lacking.deployable = false;
     lacking.replication.regions = vec![RegionReplica {

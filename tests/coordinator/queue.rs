@@ -1,11 +1,16 @@
 //! The queue through HTTP, with fake workers.
 
+use std::time::Duration;
+
 use deployctl::model::id::JobNo;
 use deployctl::model::job::{BuildFailure, JobState};
+use deployctl::net::client::CallError;
 use deployctl::wire::problem::Code;
-use deployctl::wire::v1::worker::Order;
+use deployctl::wire::v1::fleet::{QueueScale, Workers};
+use deployctl::wire::v1::worker::{Claims, Order};
+use serde_json::json;
 
-use crate::process::{Coordinator, manifest, refusal};
+use crate::process::{Coordinator, PATIENCE, manifest, refusal};
 
 /// Leases that nobody loses while a test runs.
 const SLOW: &str = "beat_ms = 60000";
@@ -32,6 +37,69 @@ async fn jobs_are_given_out_in_order_each_to_one_worker() {
     let view = coordinator.build(queued[0]).await;
     assert_eq!((view.state, view.attempt), (JobState::Running, 1));
     assert!(view.worker.unwrap().starts_with("m-"));
+}
+
+#[tokio::test]
+async fn whoever_wants_several_jobs_gets_one_like_everybody_and_then_more() {
+    let coordinator = Coordinator::new(SLOW).await;
+    let client = coordinator.client("worker");
+    let wants = |worker: &str, want: u32| json!({"worker": worker, "machine": "m", "slots": 8, "want": want, "wait_ms": 30_000});
+    let claim = async |worker: &str, want: u32| -> Result<Claims, CallError> {
+        client.post("/v1/worker/claims", &wants(worker, want), PATIENCE).await
+    };
+    for commit in 1..=5 {
+        coordinator.queue(commit).await;
+    }
+    let first = claim("a", 3).await.unwrap().claims;
+    let numbers: Vec<u64> = first.iter().map(|claim| claim.build.0).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+    // The last is compared with all before it.
+    assert_eq!(first[2].compare.len(), 2);
+    let second = claim("a", 64).await.unwrap().claims;
+    assert_eq!(second.iter().map(|claim| claim.build.0).collect::<Vec<_>>(), [4, 5]);
+    assert_eq!(refusal(claim("a", 0).await).code, Code::Usage);
+    // Both wait when two jobs come.
+    let (c, d, ()) = tokio::join!(claim("c", 8), claim("d", 8), async {
+        let listed =
+            async || -> Workers { coordinator.admin().get("/v1/workers", PATIENCE).await.unwrap() };
+        while listed().await.workers.len() < 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        coordinator.queue(6).await;
+        coordinator.queue(7).await;
+    });
+    let given = [c.unwrap().claims, d.unwrap().claims];
+    assert_eq!(given.map(|claims| claims.len()), [1, 1]);
+    let kinds = coordinator.event_kinds().await;
+    assert_eq!(kinds.iter().filter(|kind| *kind == "build.started").count(), 7);
+}
+
+#[tokio::test]
+async fn an_autoscaler_is_told_how_many_workers_are_wanted() {
+    let coordinator = Coordinator::new(SLOW).await;
+    let ask = async |query: &str| -> Result<QueueScale, CallError> {
+        coordinator.admin().get(&format!("/v1/queue/scale{query}"), PATIENCE).await
+    };
+    let idle = ask("").await.unwrap();
+    assert_eq!((idle.queued, idle.wanted_slots, idle.wanted_workers), (0, 0, 0));
+    for commit in 1..=4 {
+        coordinator.queue(commit).await;
+    }
+    let worker = coordinator.worker("a");
+    let claim = worker.claim(1000).await.unwrap();
+    let busy = ask("?drain_s=60").await.unwrap();
+    assert_eq!((busy.queued, busy.running, busy.drain_s), (3, 1, 60));
+    assert_eq!((busy.busy_workers, busy.idle_workers), (1, 0));
+    // No job has ended: each is taken to last the minute that the queue may.
+    assert_eq!((busy.service_ms, busy.arrivals_per_hour), (60_000, 16));
+    assert_eq!((busy.wanted_slots, busy.wanted_workers), (4, 4));
+    worker.fail(&claim, BuildFailure::BuildFailed).await.unwrap();
+    let after = ask("").await.unwrap();
+    assert_eq!((after.busy_workers, after.idle_workers), (0, 1));
+    assert!(after.service_ms < 60_000, "{after:?}");
+    assert_eq!(refusal(ask("?drain_s=0").await).code, Code::Usage);
+    let listed: Workers = coordinator.admin().get("/v1/workers", PATIENCE).await.unwrap();
+    assert_eq!(listed.queue.map(|queue| queue.queued), Some(3));
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::ready::ready;
 use crate::server::{fresh_database, server};
 
 /// Long enough for a loaded machine; a test that waits for it has failed.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 /// What one call may take: a coordinator that was killed in it must not hold it up.
 const CALL: Duration = Duration::from_secs(10);
 const JOBS: usize = 150;
@@ -36,13 +36,17 @@ fn start(folder: &Path, data: &str) -> (Child, String) {
 }
 
 /// Where the coordinators are now; calls go to the next one each time.
-struct Cluster {
+pub(crate) struct Cluster {
     servers: Mutex<Vec<String>>,
     turn: AtomicUsize,
     token: String,
 }
 
 impl Cluster {
+    pub(crate) fn new(servers: Vec<String>, token: String) -> Self {
+        Self { servers: Mutex::new(servers), turn: AtomicUsize::new(0), token }
+    }
+
     fn client(&self) -> Client {
         let servers = self.servers.lock().unwrap();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -50,7 +54,7 @@ impl Cluster {
     }
 
     /// Sends until some coordinator answers; a refusal is an answer.
-    async fn call(&self, path: &str, body: &Value) -> Result<Value, CallError> {
+    pub(crate) async fn call(&self, path: &str, body: &Value) -> Result<Value, CallError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let answer = self.client().post::<Value>(path, body, CALL).await;
@@ -67,7 +71,7 @@ impl Cluster {
 }
 
 /// Claims and ends jobs through any coordinator until told to stop.
-async fn work(
+pub(crate) async fn work(
     cluster: Arc<Cluster>,
     n: usize,
     claimed: Arc<Mutex<Vec<(u64, u32)>>>,
@@ -117,9 +121,7 @@ async fn jobs_go_through_any_coordinator_each_once_while_coordinators_are_killed
     }
     let read = |name: &str| std::fs::read_to_string(at.join("one/tokens").join(name)).unwrap();
     let servers: Vec<String> = running.iter().map(|(_, server)| server.clone()).collect();
-    let cluster = |token| {
-        Arc::new(Cluster { servers: Mutex::new(servers.clone()), turn: AtomicUsize::new(0), token })
-    };
+    let cluster = |token| Arc::new(Cluster::new(servers.clone(), token));
     let (admin, workers) = (cluster(read("admin.token")), cluster(read("worker.token")));
     admin.call("/v1/apps", &json!({"name": "web", "repo": "file:///srv/web"})).await.unwrap();
 

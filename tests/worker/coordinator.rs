@@ -13,7 +13,7 @@ use deployctl::model::job::Outcome;
 use deployctl::net::server::Json;
 use deployctl::wire::problem::{Code, Problem};
 use deployctl::wire::v1::worker::{
-    Beat, BeatReply, Claim, ClaimRequest, Finish, HandBack, LogChunk, Order,
+    Beat, BeatReply, Claim, Claims, ClaimsRequest, Finish, HandBack, LogChunk, Order,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -47,7 +47,7 @@ impl Coordinator {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = Router::new()
-            .route("/v1/worker/claim", post(claim))
+            .route("/v1/worker/claims", post(claim))
             .route("/v1/worker/jobs/{build}/{verb}", post(job))
             .with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -71,7 +71,7 @@ fn away() -> Response {
     Problem::new(Code::Unavailable, "starting").into_response()
 }
 
-async fn claim(State(all): State<Coordinator>, Json(ask): Json<ClaimRequest>) -> Response {
+async fn claim(State(all): State<Coordinator>, Json(ask): Json<ClaimsRequest>) -> Response {
     let until = tokio::time::Instant::now() + Duration::from_millis(ask.wait_ms.min(2000));
     loop {
         let next = all.heard(|heard| {
@@ -80,13 +80,13 @@ async fn claim(State(all): State<Coordinator>, Json(ask): Json<ClaimRequest>) ->
             }
             let claim = heard.queue.pop_front()?;
             heard.jobs.entry(claim.build.to_string()).or_default().attempt = claim.attempt;
-            Some(Json(claim).into_response())
+            Some(Json(Claims { claims: vec![claim] }).into_response())
         });
         if let Some(reply) = next {
             return reply;
         }
         if tokio::time::Instant::now() > until {
-            return StatusCode::NO_CONTENT.into_response();
+            return Json(Claims { claims: vec![] }).into_response();
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

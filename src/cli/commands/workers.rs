@@ -1,13 +1,15 @@
 //! `deployctl workers`: who builds.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use crate::cli::api::Api;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
-use crate::cli::table::{Cell, Table};
+use crate::cli::table::{Cell, Table, age, count};
 use crate::host::clock;
-use crate::wire::v1::fleet::Workers;
+use crate::wire::v1::fleet::{QueueScale, Workers};
 
 /// List the workers and what they have to do
 #[derive(Debug, Args)]
@@ -32,5 +34,42 @@ pub async fn run(ctx: &Context, _: WorkersArgs) -> Result<ExitCode, Failure> {
         ]);
     }
     ctx.out.answer(&reply, &table);
+    if let Some(queue) = &reply.queue
+        && ctx.out.is_for_people()
+    {
+        ctx.out.story(&sentence(queue));
+    }
     Ok(ExitCode::Ok)
+}
+
+/// "3 jobs wait, the oldest for 40s; 5 of 8 slots busy; 4 workers wanted".
+fn sentence(queue: &QueueScale) -> String {
+    let waiting = match queue.queued {
+        0 => "no job waits".to_owned(),
+        n => {
+            let oldest = age(Duration::from_secs(queue.oldest_wait_s));
+            let waits = if n == 1 { "waits" } else { "wait" };
+            format!("{} {waits}, the oldest for {oldest}", count(n, "job"))
+        }
+    };
+    let (running, slots) = (queue.running, queue.slots);
+    let wanted = count(queue.wanted_workers, "worker");
+    format!("{waiting}; {running} of {slots} slots busy; {wanted} wanted")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_workers_have_to_do_is_one_sentence() {
+        let numbers = serde_json::json!({"queued": 3, "oldest_wait_s": 40, "running": 5,
+            "busy_workers": 2, "idle_workers": 0, "slots": 8, "arrivals_per_hour": 9,
+            "service_ms": 1, "drain_s": 300, "wanted_slots": 8, "wanted_workers": 4});
+        let mut queue: QueueScale = serde_json::from_value(numbers).unwrap();
+        let said = "3 jobs wait, the oldest for 40s; 5 of 8 slots busy; 4 workers wanted";
+        assert_eq!(sentence(&queue), said);
+        (queue.queued, queue.wanted_workers) = (0, 1);
+        assert_eq!(sentence(&queue), "no job waits; 5 of 8 slots busy; 1 worker wanted");
+    }
 }

@@ -9,34 +9,66 @@ use crate::model::id::{AppName, JobNo};
 /// new build, however long ago it was built itself.
 const BUILDS_KEPT: u32 = 200;
 /// Builds before a new one that it is compared with. One process of git each.
-const BUILDS_COMPARED: u32 = 16;
+const BUILDS_COMPARED: usize = 16;
+/// Builds that are read at once for those given out together.
+const NEIGHBOURS: usize = 64;
 /// Commits that a build is compared with at most.
 pub const RELATIVES_MAX: usize = 32;
 
-/// What a build is compared with: what the app's envs run or move to, and what was asked
-/// for just before it.
-///
-/// # Errors
-/// When the database fails.
-pub fn to_compare(
+/// What an app's builds are compared with: what its envs run or move to, and what was
+/// asked for just before. Read once for builds that are given out together.
+pub struct Neighbours {
+    standing: Vec<CommitId>,
+    /// Builds and their commits, newest first, without a gap.
+    before: Vec<(JobNo, CommitId)>,
+}
+
+impl Neighbours {
+    /// Of builds of `app` up to `last`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn of(tx: &Tx, app: &AppName, last: JobNo) -> Result<Self, DbError> {
+        let standing = "SELECT DISTINCT r.commit_id FROM releases r
+             JOIN envs e ON e.app = r.app AND e.env = r.env
+             WHERE r.app = ?1 AND (r.release = e.goal_release
+                 OR r.state IN ('pending', 'running', 'paused', 'reverting'))";
+        let standing = tx.rows(standing, values![app], |row| row.parse(0))?;
+        Ok(Self { standing, before: before(tx, app, last, NEIGHBOURS)? })
+    }
+
+    /// What `build` of `app` at `commit` is compared with.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn to_compare(
+        &self,
+        tx: &Tx,
+        app: &AppName,
+        (build, commit): (JobNo, &CommitId),
+    ) -> Result<Vec<CommitId>, DbError> {
+        let known: Vec<_> = self.before.iter().filter(|(no, _)| *no < build).cloned().collect();
+        let whole = known.len() >= BUILDS_COMPARED || self.before.len() < NEIGHBOURS;
+        let known = if whole { known } else { before(tx, app, build, BUILDS_COMPARED)? };
+        let known = known.into_iter().take(BUILDS_COMPARED).map(|(_, commit)| commit);
+        let mut each: Vec<CommitId> = vec![];
+        for other in self.standing.iter().cloned().chain(known) {
+            if other != *commit && !each.contains(&other) && each.len() < RELATIVES_MAX {
+                each.push(other);
+            }
+        }
+        Ok(each)
+    }
+}
+
+fn before(
     tx: &Tx,
     app: &AppName,
-    (build, commit): (JobNo, &CommitId),
-) -> Result<Vec<CommitId>, DbError> {
-    let standing = "SELECT DISTINCT r.commit_id FROM releases r
-         JOIN envs e ON e.app = r.app AND e.env = r.env
-         WHERE r.app = ?1 AND (r.release = e.goal_release
-             OR r.state IN ('pending', 'running', 'paused', 'reverting'))";
-    let before = "SELECT commit_id FROM jobs WHERE app = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3";
-    let mut all: Vec<CommitId> = tx.rows(standing, values![app], |row| row.parse(0))?;
-    all.extend(tx.rows(before, values![app, build, BUILDS_COMPARED], |row| row.parse(0))?);
-    let mut each: Vec<CommitId> = vec![];
-    for other in all {
-        if other != *commit && !each.contains(&other) && each.len() < RELATIVES_MAX {
-            each.push(other);
-        }
-    }
-    Ok(each)
+    build: JobNo,
+    limit: usize,
+) -> Result<Vec<(JobNo, CommitId)>, DbError> {
+    let sql = "SELECT id, commit_id FROM jobs WHERE app = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3";
+    tx.rows(sql, values![app, build, limit], |row| Ok((JobNo(row.num(0)?), row.parse(1)?)))
 }
 
 /// Writes down what a build was compared with, and forgets old builds.
@@ -56,6 +88,9 @@ pub fn record(
              ON CONFLICT (app, build, other) DO UPDATE SET relation = excluded.relation",
             values![app, build, commit, &relative.commit, relative.is.word()],
         )?;
+    }
+    if relatives.is_empty() {
+        return Ok(());
     }
     tx.exec(
         "DELETE FROM ancestry WHERE app = ?1 AND build <= (

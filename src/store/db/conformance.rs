@@ -209,7 +209,7 @@ async fn every_look_at_an_empty_database_finds_nothing() {
                     && hosts::list(tx, &hosts::Filter::default(), 5)?.1 == 0
                     && hosts::count(tx, &"e".parse().unwrap(), &Default::default())?.is_empty()
                     && jobs::list(tx, &jobs_of, 5)?.is_empty()
-                    && jobs::next_due(tx)?.is_none()
+                    && jobs::next_due(tx, UnixMillis(0))?.is_none()
                     && regions::list(tx)?.is_empty()
                     && releases::moving(tx)?.is_empty()
                     && tokens::count(tx)? == 0

@@ -5,6 +5,9 @@ use crate::model::id::{AppName, EnvName, JobNo, RegionName, ReleaseNo};
 use crate::model::time::UnixMillis;
 use crate::wire::v1::event::Event;
 
+const INSERT: &str =
+    "INSERT INTO events (at, kind, app, env, build, release, region, actor, message)
+    VALUES {rows}";
 const COLUMNS: &str = "seq, at, kind, app, env, build, release, region, actor, message";
 /// Longest message, bytes.
 const MESSAGE_BYTES_MAX: usize = 1000;
@@ -74,27 +77,41 @@ impl NewEvent {
     }
 }
 
+impl NewEvent {
+    fn row(&self) -> [Value; 9] {
+        [
+            self.at.into(),
+            self.kind.into(),
+            self.app.as_ref().into(),
+            self.env.as_ref().into(),
+            self.build.into(),
+            self.release.into(),
+            self.region.as_ref().into(),
+            (&self.actor).into(),
+            (&self.message).into(),
+        ]
+    }
+}
+
 impl Tx {
     /// Writes an event; whoever waits for events is woken after the commit.
     ///
     /// # Errors
     /// When the database fails.
     pub fn event(&mut self, event: &NewEvent) -> Result<(), DbError> {
-        self.exec_later(
-            "INSERT INTO events (at, kind, app, env, build, release, region, actor, message)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            values![
-                event.at,
-                event.kind,
-                event.app.as_ref(),
-                event.env.as_ref(),
-                event.build,
-                event.release,
-                event.region.as_ref(),
-                &event.actor,
-                &event.message
-            ],
-        )?;
+        let insert = INSERT.replace("{rows}", "(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
+        self.exec_later(&insert, &event.row())?;
+        self.touch(Topic::Events);
+        Ok(())
+    }
+
+    /// Writes several.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn events(&mut self, events: &[NewEvent]) -> Result<(), DbError> {
+        let rows: Vec<_> = events.iter().map(|event| event.row().to_vec()).collect();
+        self.exec_rows(INSERT, &[], &rows)?;
         self.touch(Topic::Events);
         Ok(())
     }

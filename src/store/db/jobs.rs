@@ -4,7 +4,7 @@
 use super::{DbError, Row, Tx, values};
 use crate::model::commit::CommitId;
 use crate::model::digest::{ArtifactId, Digest};
-use crate::model::id::{AppName, JobNo, WorkerId};
+use crate::model::id::{AppName, JobNo};
 use crate::model::job::{BuildFailure, Job, JobState, Outcome};
 use crate::model::recipe::Recipe;
 use crate::model::time::UnixMillis;
@@ -218,11 +218,17 @@ pub fn due(tx: &Tx, now: UnixMillis, limit: usize) -> Result<Vec<JobRow>, DbErro
     )
 }
 
-/// When the next queued job is due; `None` when none is queued.
+/// When the next queued job is due, `now` if one is; `None` when none is queued.
 ///
 /// # Errors
 /// When the database fails.
-pub fn next_due(tx: &Tx) -> Result<Option<UnixMillis>, DbError> {
+pub fn next_due(tx: &Tx, now: UnixMillis) -> Result<Option<UnixMillis>, DbError> {
+    // The first in line nearly always is: a long queue must not be read for it.
+    let first = "SELECT not_before FROM jobs WHERE status = 'QUEUED' AND not_before <= ?1
+         ORDER BY priority DESC, id LIMIT 1";
+    if tx.row(first, values![now], |row| row.time(0))?.is_some() {
+        return Ok(Some(now));
+    }
     let sql = "SELECT min(not_before) FROM jobs WHERE status = 'QUEUED'";
     Ok(tx.row(sql, &[], |row| row.opt_time(0))?.flatten())
 }
@@ -349,22 +355,53 @@ pub struct Attempt {
     pub outcome: Option<Outcome>,
 }
 
-/// Records that `worker` began an attempt of `job`, whose log begins at `log_start`.
+/// A job that is given to a worker.
+#[derive(Debug)]
+pub struct Begun<'a> {
+    /// As it was read in this transaction.
+    pub before: &'a JobRow,
+    /// What the rules made of it.
+    pub job: &'a Job,
+    /// The worker's machine.
+    pub machine: &'a str,
+}
+
+/// Writes jobs that begin to run, and their attempts.
 ///
 /// # Errors
-/// When the database fails.
-pub fn begin_attempt(
-    tx: &mut Tx,
-    (job, attempt): (JobNo, u32),
-    (worker, machine): (&WorkerId, &str),
-    log_start: u64,
-    now: UnixMillis,
-) -> Result<(), DbError> {
-    tx.exec_later(
+/// [`DbError::Raced`] when one was changed since it was read, else when the database fails.
+pub fn begin(tx: &mut Tx, begun: &[Begun], now: UnixMillis) -> Result<(), DbError> {
+    // As text: a server takes the columns of VALUES for text unless told otherwise.
+    let text = |begun: &Begun| {
+        let Job { attempt, worker, lease_until, .. } = begun.job;
+        let lease = lease_until.map(|until| until.0.to_string());
+        let numbers = (begun.before.no.0.to_string(), attempt.to_string());
+        values![numbers.0, numbers.1, worker.as_ref(), lease].to_vec()
+    };
+    let changed = tx.exec_rows(
+        "UPDATE jobs SET status = 'RUNNING', attempt = CAST(column2 AS BIGINT),
+            worker_id = column3, lease_expires_at = CAST(column4 AS BIGINT),
+            last_heartbeat = ?1, started_at = ?1
+         FROM (VALUES {rows}) AS begun WHERE id = CAST(column1 AS BIGINT)
+            AND attempt = CAST(column2 AS BIGINT) - 1 AND status = 'QUEUED'",
+        values![now],
+        &begun.iter().map(text).collect::<Vec<_>>(),
+    )?;
+    if changed != begun.len() {
+        return Err(DbError::Raced("the job"));
+    }
+    let attempt = |begun: &Begun| {
+        let Begun { before, job, machine } = begun;
+        values![before.no, job.attempt, job.worker.as_ref(), *machine, now, before.log_bytes]
+            .to_vec()
+    };
+    tx.exec_rows(
         "INSERT INTO attempts (job, attempt, worker_id, machine, started_at, log_start)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        values![job, attempt, worker, machine, now, log_start],
+         VALUES {rows}",
+        &[],
+        &begun.iter().map(attempt).collect::<Vec<_>>(),
     )
+    .map(drop)
 }
 
 /// Records how an attempt ended; `None`: it was handed back.

@@ -14,6 +14,9 @@ use super::sqlite::Sqlite;
 use super::{DbError, ServerError, Topic, Value};
 use crate::model::time::UnixMillis;
 
+/// Rows that one statement of [`Tx::exec_rows`] carries; more gain nothing.
+const ROWS_MAX: usize = 64;
+
 /// A transaction. Made by [`super::Db::write`] and [`super::Db::read`], which also end it.
 pub struct Tx {
     engine: Engine,
@@ -60,6 +63,35 @@ impl Tx {
             Engine::Sqlite(sqlite) => sqlite.exec(sql, values).map(drop),
             Engine::Postgres(postgres) => postgres.exec_later(sql, values, None),
         }
+    }
+
+    /// Changes rows by one statement for many: `{rows}` in `sql` becomes a bracket of
+    /// parameters for each of `rows`, numbered after `fixed`; returns how many changed.
+    /// On a server a statement costs more than its rows.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub fn exec_rows(
+        &mut self,
+        sql: &str,
+        fixed: &[Value],
+        rows: &[Vec<Value>],
+    ) -> Result<usize, DbError> {
+        let (mut rest, mut changed) = (rows, 0);
+        while !rest.is_empty() {
+            // Powers of two, so that few statements are prepared.
+            let (now, later) = rest.split_at(1 << rest.len().min(ROWS_MAX).ilog2());
+            let mut values = fixed.to_vec();
+            let mut brackets = Vec::with_capacity(now.len());
+            for row in now {
+                let numbers = (1..=row.len()).map(|n| format!("?{}", values.len() + n));
+                brackets.push(format!("({})", numbers.collect::<Vec<_>>().join(", ")));
+                values.extend_from_slice(row);
+            }
+            changed += self.exec(&sql.replace("{rows}", &brackets.join(", ")), &values)?;
+            rest = later;
+        }
+        Ok(changed)
     }
 
     /// [`Tx::exec_guarded`], told of as by [`Tx::exec_later`].

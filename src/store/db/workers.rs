@@ -5,23 +5,37 @@ use crate::model::id::WorkerId;
 use crate::model::time::UnixMillis;
 use crate::wire::v1::fleet::WorkerRow;
 
-/// Records that a worker asked for work.
+/// A worker that asked for work.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// This start of it.
+    pub worker: WorkerId,
+    /// The machine's name.
+    pub machine: String,
+    /// Jobs that it runs at a time.
+    pub slots: u32,
+    /// Whose token it has.
+    pub token: String,
+}
+
+/// Records who asked for work; each worker once.
 ///
 /// # Errors
 /// When the database fails.
-pub fn seen(
-    tx: &mut Tx,
-    worker: &WorkerId,
-    (machine, slots): (&str, u32),
-    token: &str,
-    now: UnixMillis,
-) -> Result<(), DbError> {
-    tx.exec_later(
-        "INSERT INTO workers (id, machine, slots, token, seen_at) VALUES (?1, ?2, ?3, ?4, ?5)
+pub fn seen(tx: &mut Tx, asked: &[&Seen], now: UnixMillis) -> Result<(), DbError> {
+    let row = |seen: &&Seen| {
+        let Seen { worker, machine, slots, token } = seen;
+        values![worker, machine, *slots, token, now].to_vec()
+    };
+    let rows: Vec<_> = asked.iter().map(row).collect();
+    tx.exec_rows(
+        "INSERT INTO workers (id, machine, slots, token, seen_at) VALUES {rows}
          ON CONFLICT (id) DO UPDATE SET machine = excluded.machine, slots = excluded.slots,
             token = excluded.token, seen_at = excluded.seen_at",
-        values![worker, machine, slots, token, now],
+        &[],
+        &rows,
     )
+    .map(drop)
 }
 
 /// Records that a known worker beat.
@@ -52,6 +66,15 @@ pub fn list(tx: &Tx, since: UnixMillis) -> Result<Vec<WorkerRow>, DbError> {
             })
         },
     )
+}
+
+/// Workers that are remembered and their slots, those that left included.
+///
+/// # Errors
+/// When the database fails.
+pub fn known(tx: &Tx) -> Result<(u64, u64), DbError> {
+    let sql = "SELECT count(*), CAST(COALESCE(sum(slots), 0) AS BIGINT) FROM workers";
+    Ok(tx.row(sql, &[], |row| Ok((row.num(0)?, row.num(1)?)))?.unwrap_or((0, 0)))
 }
 
 /// Forgets workers not heard of since `before`.

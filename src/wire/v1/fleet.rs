@@ -155,6 +155,37 @@ pub struct Regions {
 pub struct Workers {
     /// By name.
     pub workers: Vec<WorkerRow>,
+    /// What they have to do, and how many are wanted; `None`: an older coordinator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueScale>,
+}
+
+/// `GET /v1/queue/scale?drain_s=`: how many workers are wanted. Every field is a number, so
+/// that an autoscaler can take any of them by its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueScale {
+    /// Jobs that wait.
+    pub queued: u64,
+    /// How long the oldest of them has waited, seconds.
+    pub oldest_wait_s: u64,
+    /// Jobs that run.
+    pub running: u64,
+    /// Workers that were heard of in the last three beats and run a job.
+    pub busy_workers: u64,
+    /// Those that run none.
+    pub idle_workers: u64,
+    /// Slots of both.
+    pub slots: u64,
+    /// Jobs that were asked for in the last hour, by the rate of the last 15 minutes.
+    pub arrivals_per_hour: u64,
+    /// How long the last 100 attempts took on average, milliseconds.
+    pub service_ms: u64,
+    /// Within how long the queue is to be empty, seconds.
+    pub drain_s: u64,
+    /// Slots that are wanted for that.
+    pub wanted_slots: u64,
+    /// Workers of as many slots as those known have.
+    pub wanted_workers: u64,
 }
 
 /// A worker as it is shown.

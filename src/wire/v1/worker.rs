@@ -28,6 +28,30 @@ pub struct ClaimRequest {
     pub wait_ms: u64,
 }
 
+/// Waits for jobs for all free slots. 200 with [`Claims`], empty when there were none in
+/// time. Older workers ask for one with [`ClaimRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimsRequest {
+    /// This start of this worker process.
+    pub worker: WorkerId,
+    /// The machine's name, for people, at most 128 bytes.
+    pub machine: String,
+    /// Slots in all, at most 1024.
+    pub slots: u32,
+    /// Jobs wanted at most, 1 to `slots`; more than 64 are not given at once.
+    pub want: u32,
+    /// How long to wait at most, milliseconds, at most 55,000.
+    pub wait_ms: u64,
+}
+
+/// Jobs of this worker from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// Each with its lease.
+    pub claims: Vec<Claim>,
+}
+
 /// A job and the lease on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {

@@ -230,6 +230,15 @@ fn unreachable(address: &Address, error: &ServerError) -> DbError {
     let (user, database) = (address.user(), address.database());
     let why = match error.code() {
         Some("28P01") => format!("the password of {user} is wrong or missing"),
+        None if error.message.contains("password missing") => {
+            format!("the password of {user} is wrong or missing")
+        }
+        None if error.message.contains("does not support TLS") => {
+            format!("{error}; sslmode=disable speaks in the clear")
+        }
+        None if error.message.contains("invalid peer certificate") => {
+            format!("{error}; sslrootcert=FILE names a private authority")
+        }
         Some("28000") => format!("{user} may not connect: {error}"),
         Some("3D000") => format!("there is no database {database}; make it with createdb"),
         _ => error.to_string(),
