@@ -6,7 +6,8 @@
 //! crowd REGION-URL TOKEN-FILE HOSTS [ENV]
 //! ```
 //!
-//! Prints `all H hosts at revision R at UNIX-MS` when every host has a revision.
+//! Prints `all H hosts at revision R at UNIX-MS` when every host has a revision, and
+//! `back HOST APP: …` when a host is told a goal that is older than what it has.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -98,6 +99,12 @@ impl Host {
     fn follow(&self, goal: &Goal, region: &RegionName) {
         let (host, labels) = (&self.info.host, &self.info.labels);
         let before = self.reporter.apps().into_iter().find(|status| status.app == goal.app);
+        if let Some(before) = &before
+            && goal.version < before.version
+        {
+            let (then, now) = (before.version, goal.version);
+            return println!("back {host} {}: from {then:?} to {now:?}", goal.app);
+        }
         let running = before.and_then(|status| status.running);
         let running = running.map(|target| target.artifact);
         let desired = goal.desired(&HostView { host, region, labels, running });
