@@ -5,12 +5,12 @@
 //! only as the front of a piece whose digest is checked as a whole. Nothing is synced:
 //! after a crash of the machine such a piece is fetched again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::host::fs::make_folder;
@@ -18,8 +18,12 @@ use crate::host::fs::make_folder;
 /// A piece that comes within this time is not written twice: on a fast link that would
 /// cost more than a kill now and then.
 const LONG: Duration = Duration::from_millis(20);
-/// Bytes of a piece that a kill may lose, once it takes long.
-const STEP_BYTES: usize = 64 << 10;
+/// Part of a piece that a kill may lose, once it takes long: a piece is 1/1,024 of what
+/// is large, and a handful are under way.
+const STEP_PART: usize = 16;
+/// Least and most bytes of such a part: a write costs some microseconds, and a slow link
+/// a second for the most.
+const STEP_BYTES: (usize, usize) = (16 << 10, 512 << 10);
 
 /// The half-received pieces of one artifact.
 #[derive(Debug)]
@@ -27,12 +31,15 @@ pub(super) struct Parts {
     folder: PathBuf,
     /// What an earlier process left: bytes of each piece, until somebody takes them up.
     left: Mutex<BTreeMap<u32, u64>>,
+    /// Pieces whose file is being written: the second copy of a piece that is asked for
+    /// twice is in memory only.
+    coming: Arc<Mutex<BTreeSet<u32>>>,
 }
 
 impl Parts {
     /// Nothing half-received yet.
     pub(super) fn none(folder: PathBuf) -> Self {
-        Self { folder, left: Mutex::default() }
+        Self { folder, left: Mutex::default(), coming: Arc::default() }
     }
 
     /// Finds what an earlier process left in `folder`. `length` tells how long a piece
@@ -50,7 +57,7 @@ impl Parts {
                 _ => drop(fs::remove_file(entry.path())),
             }
         }
-        Self { folder, left: Mutex::new(left) }
+        Self { folder, left: Mutex::new(left), coming: Arc::default() }
     }
 
     /// A piece is about to be fetched into `buffer`: what is here of it is put there, and
@@ -60,7 +67,10 @@ impl Parts {
         let path = self.folder.join(piece.to_string());
         let found = left.and_then(|there| taken_up(&path, buffer, there as usize).ok());
         let (file, written) = found.map_or((None, 0), |(file, there)| (Some(file), there));
-        Part { path, file, begun: Instant::now(), resumed: written, written, broken: false }
+        let step = (buffer.len() / STEP_PART).clamp(STEP_BYTES.0, STEP_BYTES.1);
+        let claim = Claim::on(&self.coming, piece);
+        let broken = claim.is_none();
+        Part { path, file, begun: Instant::now(), resumed: written, written, step, broken, claim }
     }
 
     /// Removes all of them: nothing is fetched any more.
@@ -83,6 +93,23 @@ fn opened(path: &Path, fresh: bool) -> io::Result<File> {
     how.open(path)
 }
 
+/// Leave to write a piece's file, until it is dropped.
+#[derive(Debug)]
+struct Claim(Arc<Mutex<BTreeSet<u32>>>, u32);
+
+impl Claim {
+    fn on(coming: &Arc<Mutex<BTreeSet<u32>>>, piece: u32) -> Option<Self> {
+        let news = coming.lock().unwrap_or_else(PoisonError::into_inner).insert(piece);
+        news.then(|| Self(coming.clone(), piece))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
 /// A piece that is coming. Its file stays when the process ends before [`Self::end`].
 #[derive(Debug)]
 pub(super) struct Part {
@@ -91,7 +118,11 @@ pub(super) struct Part {
     begun: Instant,
     resumed: usize,
     written: usize,
+    /// Bytes that are written down at once.
+    step: usize,
+    /// Nothing more is written down.
     broken: bool,
+    claim: Option<Claim>,
 }
 
 impl Part {
@@ -106,9 +137,9 @@ impl Part {
     }
 
     /// Writes down what came, `bytes` being the whole front of the piece, now and then.
-    /// A few dozen KiB into the page cache: too little to leave the thread for.
+    /// Some dozen KiB into the page cache: too little to leave the thread for.
     pub(super) fn came(&mut self, bytes: &[u8]) {
-        let enough = bytes.len() >= self.written + STEP_BYTES && self.begun.elapsed() >= LONG;
+        let enough = bytes.len() >= self.written + self.step && self.begun.elapsed() >= LONG;
         if !enough || self.broken {
             return;
         }
@@ -119,7 +150,7 @@ impl Part {
     /// The piece is there, or nobody waits for the rest of it: its file goes. What two
     /// peers sent is never put together, so that a wrong byte has one sender.
     pub(super) fn end(self) {
-        if self.file.is_some() {
+        if self.file.is_some() && self.claim.is_some() {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -172,6 +203,11 @@ mod tests {
         part.begun = Instant::now().checked_sub(LONG).unwrap();
         part.came(&bytes[..140_000]);
         assert_eq!(fs::read(&part.path).unwrap(), bytes[..140_000]);
+        let mut second = parts.begin(1, &mut buffer);
+        second.begun = part.begun;
+        second.came(&[0; 100_000]);
+        second.end();
+        assert_eq!(fs::read(&part.path).unwrap(), bytes[..140_000], "one of two copies writes");
         let path = part.path.clone();
         part.end();
         assert!(!path.exists(), "what is verified or given up leaves nothing");
