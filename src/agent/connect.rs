@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::agent::inflow::Inflow;
 use crate::agent::transfer::Broken;
 use crate::net::heads::{self, Conversation, Reply};
 
@@ -19,9 +20,12 @@ const IDLE_MAX: usize = 4;
 /// An idle connection older than this is not used again: listeners close theirs later.
 const IDLE_KEEP: Duration = Duration::from_secs(10);
 
-/// Idle connections, by `address:port`.
+/// Idle connections, by `address:port`, and what may be on its way over them.
 #[derive(Debug, Default)]
-pub(super) struct Connections(Mutex<HashMap<String, Vec<(Conversation, Instant)>>>);
+pub(super) struct Connections {
+    idle: Mutex<HashMap<String, Vec<(Conversation, Instant)>>>,
+    pub(super) inflow: Inflow,
+}
 
 impl Connections {
     /// Sends `head` to `address` and reads the head of the answer. A kept connection
@@ -31,13 +35,15 @@ impl Connections {
         address: &str,
         head: &str,
     ) -> Result<(Conversation, Reply), Broken> {
-        if let Some(mut kept) = self.kept(address)
-            && let Ok(Some(reply)) = asked(&mut kept, head).await
+        let limit = self.inflow.limit(address);
+        if let Some(mut kept) = self.kept(address, limit)
+            && let Ok(Some(reply)) = self.asked(address, &mut kept, head).await
         {
             return Ok((kept, reply));
         }
         let mut fresh = connect(address).await?;
-        match asked(&mut fresh, head).await {
+        limit.into_iter().for_each(|bytes| fresh.narrow(bytes));
+        match self.asked(address, &mut fresh, head).await {
             Ok(Some(reply)) => Ok((fresh, reply)),
             Ok(None) => Err(Broken::Cut("closed the connection".into())),
             Err(error) => Err(Broken::Cut(error.to_string())),
@@ -49,7 +55,7 @@ impl Connections {
         if reply.last {
             return;
         }
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|_, kept| {
             kept.retain(|(_, since)| since.elapsed() < IDLE_KEEP);
             !kept.is_empty()
@@ -60,21 +66,32 @@ impl Connections {
         }
     }
 
-    fn kept(&self, address: &str) -> Option<Conversation> {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A kept connection with this limit; one that is limited does not become unlimited.
+    fn kept(&self, address: &str, limit: Option<usize>) -> Option<Conversation> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = idle.get_mut(address)?;
-        while let Some((conversation, since)) = kept.pop() {
-            if since.elapsed() < IDLE_KEEP && conversation.is_quiet() {
+        while let Some((mut conversation, since)) = kept.pop() {
+            let fits = limit.is_some() || !conversation.is_narrow();
+            if fits && since.elapsed() < IDLE_KEEP && conversation.is_quiet() {
+                limit.into_iter().for_each(|bytes| conversation.narrow(bytes));
                 return Some(conversation);
             }
         }
         None
     }
-}
 
-async fn asked(conversation: &mut Conversation, head: &str) -> std::io::Result<Option<Reply>> {
-    conversation.stream().write_all(head.as_bytes()).await?;
-    conversation.head(heads::reply).await
+    async fn asked(
+        &self,
+        address: &str,
+        conversation: &mut Conversation,
+        head: &str,
+    ) -> std::io::Result<Option<Reply>> {
+        let begun = Instant::now();
+        conversation.stream().write_all(head.as_bytes()).await?;
+        let reply = conversation.head(heads::reply).await;
+        self.inflow.answered(address, begun.elapsed());
+        reply
+    }
 }
 
 async fn connect(address: &str) -> Result<Conversation, Broken> {

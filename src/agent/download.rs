@@ -243,6 +243,7 @@ impl Download {
         }
         let (now, mut actions) = (self.now(), std::mem::take(&mut self.actions));
         self.core.handle(now, event, &self.bits, &mut actions);
+        self.context.shared.connections.inflow.moves(self.core.rate());
         actions.drain(..).for_each(|action| self.act(action));
         self.actions = actions;
     }
@@ -377,6 +378,7 @@ impl Download {
             ticket: self.ticket.clone(),
             artifact: self.context.assembly.pack.artifact,
             heard: self.context.heard.clone(),
+            window: self.core.window(),
         }
     }
 }

@@ -12,6 +12,7 @@ mod download;
 mod failure;
 pub mod fetch;
 pub mod follow;
+mod inflow;
 pub mod journal;
 mod linger;
 pub mod link;

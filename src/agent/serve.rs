@@ -23,10 +23,11 @@ use crate::agent::pack::{Made, Pack};
 use crate::agent::upload;
 use crate::model::digest::ArtifactId;
 use crate::net::heads::{self, Conversation, Fields, Request};
-use crate::rules::swarm::uploads::UPLOAD_SLOTS;
+use crate::rules::swarm::uploads::{Slots, UPLOAD_SLOTS};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::swarm::{
     HAVE_HEADER, HAVE_SINCE_HEADER, HAVE_WAIT_MS_MAX, HaveQuery, HaveReply, RETRY_HEADER,
+    WINDOW_HEADER,
 };
 
 /// Connections at once: 24 neighbours with a few each, for a few artifacts.
@@ -42,11 +43,27 @@ const HAVE_SPACING: Duration = Duration::from_millis(20);
 /// Bounds of the wait that a refusal for want of a slot names.
 const BUSY_WAIT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
+/// Pieces that are being sent, and how many may be.
+#[derive(Debug, Default)]
+struct Taken {
+    count: u32,
+    slots: Slots,
+}
+
+/// Leave to send a piece, until it is dropped.
+struct Slot(Arc<Mutex<Taken>>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).count -= 1;
+    }
+}
+
 /// The packs that peers may read; shared with the fetches that fill them.
 #[derive(Clone)]
 pub(super) struct Shelf {
     packs: Arc<Mutex<BTreeMap<ArtifactId, Arc<Pack>>>>,
-    slots: Arc<Semaphore>,
+    slots: Arc<Mutex<Taken>>,
     /// Milliseconds that a piece's upload took lately; 0: none yet.
     usual_ms: Arc<AtomicU64>,
     cap: Cap,
@@ -57,8 +74,7 @@ pub(super) struct Shelf {
 impl Shelf {
     /// An empty shelf that sends at `cap`.
     pub(super) fn new(cap: Cap) -> Self {
-        let slots = Arc::new(Semaphore::new(UPLOAD_SLOTS));
-        let (packs, usual_ms) = (Arc::default(), Arc::default());
+        let (packs, slots, usual_ms) = (Arc::default(), Arc::default(), Arc::default());
         Self { packs, slots, usual_ms, cap, looking: Arc::new(Semaphore::new(1)) }
     }
 
@@ -94,6 +110,17 @@ impl Shelf {
     fn turn(&self) -> Duration {
         let turn = self.usual_ms.load(Ordering::Relaxed) / UPLOAD_SLOTS as u64;
         Duration::from_millis(turn).clamp(BUSY_WAIT.0, BUSY_WAIT.1)
+    }
+
+    /// A slot for a request of a downloader that says what it has in flight; `None`: all
+    /// are taken.
+    fn slot(&self, fields: &Fields) -> Option<Slot> {
+        let window = fields.get(WINDOW_HEADER).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let mut taken = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.slots.asked(window);
+        let free = taken.count < taken.slots.count();
+        taken.count += u32::from(free);
+        free.then(|| Slot(self.slots.clone()))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ArtifactId, Arc<Pack>>> {
@@ -252,7 +279,7 @@ async fn piece(
     if !pack.have.borrow().served.contains(piece) {
         return refuse(peer, &missing()).await;
     }
-    let Ok(_slot) = shelf.slots.try_acquire() else { return busy(peer, shelf).await };
+    let Some(_slot) = shelf.slot(fields) else { return busy(peer, shelf).await };
     match made(pack, piece).await {
         Made::Here => {}
         Made::Busy => return busy(peer, shelf).await,

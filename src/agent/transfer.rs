@@ -23,6 +23,7 @@ use crate::net::heads::{Conversation, Reply};
 use crate::rules::swarm::ENDING_SHARE;
 use crate::wire::v1::swarm::{
     CUSTODIAN_HEADER, HAVE_HEADER, HAVE_SINCE_HEADER, HaveReply, LEASE_HEADER, RETRY_HEADER,
+    WINDOW_HEADER,
 };
 
 /// Without a byte for this long a request counts as stalled.
@@ -64,6 +65,8 @@ pub(super) struct PeerRoute {
     pub(super) cap: Cap,
     /// When any byte of a piece came last.
     pub(super) heard: Heard,
+    /// Requests that the download has in flight.
+    pub(super) window: u64,
 }
 
 /// When any byte of a piece came last; one for all transfers of a download.
@@ -132,7 +135,8 @@ impl PeerRoute {
         (stalled, ending): (impl Fn() + Sync, impl Fn() + Sync),
     ) -> Result<News, Broken> {
         let asked = Instant::now();
-        let mut fields = format!("{HAVE_SINCE_HEADER}: {since}\r\n");
+        let mut fields =
+            format!("{HAVE_SINCE_HEADER}: {since}\r\n{WINDOW_HEADER}: {}\r\n", self.window);
         if part.resumed() > 0 {
             fields += &format!("Range: bytes={}-\r\n", part.resumed());
         }
@@ -158,7 +162,7 @@ impl PeerRoute {
             self.cap.pass(came as u64).await;
             at += came;
             part.came(&into[..at]);
-            if pipeline.ends(at) {
+            if pipeline.ends(Instant::now(), at) {
                 ending();
             }
         }
@@ -172,7 +176,9 @@ impl PeerRoute {
 /// wait in the same queues as bytes do, for up to a piece's time on a full link.
 struct Pipeline {
     latency: Duration,
-    begun: Instant,
+    /// When the first bytes were here, and where they ended: they come in a burst that
+    /// tells nothing of the rate.
+    begun: Option<(Instant, usize)>,
     body: Range<usize>,
     told: bool,
 }
@@ -180,16 +186,21 @@ struct Pipeline {
 impl Pipeline {
     /// The bytes of `body` begin to come; the head before them took `latency`.
     fn new(latency: Duration, body: Range<usize>) -> Self {
-        Self { latency, begun: Instant::now(), body, told: false }
+        Self { latency, begun: None, body, told: false }
     }
 
-    /// Whether, with `at` bytes there, it is time now. True once at most.
-    fn ends(&mut self, at: usize) -> bool {
-        let (came, left) = (at - self.body.start, self.body.end - at);
-        if self.told || left < self.body.end / ENDING_SHARE as usize {
+    /// Whether, with `at` bytes there at `now`, it is time. True once at most.
+    fn ends(&mut self, now: Instant, at: usize) -> bool {
+        let Some((begun, first)) = self.begun else {
+            self.begun = Some((now, at));
+            return false;
+        };
+        let (came, left) = (at - first, self.body.end - at);
+        // An eighth at least: less is a burst, too.
+        if self.told || came < self.body.len() / 8 || left < self.body.end / ENDING_SHARE as usize {
             return false;
         }
-        let rest = self.begun.elapsed().as_secs_f64() * left as f64 / came as f64;
+        let rest = now.saturating_duration_since(begun).as_secs_f64() * left as f64 / came as f64;
         self.told = rest <= self.latency.as_secs_f64();
         self.told
     }
@@ -348,4 +359,29 @@ async fn patient<T>(work: impl Future<Output = T>, stalled: &(impl Fn() + Sync))
 fn news(reply: &Reply) -> News {
     let (generation, bits) = reply.fields.get(HAVE_HEADER)?.split_once(':')?;
     Some((generation.parse().ok()?, PieceSet::try_from(bits.to_owned()).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_request_goes_out_when_the_rest_takes_as_long_as_an_answer() {
+        let begun = Instant::now();
+        let at = |ms| begun + Duration::from_millis(ms);
+        let ending = |latency, first: usize| {
+            let mut pipeline = Pipeline::new(Duration::from_millis(latency), 0..100_000);
+            assert!(!pipeline.ends(begun, first), "a burst says nothing of the rate");
+            // A thousand bytes each millisecond from then on.
+            let ends = (1..100).find(|ms| pipeline.ends(at(*ms), first + *ms as usize * 1000));
+            assert!(
+                ends.is_none_or(|ms| !pipeline.ends(at(ms + 1), first + (ms as usize + 1) * 1000))
+            );
+            ends
+        };
+        assert_eq!(ending(25, 1000), Some(74));
+        assert_eq!(ending(25, 60_000), Some(15));
+        assert_eq!(ending(1, 1000), None, "not worth an event");
+        assert_eq!(ending(500, 1000), Some(13), "an eighth must have come");
+    }
 }

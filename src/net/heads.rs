@@ -8,6 +8,7 @@
 
 use std::io;
 
+use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
@@ -135,19 +136,32 @@ fn unfinished<T>(bytes: &[u8]) -> Result<Option<T>, BadHead> {
 pub struct Conversation {
     stream: TcpStream,
     ahead: Vec<u8>,
+    narrow: bool,
 }
 
 impl Conversation {
     /// Begins on a new connection.
     #[must_use]
     pub fn new(stream: TcpStream) -> Self {
-        Self { stream, ahead: vec![] }
+        Self { stream, ahead: vec![], narrow: false }
     }
 
     /// The socket, to write to.
     #[must_use]
     pub fn stream(&mut self) -> &mut TcpStream {
         &mut self.stream
+    }
+
+    /// Lets about `bytes` be on their way to this end at once. From then on the kernel
+    /// does not find a measure of its own.
+    pub fn narrow(&mut self, bytes: usize) {
+        self.narrow |= SockRef::from(&self.stream).set_recv_buffer_size(bytes).is_ok();
+    }
+
+    /// Whether [`Self::narrow`] was called.
+    #[must_use]
+    pub fn is_narrow(&self) -> bool {
+        self.narrow
     }
 
     /// The next head, by [`request`] or [`reply`]; `None`: the other side closed the

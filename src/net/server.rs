@@ -18,6 +18,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -42,6 +43,9 @@ pub const BODY_BYTES_MAX: usize = 16 << 20;
 /// Bytes of a reply that wait in memory for one connection's link. Much less than a
 /// piece: what paces itself by what was sent must see that it was.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
+/// And that wait in the kernel: it would take a whole piece at once, and what was sent
+/// would be what it took.
+const UNSENT_BYTES: u32 = 64 << 10;
 /// Connections of one listener: a process may open 20,000 files.
 const CONNECTIONS_MAX: usize = 18_000;
 
@@ -152,6 +156,8 @@ pub async fn serve_on(
         };
         let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
         let _ = stream.set_nodelay(true);
+        // Without it turns at the store end early; nothing else depends on it.
+        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES);
         let (router, watcher) = (router.clone(), graceful.watcher());
         let connection = Connection { address, router, watcher, _slot: slot };
         // Two kinds of tasks: one that waits in plain HTTP has no room for TLS in it.

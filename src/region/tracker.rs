@@ -59,8 +59,9 @@ pub trait Replicas: Send + Sync {
 
 struct Swarm {
     core: rules::Tracker,
-    /// Turns to read the store, first come, first served.
+    /// Turns to read the store, first come, first served; and how many there are by now.
     turns: Arc<Semaphore>,
+    turn_count: usize,
     numbers: BTreeMap<HostId, rules::HostNo>,
     /// By number.
     hosts: Vec<(HostId, SocketAddr)>,
@@ -89,10 +90,15 @@ pub struct Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let (Some(lease), Some(swarm)) =
-            (self.lease, self.tracker.lock().get_mut(&self.artifact))
-        {
+        let most = self.tracker.settings.reads_at_once;
+        let mut swarms = self.tracker.lock();
+        let Some(swarm) = swarms.get_mut(&self.artifact) else { return };
+        if let Some(lease) = self.lease {
             swarm.core.read_ended(lease);
+        }
+        if swarm.turn_count < most {
+            swarm.turn_count += 1;
+            swarm.turns.add_permits(1);
         }
     }
 }
@@ -274,9 +280,11 @@ impl Tracker {
         let seed = random_seed();
         let offsets = manifest.wire_offsets();
         let core = rules::Tracker::new(self.settings, offsets, self.now(), seed);
+        let turn_count = self.settings.reads_at_first.min(self.settings.reads_at_once);
         swarms.entry(artifact).or_insert_with(|| Swarm {
             core,
-            turns: Arc::new(Semaphore::new(self.settings.reads_at_once)),
+            turns: Arc::new(Semaphore::new(turn_count)),
+            turn_count,
             numbers: BTreeMap::new(),
             hosts: vec![],
             racks: BTreeMap::new(),

@@ -12,7 +12,7 @@ use super::{Outcome, Setting};
 use crate::model::pieces::PieceSet;
 use crate::model::rng::Rng;
 use crate::rules::swarm::peers::has;
-use crate::rules::swarm::uploads::UPLOAD_SLOTS;
+use crate::rules::swarm::uploads::Slots;
 use crate::rules::swarm::{
     ALONE, Action, ENDING_SHARE, Event, Haves, Micros, PeerNo, Source, Start, Swarm,
 };
@@ -61,6 +61,7 @@ pub(super) struct Host {
     pub(super) poisoned: bool,
     wake: Nanos,
     uploads: u32,
+    slots: Slots,
     pub(super) calls: u32,
     /// Hosts that follow what it has.
     pub(super) followers: Vec<u32>,
@@ -98,6 +99,8 @@ pub(super) struct Region<'a> {
     pub(super) agenda: Agenda<Due>,
     pub(super) links: Links,
     pub(super) hosts: Vec<Host>,
+    /// Which hosts want news, one byte each: news are many, and most of no interest.
+    hungry: Vec<bool>,
     /// What hosts have, and what their neighbours know of it.
     pub(super) have: Known,
     pub(super) known: Known,
@@ -143,6 +146,7 @@ impl<'a> Region<'a> {
             agenda: Agenda::default(),
             links,
             hosts,
+            hungry: vec![true; setting.hosts as usize],
             have: Known::new(setting.hosts, setting.wire.len()),
             known: Known::new(setting.hosts, setting.wire.len()),
             news: VecDeque::new(),
@@ -272,6 +276,7 @@ impl<'a> Region<'a> {
         }
         self.actions = actions;
         let at = &mut self.hosts[host as usize];
+        self.hungry[host as usize] = at.core.hungry();
         let wake = at.core.wake_at(now);
         if wake != Micros::MAX {
             let wake = (wake * 1000).max(self.now + 1000);
@@ -314,7 +319,10 @@ impl<'a> Region<'a> {
         if !has(self.have.words(from), piece) {
             return self.tell(to, Event::Missing(from, piece));
         }
-        if (sender.uploads as usize) < UPLOAD_SLOTS {
+        let window = self.hosts[to as usize].core.window();
+        let sender = &mut self.hosts[from as usize];
+        sender.slots.asked(window);
+        if sender.uploads < sender.slots.count() {
             return self.upload(from, to, piece);
         }
         // As the agent: a quarter of the time that each of its four uploads takes.
@@ -403,9 +411,8 @@ impl<'a> Region<'a> {
         self.known.set(host, piece);
         let followers = std::mem::take(&mut self.hosts[host as usize].followers);
         for &follower in &followers {
-            let at = &self.hosts[follower as usize];
-            if at.alive && at.core.hungry() && at.core.misses(piece) && !self.parted(host, follower)
-            {
+            let wanted = self.hungry[follower as usize] && !has(self.have.words(follower), piece);
+            if wanted && !self.parted(host, follower) {
                 self.tell(follower, Event::Have(host));
             }
         }
@@ -435,6 +442,7 @@ impl Host {
             poisoned: false,
             wake: Nanos::MAX,
             uploads: 0,
+            slots: Slots::default(),
             calls: 0,
             followers: vec![],
             neighbours: vec![],

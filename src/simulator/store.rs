@@ -33,6 +33,8 @@ pub(super) struct Store {
     wishes: Vec<Option<Wish>>,
     queue: VecDeque<u32>,
     reading: BTreeMap<FlowNo, u32>,
+    /// Reads that ended.
+    ended: usize,
 }
 
 impl Store {
@@ -42,7 +44,8 @@ impl Store {
             *at += u64::from(*bytes);
             Some(*at)
         }));
-        Self { end, offsets, wishes: vec![], queue: VecDeque::new(), reading: BTreeMap::new() }
+        let (wishes, queue, reading) = (vec![], VecDeque::new(), BTreeMap::new());
+        Self { end, offsets, wishes, queue, reading, ended: 0 }
     }
 
     fn range(&self, pieces: Range<u32>) -> Range<u64> {
@@ -97,7 +100,9 @@ impl Region<'_> {
     }
 
     fn serve_store(&mut self) {
-        while self.store.reading.len() < self.tracking.settings.reads_at_once {
+        let settings = self.tracking.settings;
+        let turns = settings.reads_at_once.min(settings.reads_at_first + self.store.ended);
+        while self.store.reading.len() < turns {
             let Some(no) = self.store.queue.pop_front() else { return };
             let Some(wish) = self.store.wishes[no as usize] else { continue };
             if self.hosts[wish.host as usize].alive {
@@ -128,6 +133,7 @@ impl Region<'_> {
         if let Some(lease) = wish.lease {
             self.tracking.tracker.read_ended(lease);
         }
+        self.store.ended += 1;
         self.serve_store();
         self.wish_ended(no, Duration::ZERO);
     }

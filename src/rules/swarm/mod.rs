@@ -49,8 +49,8 @@ struct Flight {
     since: Micros,
     /// It or its twin is the second copy.
     doubled: bool,
-    /// Its last bytes are on their way: the next request may go out.
-    ending: bool,
+    /// Since when its last bytes are on their way: the next request may go out.
+    ending: Option<Micros>,
 }
 
 /// One download.
@@ -136,6 +136,7 @@ impl Swarm {
         haves: &impl Haves,
         actions: &mut Vec<Action>,
     ) {
+        let news = if let Event::Have(peer) = event { Some(peer) } else { None };
         self.apply(now, event, haves, actions);
         if self.left.0 == 0 {
             if !std::mem::replace(&mut self.finished, true) {
@@ -143,7 +144,11 @@ impl Swarm {
             }
             return;
         }
-        self.request(now, haves, actions);
+        // One peer's news change what that peer offers, and nothing else.
+        let idle = |peer| self.hungry && !self.peers.offers(now, peer, &self.wanted, haves);
+        if !news.is_some_and(idle) {
+            self.request(now, haves, actions);
+        }
         self.call(now, actions);
         self.take_custody(now, haves, actions);
     }
@@ -227,7 +232,7 @@ impl Swarm {
             Event::Ending(peer, piece) => {
                 let same = |flight: &&mut Flight| flight.peer == peer && flight.piece == piece;
                 if let Some(flight) = self.flights.iter_mut().find(same) {
-                    flight.ending = true;
+                    flight.ending.get_or_insert(now);
                 }
             }
             Event::Stalled(piece) => self.hedge(now, piece, haves, actions),
@@ -269,6 +274,7 @@ impl Swarm {
                 let took = now.saturating_sub(flight.since);
                 self.peers.delivered(flight.peer, bytes, took);
                 self.timing.took(took);
+                self.timing.lagged(took, flight.ending.map(|at| now.saturating_sub(at)));
             } else {
                 actions.push(Action::Cancel(flight.peer, piece));
             }
@@ -430,7 +436,7 @@ impl Swarm {
         self.peers.sent(at);
         self.unwant(piece);
         self.allowance.spend(u64::from(self.wire[piece as usize]));
-        self.flights.push(Flight { piece, peer, since: now, doubled, ending: false });
+        self.flights.push(Flight { piece, peer, since: now, doubled, ending: None });
         actions.push(Action::Request(peer, piece));
     }
 
@@ -470,12 +476,24 @@ impl Swarm {
     }
 
     fn room(&self) -> bool {
+        let flying = self.flights.iter().filter(|flight| flight.ending.is_none()).count();
+        (flying as u64) < self.window()
+    }
+
+    /// Bytes a second that pieces come at; 0: not known.
+    #[must_use]
+    pub fn rate(&self) -> u64 {
+        self.timing.rate
+    }
+
+    /// Requests that it has in flight, beside those that end, when there is enough to ask
+    /// for. Senders give it as many slots (docs/decisions/0034).
+    #[must_use]
+    pub fn window(&self) -> u64 {
         let largest = self.sizes.0.max(1);
-        let (least, most) = WINDOW_PIECES;
+        let most = WINDOW_PIECES.1 + self.timing.more();
         let rate = if self.timing.rate == 0 { u64::MAX } else { self.timing.rate };
-        let window = (rate / largest).clamp(least, most).min((self.window_max / largest).max(1));
-        let flying = self.flights.iter().filter(|flight| !flight.ending).count();
-        (flying as u64) < window
+        (rate / largest).clamp(WINDOW_PIECES.0, most).min((self.window_max / largest).max(1))
     }
 
     /// A span and up to a fifth more or less, so that a fleet's calls stay apart.

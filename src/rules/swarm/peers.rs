@@ -177,6 +177,18 @@ impl Peers {
         tiers
     }
 
+    /// Whether a peer may be asked now and has any of `wanted`.
+    pub(super) fn offers(
+        &self,
+        now: Micros,
+        peer: PeerNo,
+        wanted: &[u64],
+        haves: &impl Haves,
+    ) -> bool {
+        let free = self.list.iter().any(|known| known.no == peer && known.free(now));
+        free && wanted.iter().zip(haves.words(peer)).any(|(wanted, has)| wanted & has != 0)
+    }
+
     /// Whom of `free` to ask for a piece, by position.
     pub(super) fn choose(
         &self,

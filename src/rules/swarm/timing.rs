@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::uploads::{UPLOAD_SLOTS, UPLOAD_SLOTS_MAX};
 use super::words::{Micros, Pace, micros};
 
 /// The rate is measured over spans of this length.
@@ -19,6 +20,13 @@ const PACE_MARGIN: f64 = 1.5;
 /// Time whose bytes a paced download may ask for at once.
 const PACE_BURST: Duration = Duration::from_millis(250);
 
+/// Requests more in flight for each time that an answer takes as long as its bytes.
+/// By the simulator, for 8, 16 and 32 hosts with round trips of a thirtieth of a piece's
+/// time to its half (docs/decisions/0034).
+const MORE: f32 = 8.0;
+/// Most of them.
+const MORE_MAX: u64 = UPLOAD_SLOTS_MAX - UPLOAD_SLOTS as u64;
+
 /// Rate and usual duration of a download's transfers.
 #[derive(Debug, Default)]
 pub(super) struct Timing {
@@ -28,6 +36,8 @@ pub(super) struct Timing {
     /// Mean and mean deviation of a transfer's duration, microseconds.
     usual: (f32, f32),
     count: u32,
+    /// How long a request is answered, by how long its bytes come: mean.
+    lag: f32,
 }
 
 impl Timing {
@@ -54,6 +64,18 @@ impl Timing {
             _ => (mean + (took - mean) / 16.0, spread + ((took - mean).abs() - spread) / 16.0),
         };
         self.count = self.count.saturating_add(1);
+    }
+
+    /// A transfer that took so long was told to end so long before its end, which is how
+    /// long its request waited for an answer; `None`: too short to be told.
+    pub(super) fn lagged(&mut self, took: Micros, before: Option<Micros>) {
+        let lag = before.map_or(0.0, |lag| lag as f32 / took.saturating_sub(lag).max(1) as f32);
+        self.lag += (lag.min(1.0) - self.lag) / 16.0;
+    }
+
+    /// How many requests more than usual keep the link as busy.
+    pub(super) fn more(&self) -> u64 {
+        ((self.lag * MORE).round() as u64).min(MORE_MAX)
     }
 
     /// How old a request must be to be doubled; `None` while too few ended. One of the

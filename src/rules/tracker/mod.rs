@@ -48,6 +48,10 @@ pub struct Settings {
     /// Reads of the store at once, per artifact; more wait their turn. Few, so that
     /// each first copy is whole early and passed on while the store sends others.
     pub reads_at_once: usize,
+    /// Reads of the store at once at first; one more with each that ended. While nobody
+    /// has anything to give, every link is idle but the store's: the sooner the first
+    /// pieces are whole, the sooner others send.
+    pub reads_at_first: usize,
     /// Egress budget, thousandths of the wire size.
     pub budget_permille: u64,
     /// A member not heard of for this long, and three beats, is gone.
@@ -74,6 +78,7 @@ impl Default for Settings {
             leases_in_flight: 64,
             leases_per_host: 4,
             reads_at_once: 6,
+            reads_at_first: 2,
             budget_permille: 2000,
             silent: Duration::from_secs(10),
             beat: (Duration::from_secs(1), Duration::from_secs(15)),

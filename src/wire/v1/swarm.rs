@@ -21,6 +21,9 @@ pub const SIGNATURE_HEADER: &str = "deployctl-signature";
 pub const HAVE_SINCE_HEADER: &str = "deployctl-have-since";
 /// Reply header, when the bits changed: `<generation>:<hex>`.
 pub const HAVE_HEADER: &str = "deployctl-have";
+/// Request header: how many requests the downloader has in flight; a sender without it
+/// takes the usual number.
+pub const WINDOW_HEADER: &str = "deployctl-window";
 /// Reply header of a busy peer: when to ask again, milliseconds.
 pub const RETRY_HEADER: &str = "retry-after-ms";
 /// Longest rack or zone name, bytes.
