@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use deployctl::model::rollout::RolloutState;
 use deployctl::net::client::Client;
 use deployctl::wire::v1::commits::{Commits, Question};
-use deployctl::wire::v1::rollout::Releases;
+use deployctl::wire::v1::rollout::{Releases, Rollout};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::browser::{Browser, DESK, PATIENCE};
-use crate::house::{House, commit};
+use crate::house::{House, commit, deploy};
 use crate::seen::settled;
 use crate::used::{sign_in, until_at};
 
@@ -134,4 +135,33 @@ async fn a_freeze_begins_and_ends_on_the_page() {
         assert!(std::time::Instant::now() < deadline, "the button never wakes");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_ends_and_a_second_person_approves_on_the_page() {
+    let (house, mut eu, mut us) = settled().await;
+    house.replicated(2);
+    let hold = json!({ "app": "api", "env": "prod", "reason": "the audit", "lasts_s": 3600 });
+    let _: Value = house.admin.post("/v1/holds", &hold, PATIENCE).await.unwrap();
+    let browser = Browser::open(DESK).await;
+    sign_in(&browser, &house, "/apps/api/prod").await;
+    browser.until_text(".cause", "the audit").await;
+    browser.click("[data-testid=unhold-h1]").await;
+    until_at(&browser, &house, "/apps/api/prod").await;
+    assert!(!browser.source().await.contains("the audit until"), "the banner went with it");
+
+    let spec = json!({ "name": "api", "repo": "file:///srv/api", "envs": ["prod", "staging"],
+        "approvals": { "prod": 1 } });
+    let wants = house.admin.request(reqwest::Method::PUT, "/v1/apps/api").json(&spec);
+    let _: Value = house.admin.send(wants, PATIENCE).await.unwrap();
+    let ann = house.holder("ann", "deployer").await;
+    let path = "/v1/apps/api/envs/prod/rollouts";
+    let asked: Rollout = ann.post(path, &deploy("b2"), PATIENCE).await.unwrap();
+    assert_eq!(asked.release.state, RolloutState::Pending);
+    browser.go(&format!("{}/apps/api/prod/r2", house.url)).await;
+    browser.click("[data-testid=approve-prod-r2]").await;
+    let begun = |rollout: &Rollout| rollout.release.state == RolloutState::Running;
+    let rollout = house.until("r2", &mut [&mut eu, &mut us], begun).await;
+    assert_eq!(rollout.release.approved.len(), 1);
+    assert_ne!(rollout.release.approved[0].by, "ann");
 }

@@ -16,7 +16,8 @@ use crate::coordinator::web::call::Calls;
 use crate::coordinator::web::session::Session;
 use crate::coordinator::web::{Pages, confirm, frame, no_page, page, parts, sign_in};
 use crate::model::freeze::Freeze;
-use crate::model::id::{AppName, EnvName, FreezeNo, JobNo, RegionName, ReleaseNo};
+use crate::model::hold::Hold;
+use crate::model::id::{AppName, EnvName, FreezeNo, HoldNo, JobNo, RegionName, ReleaseNo};
 use crate::model::rollout::{PlanName, RolloutKind};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::build::Build;
@@ -70,6 +71,7 @@ pub(super) struct Wish {
     pub(super) release: Option<ReleaseNo>,
     pub(super) build: Option<JobNo>,
     pub(super) freeze: Option<FreezeNo>,
+    pub(super) hold: Option<HoldNo>,
     /// How long a freeze lasts, hours.
     pub(super) hours: Option<u32>,
     pub(super) commit: String,
@@ -189,7 +191,7 @@ async fn act(calls: &Calls, what: &str, wish: &Wish) -> Result<String, Problem> 
             let body = CancelRequest { keep: wish.keep, message: wish.message.trim().to_owned() };
             steer(calls, wish, what, &json!(body)).await
         }
-        "pause" | "resume" | "retry" => steer(calls, wish, what, &json!({})).await,
+        "approve" | "pause" | "resume" | "retry" => steer(calls, wish, what, &json!({})).await,
         "build" => {
             let app = wish.app.as_ref().ok_or_else(|| lacking("app"))?;
             let body = json!({ "commit": wish.commit.trim(), "subject": wish.message.trim() });
@@ -211,11 +213,23 @@ async fn act(calls: &Calls, what: &str, wish: &Wish) -> Result<String, Problem> 
             let no = wish.freeze.ok_or_else(|| lacking("freeze"))?;
             let path = format!("/v1/freezes/{no}/end");
             let over: Freeze = calls.post(&path, &wish.key, &json!({})).await?;
-            let place = over.app.as_ref().zip(over.env.as_ref());
-            Ok(place.map_or_else(|| "/".into(), |(app, env)| parts::env_path(app, env)))
+            Ok(home(&over.app, &over.env))
+        }
+        "unhold" => {
+            let no = wish.hold.ok_or_else(|| lacking("hold"))?;
+            let path = format!("/v1/holds/{no}/end");
+            let over: Hold = calls.post(&path, &wish.key, &json!({})).await?;
+            Ok(home(&over.app, &over.env))
         }
         other => Err(no_page(&format!("/do/{other}"))),
     }
+}
+
+/// Where to look once something about all of it, or one env, is over.
+fn home(app: &Option<AppName>, env: &Option<EnvName>) -> String {
+    app.as_ref()
+        .zip(env.as_ref())
+        .map_or_else(|| "/".into(), |(app, env)| parts::env_path(app, env))
 }
 
 fn build(done: Result<Build, Problem>) -> Result<String, Problem> {

@@ -74,7 +74,7 @@ pub(super) async fn view(calls: &Calls, app: &AppName, env: &EnvName) -> Result<
             Part::still("head", tabs),
             Part::live(
                 "now",
-                html! { (parts::frozen(calls, frozen)) (parts::held(&row)) (now(calls, &row)) },
+                html! { (parts::frozen(calls, frozen)) (parts::held(calls, &row)) (now(calls, &row)) },
             ),
             Part::still(frame::FORM, build_form(calls, &known)),
             Part::live("builds", commits),

@@ -128,8 +128,9 @@ fn reason(id: &str, barred: Option<&str>) -> Markup {
 
 /// A name for one button of a page.
 fn said(what: &str, fields: &[(&str, String)]) -> String {
-    let ours =
-        fields.iter().filter(|(name, _)| matches!(*name, "env" | "build" | "release" | "freeze"));
+    let ours = fields
+        .iter()
+        .filter(|(name, _)| matches!(*name, "env" | "build" | "release" | "freeze" | "hold"));
     let values: Vec<&str> = ours.map(|(_, value)| value.as_str()).collect();
     [&[what][..], &values].concat().join("-")
 }
@@ -151,8 +152,9 @@ pub(super) fn frozen<'a>(calls: &Calls, freezes: impl IntoIterator<Item = &'a Fr
     }
 }
 
-/// What a person keeps where it is, as a banner each.
-pub(super) fn held(row: &EnvStatus) -> Markup {
+/// What a person keeps where it is, as a banner each with the button that ends it.
+pub(super) fn held(calls: &Calls, row: &EnvStatus) -> Markup {
+    let barred = calls.barred(Class::Deploy);
     html! {
         @for hold in row.held.iter().chain(&row.pins) {
             p .cause.look {
@@ -164,8 +166,12 @@ pub(super) fn held(row: &EnvStatus) -> Markup {
                     (hold.scope())
                 }
                 " until " (time(hold.until)) " by " (hold.actor) ": " (hold.reason)
-                " (" (hold.hold) ")"
-                @if !hold.is_placed() { ". Rolling back passes." }
+                @if !hold.is_placed() { ". Rolling back passes" }
+                ". "
+                (press(if hold.at.is_some() { "Unpin" } else { "End the hold" }, "unhold", &[
+                    ("hold", hold.hold.to_string()),
+                    ("key", format!("web-unhold-{}", hold.hold)),
+                ], barred.as_deref()))
             }
         }
     }
