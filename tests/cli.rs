@@ -29,6 +29,8 @@ mod holding;
 mod installations;
 #[path = "cli/installing.rs"]
 mod installing;
+#[path = "cli/kubernetes.rs"]
+mod kubernetes;
 #[path = "cli/meant.rs"]
 mod meant;
 #[path = "cli/outcomes.rs"]
