@@ -159,10 +159,10 @@ pub async fn serve_on(
         // Without it turns at the store end early; nothing else depends on it.
         let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES);
         let (router, watcher) = (router.clone(), graceful.watcher());
-        let connection = Connection { address, router, watcher, _slot: slot };
+        let connection = Connection { address, router, watcher, slot };
         // Two kinds of tasks: one that waits in plain HTTP has no room for TLS in it.
         match &security {
-            Security::Plain => drop(tokio::spawn(connection.speak(stream))),
+            Security::Plain => drop(tokio::spawn(connection.talk(stream))),
             Security::Tls(acceptor) => {
                 drop(tokio::spawn(connection.shake_hands(stream, acceptor.clone())));
             }
@@ -194,31 +194,37 @@ struct Connection {
     address: SocketAddr,
     router: Router,
     watcher: Watcher,
-    _slot: OwnedSemaphorePermit,
+    slot: OwnedSemaphorePermit,
 }
 
 impl Connection {
     async fn shake_hands(self, stream: TcpStream, acceptor: TlsAcceptor) {
         let shaken = tokio::time::timeout(HEADER_TIMEOUT, acceptor.accept(stream)).await;
         if let Ok(Ok(stream)) = shaken {
-            self.speak(stream).await;
+            // A client that goes away is no news.
+            let _ = self.talk(stream).await;
         }
     }
 
-    async fn speak(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let Self { address, router, watcher, _slot } = self;
+    /// From the first request to the last. No `async fn`: its future would hold the
+    /// connection twice, and a region has 15,000 of them that wait.
+    fn talk<S>(self, stream: S) -> impl Future<Output = Result<(), hyper::Error>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { address, router, watcher, slot } = self;
+        let slot = Arc::new(slot);
         // Not a layer of the router: it would copy every route for every connection.
         let service = router.map_request(move |mut request: hyper::Request<Incoming>| {
+            let _held_as_long_as_this = &slot;
             request.extensions_mut().insert(address);
             request
         });
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_headers(64);
         http.max_buf_size(SEND_BUFFER_BYTES);
-        let connection =
-            http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-        // A client that goes away is no news.
-        let _ = watcher.watch(connection).await;
+        let service = TowerToHyperService::new(service);
+        watcher.watch(http.serve_connection(TokioIo::new(stream), service))
     }
 }
 
