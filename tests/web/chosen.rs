@@ -5,6 +5,7 @@ use std::time::Duration;
 use deployctl::model::rollout::RolloutState;
 use deployctl::net::client::Client;
 use deployctl::wire::v1::commits::{Commits, Question};
+use deployctl::wire::v1::hold::Holds;
 use deployctl::wire::v1::rollout::{Releases, Rollout};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -138,13 +139,36 @@ async fn a_freeze_begins_and_ends_on_the_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hold_ends_and_a_second_person_approves_on_the_page() {
+async fn a_host_is_pinned_on_the_page() {
+    let (house, eu, _us) = settled().await;
+    let host = eu.hosts[0].id.to_string();
+    let browser = Browser::open(DESK).await;
+    sign_in(&browser, &house, &format!("/hosts?host={host}")).await;
+    browser.click(&format!("[data-testid=hold-prod-{host}]")).await;
+    browser.until_text("h1", &format!("Keep {host} where it is")).await;
+    let fill = "document.getElementById('message').value = 'a core dump';
+        document.getElementById('at').value = 'r1'";
+    browser.run(fill).await;
+    browser.click("[data-testid=confirm]").await;
+    until_at(&browser, &house, "/hosts").await;
+    let holds: Holds = house.admin.get("/v1/holds", PATIENCE).await.unwrap();
+    let [pin] = &holds.holds[..] else { panic!("{holds:?}") };
+    assert_eq!(pin.host.as_ref().map(ToString::to_string), Some(host));
+    assert_eq!(pin.at.map(|at| at.release.0), Some(1));
+    assert_eq!(pin.reason, "a core dump");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_begins_and_ends_and_a_second_person_approves_on_the_page() {
     let (house, mut eu, mut us) = settled().await;
     house.replicated(2);
-    let hold = json!({ "app": "api", "env": "prod", "reason": "the audit", "lasts_s": 3600 });
-    let _: Value = house.admin.post("/v1/holds", &hold, PATIENCE).await.unwrap();
     let browser = Browser::open(DESK).await;
     sign_in(&browser, &house, "/apps/api/prod").await;
+    browser.click("[data-testid=hold-prod]").await;
+    browser.until_text("h1", "Hold api prod").await;
+    browser.run("document.getElementById('message').value = 'the audit'").await;
+    browser.click("[data-testid=confirm]").await;
+    until_at(&browser, &house, "/apps/api/prod").await;
     browser.until_text(".cause", "the audit").await;
     browser.click("[data-testid=unhold-h1]").await;
     until_at(&browser, &house, "/apps/api/prod").await;

@@ -17,7 +17,7 @@ use crate::coordinator::web::session::Session;
 use crate::coordinator::web::{Pages, confirm, frame, no_page, page, parts, sign_in};
 use crate::model::freeze::Freeze;
 use crate::model::hold::Hold;
-use crate::model::id::{AppName, EnvName, FreezeNo, HoldNo, JobNo, RegionName, ReleaseNo};
+use crate::model::id::{AppName, EnvName, FreezeNo, HoldNo, HostId, JobNo, RegionName, ReleaseNo};
 use crate::model::rollout::{PlanName, RolloutKind};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::build::Build;
@@ -72,7 +72,11 @@ pub(super) struct Wish {
     pub(super) build: Option<JobNo>,
     pub(super) freeze: Option<FreezeNo>,
     pub(super) hold: Option<HoldNo>,
-    /// How long a freeze lasts, hours.
+    /// A host that is to stay where it is.
+    pub(super) host: Option<HostId>,
+    /// On which release; empty: what it runs.
+    pub(super) at: String,
+    /// How long a freeze or a hold lasts, hours.
     pub(super) hours: Option<u32>,
     pub(super) commit: String,
     pub(super) plan: Option<PlanName>,
@@ -214,6 +218,15 @@ async fn act(calls: &Calls, what: &str, wish: &Wish) -> Result<String, Problem> 
             let path = format!("/v1/freezes/{no}/end");
             let over: Freeze = calls.post(&path, &wish.key, &json!({})).await?;
             Ok(home(&over.app, &over.env))
+        }
+        "hold" => {
+            let (app, env) = wish.place()?;
+            let lasts_s = wish.hours.ok_or_else(|| lacking("hours"))?.saturating_mul(3600);
+            let at = Some(wish.at.trim()).filter(|at| !at.is_empty());
+            let body = json!({ "app": app, "env": env, "host": wish.host, "release": at,
+                "reason": wish.message.trim(), "lasts_s": lasts_s });
+            let _: Hold = calls.post("/v1/holds", &wish.key, &body).await?;
+            Ok(if wish.host.is_some() { "/hosts".into() } else { parts::env_path(app, env) })
         }
         "unhold" => {
             let no = wish.hold.ok_or_else(|| lacking("hold"))?;

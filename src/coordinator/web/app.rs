@@ -212,7 +212,8 @@ pub(super) fn deploy(
 /// Freezes that are to come, and the way to a new one.
 fn freezes_of(calls: &Calls, row: &EnvStatus, freezes: &Freezes) -> Markup {
     let now = calls.shared().steady_now();
-    let (app, env) = (row.app.to_string(), row.env.to_string());
+    let place = [("app", row.app.to_string()), ("env", row.env.to_string())];
+    let barred = calls.barred(Class::Deploy);
     let ours = |freeze: &&Freeze| {
         freeze.app.as_ref().is_none_or(|app| *app == row.app)
             && freeze.env.as_ref().is_none_or(|env| *env == row.env)
@@ -220,13 +221,15 @@ fn freezes_of(calls: &Calls, row: &EnvStatus, freezes: &Freezes) -> Markup {
     let coming = freezes.freezes.iter().filter(ours).filter(|freeze| freeze.from > now);
     html! {
         section aria-labelledby="h-freezes" {
-            h2 #h-freezes { "Freezes" }
+            h2 #h-freezes { "Freezes and holds" }
             @for freeze in coming { p {
                 (freeze.scope()) " from " (parts::time(freeze.from)) " until " (parts::time(freeze.until))
                 " by " (freeze.actor) ": " (freeze.reason)
             } }
-            div .buttons { (parts::ask("Freeze deploys", "freeze", &[("app", app), ("env", env)],
-                calls.barred(Class::Deploy).as_deref())) }
+            div .buttons {
+                (parts::ask("Freeze deploys", "freeze", &place, barred.as_deref()))
+                (parts::ask("Hold", "hold", &place, barred.as_deref()))
+            }
         }
     }
 }

@@ -65,6 +65,7 @@ async fn asked(calls: &Calls, what: &str, wish: &Wish, csrf: &str) -> Result<Ask
         "cancel" => cancel(calls, wish, csrf).await,
         "build" => build(calls, wish, csrf).await,
         "freeze" => freeze(calls, wish, csrf),
+        "hold" => hold(calls, wish, csrf),
         other => Err(no_page(&format!("/do/{other}"))),
     }
 }
@@ -390,8 +391,8 @@ fn home(open: &Rollout) -> Markup {
     html! { p { a href=(path) { "Back, and change nothing" } } }
 }
 
-/// How long a freeze may last, hours, and how that is said; the first is the default.
-const FREEZE_HOURS: [(u32, &str); 6] = [
+/// How long a freeze or a hold may last, hours, and how that is said; the first is the default.
+const HOURS: [(u32, &str); 6] = [
     (4, "4 hours"),
     (1, "1 hour"),
     (12, "12 hours"),
@@ -409,11 +410,48 @@ fn freeze(calls: &Calls, wish: &Wish, csrf: &str) -> Result<Asked, Problem> {
         h1 { (title) }
         p { "No deploy starts while it lasts, and one under way pauses where its next step would begin. Rolling back always passes." }
         (form("freeze", csrf, &fields, "Freeze", &html! {
-            label for="hours" { "For" }
-            select #hours name="hours" { @for (hours, said) in FREEZE_HOURS { option value=(hours) { (said) } } }
+            (how_long())
             (reason(true))
         }))
         p { a href=(parts::env_path(app, env)) { "Back, and change nothing" } }
+    };
+    Ok((title, main))
+}
+
+fn how_long() -> Markup {
+    html! {
+        label for="hours" { "For" }
+        select #hours name="hours" { @for (hours, said) in HOURS { option value=(hours) { (said) } } }
+    }
+}
+
+/// Of an app's env, or of one of its hosts, which then can be pinned to a release.
+fn hold(calls: &Calls, wish: &Wish, csrf: &str) -> Result<Asked, Problem> {
+    permitted(calls, Class::Deploy)?;
+    let (app, env) = wish.place()?;
+    let mut fields = vec![("app", app.to_string()), ("env", env.to_string())];
+    fields.extend(wish.host.as_ref().map(|host| ("host", host.to_string())));
+    let title = match &wish.host {
+        Some(host) => format!("Keep {host} where it is"),
+        None => format!("Hold {app} {env}"),
+    };
+    let back = if wish.host.is_some() { "/hosts".into() } else { parts::env_path(app, env) };
+    let main = html! {
+        h1 { (title) }
+        @if wish.host.is_some() {
+            p { "Whatever is deployed of " (app) " in " (env) ", this host stays on one release. No canary counts it, and rolling back says that it did not move it." }
+        } @else {
+            p { "No deploy starts until somebody who may deploy ends the hold, and one under way pauses where its next step would begin. Rolling back always passes." }
+        }
+        (form("hold", csrf, &fields, "Hold", &html! {
+            @if wish.host.is_some() {
+                label for="at" { "On release" span .dim { " (empty: what it runs)" } }
+                input #at name="at" maxlength="60" size="12" autocomplete="off" placeholder="r1";
+            }
+            (how_long())
+            (reason(true))
+        }))
+        p { a href=(back) { "Back, and change nothing" } }
     };
     Ok((title, main))
 }

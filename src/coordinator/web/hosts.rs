@@ -12,6 +12,7 @@ use crate::coordinator::web::squares::{TONES, squares};
 use crate::coordinator::web::{bars, parts};
 use crate::model::fleet::Sources;
 use crate::model::id::RegionName;
+use crate::rules::authorize::Class;
 use crate::wire::problem::Problem;
 use crate::wire::v1::fleet::{Regions, Status};
 use crate::wire::words::{Tone, count};
@@ -40,7 +41,7 @@ pub(super) async fn view(calls: &Calls, search: &Search) -> Result<View, Problem
                 "regions",
                 html! {
                     (picture(search, &seen, &found))
-                    (named(search, &found))
+                    (named(search, &found, calls.barred(Class::Deploy).as_deref()))
                     (table(&regions, &status))
                 },
             ),
@@ -127,7 +128,7 @@ fn said(tones: &[Tone]) -> String {
 }
 
 /// Hosts to look at, and with a search for one also that one.
-fn named(search: &Search, found: &[&Host]) -> Markup {
+fn named(search: &Search, found: &[&Host], barred: Option<&str>) -> Markup {
     let asked = !search.host.trim().is_empty() || !search.state.is_empty();
     let mut shown: Vec<&&Host> = found
         .iter()
@@ -141,7 +142,7 @@ fn named(search: &Search, found: &[&Host]) -> Markup {
                 thead { tr {
                     th scope="col" { "Host" } th scope="col" { "Region" } th scope="col" { "Env" }
                     th scope="col" { "State" } th scope="col" { "Runs" } th scope="col" { "Heard" }
-                    th scope="col" { "Reason" }
+                    th scope="col" { "Reason" } th scope="col" { span .hidden { "Keep it there" } }
                 } }
                 tbody { @for host in shown.iter().take(NAMED) {
                     @let (word, tone) = host.state(search.app.as_ref());
@@ -152,6 +153,13 @@ fn named(search: &Search, found: &[&Host]) -> Markup {
                             @if app.runs != app.wants { span .dim { " should " (app.wants) } } } } }
                         td { (parts::time(host.seen_at)) }
                         td .why { @for app in &host.apps { div { (app.reason) } } }
+                        td { @for app in &host.apps {
+                            (parts::ask("Pin", "hold", &[
+                                ("app", app.app.to_string()),
+                                ("env", host.env.to_string()),
+                                ("host", host.host.to_string()),
+                            ], barred))
+                        } }
                     }
                 } }
             }
