@@ -144,7 +144,7 @@ async fn a_host_is_pinned_on_the_page() {
     let host = eu.hosts[0].id.to_string();
     let browser = Browser::open(DESK).await;
     sign_in(&browser, &house, &format!("/hosts?host={host}")).await;
-    browser.click(&format!("[data-testid=hold-prod-{host}]")).await;
+    browser.click(&format!("[data-testid=pin-{host}]")).await;
     browser.until_text("h1", &format!("Keep {host} where it is")).await;
     let fill = "document.getElementById('message').value = 'a core dump';
         document.getElementById('at').value = 'r1'";

@@ -41,7 +41,7 @@ pub(super) async fn view(calls: &Calls, search: &Search) -> Result<View, Problem
                 "regions",
                 html! {
                     (picture(search, &seen, &found))
-                    (named(search, &found, calls.barred(Class::Deploy).as_deref()))
+                    (named(search, &found, calls.may(Class::Deploy)))
                     (table(&regions, &status))
                 },
             ),
@@ -128,8 +128,9 @@ fn said(tones: &[Tone]) -> String {
 }
 
 /// Hosts to look at, and with a search for one also that one.
-fn named(search: &Search, found: &[&Host], barred: Option<&str>) -> Markup {
+fn named(search: &Search, found: &[&Host], may_pin: bool) -> Markup {
     let asked = !search.host.trim().is_empty() || !search.state.is_empty();
+    let pins = asked && may_pin;
     let mut shown: Vec<&&Host> = found
         .iter()
         .filter(|host| asked || matches!(host.state(search.app.as_ref()).1, Tone::Bad | Tone::Look))
@@ -142,7 +143,8 @@ fn named(search: &Search, found: &[&Host], barred: Option<&str>) -> Markup {
                 thead { tr {
                     th scope="col" { "Host" } th scope="col" { "Region" } th scope="col" { "Env" }
                     th scope="col" { "State" } th scope="col" { "Runs" } th scope="col" { "Heard" }
-                    th scope="col" { "Reason" } th scope="col" { span .hidden { "Keep it there" } }
+                    th scope="col" { "Reason" }
+                    @if pins { th scope="col" { span .hidden { "Keep it there" } } }
                 } }
                 tbody { @for host in shown.iter().take(NAMED) {
                     @let (word, tone) = host.state(search.app.as_ref());
@@ -153,13 +155,11 @@ fn named(search: &Search, found: &[&Host], barred: Option<&str>) -> Markup {
                             @if app.runs != app.wants { span .dim { " should " (app.wants) } } } } }
                         td { (parts::time(host.seen_at)) }
                         td .why { @for app in &host.apps { div { (app.reason) } } }
-                        td { @for app in &host.apps {
-                            (parts::ask("Pin", "hold", &[
-                                ("app", app.app.to_string()),
-                                ("env", host.env.to_string()),
-                                ("host", host.host.to_string()),
-                            ], barred))
-                        } }
+                        @if pins { td { @for app in &host.apps {
+                            // A link: a hundred forms would weigh more than the picture.
+                            @let place = format!("app={}&env={}&host={}", app.app, host.env, host.host);
+                            a href={ "/do/hold?" (place) } data-testid={ "pin-" (host.host) } { "Pin" } " "
+                        } } }
                     }
                 } }
             }

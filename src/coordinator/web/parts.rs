@@ -128,9 +128,9 @@ fn reason(id: &str, barred: Option<&str>) -> Markup {
 
 /// A name for one button of a page.
 fn said(what: &str, fields: &[(&str, String)]) -> String {
-    let ours = fields.iter().filter(|(name, _)| {
-        matches!(*name, "env" | "build" | "release" | "freeze" | "hold" | "host")
-    });
+    let ours = fields
+        .iter()
+        .filter(|(name, _)| matches!(*name, "env" | "build" | "release" | "freeze" | "hold"));
     let values: Vec<&str> = ours.map(|(_, value)| value.as_str()).collect();
     [&[what][..], &values].concat().join("-")
 }
