@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::id::{AppName, EnvName, FreezeNo};
+use super::reach;
 use super::time::UnixMillis;
 
 /// A freeze.
@@ -29,23 +30,22 @@ pub struct Freeze {
 }
 
 impl Freeze {
+    /// Whether it is about `app` in `env`.
+    #[must_use]
+    pub fn is_of(&self, app: &AppName, env: &EnvName) -> bool {
+        reach::covers((&self.app, &self.env), app, env)
+    }
+
     /// Whether it stops a deploy of `app` to `env` at `now`.
     #[must_use]
     pub fn stops(&self, app: &AppName, env: &EnvName, now: UnixMillis) -> bool {
-        let there = self.app.as_ref().is_none_or(|own| own == app)
-            && self.env.as_ref().is_none_or(|own| own == env);
-        there && self.ended_at.is_none() && self.from <= now && now < self.until
+        self.is_of(app, env) && self.ended_at.is_none() && self.from <= now && now < self.until
     }
 
     /// What it is about: `web in prod`, `every app in prod`, `everything`.
     #[must_use]
     pub fn scope(&self) -> String {
-        match (&self.app, &self.env) {
-            (Some(app), Some(env)) => format!("{app} in {env}"),
-            (Some(app), None) => format!("{app} in every env"),
-            (None, Some(env)) => format!("every app in {env}"),
-            (None, None) => "everything".into(),
-        }
+        reach::said((&self.app, &self.env))
     }
 
     /// `f3 by ann until 2026-12-27T00:00:00.000Z: holidays`.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::goal::{Pin, Target};
 use super::id::{AppName, EnvName, HoldNo, HostId, RegionName};
+use super::reach;
 use super::time::UnixMillis;
 
 /// A hold or, when it names a release, a pin.
@@ -50,8 +51,7 @@ impl Hold {
     /// Whether it is about `app` in `env`.
     #[must_use]
     pub fn is_of(&self, app: &AppName, env: &EnvName) -> bool {
-        self.app.as_ref().is_none_or(|own| own == app)
-            && self.env.as_ref().is_none_or(|own| own == env)
+        reach::covers((&self.app, &self.env), app, env)
     }
 
     /// Whether it counts at `now`.
@@ -76,12 +76,7 @@ impl Hold {
     /// What it is about: `web in prod`, `every app in prod on host web-7`, `everything`.
     #[must_use]
     pub fn scope(&self) -> String {
-        let what = match (&self.app, &self.env) {
-            (Some(app), Some(env)) => format!("{app} in {env}"),
-            (Some(app), None) => format!("{app} in every env"),
-            (None, Some(env)) => format!("every app in {env}"),
-            (None, None) => "everything".into(),
-        };
+        let what = reach::said((&self.app, &self.env));
         match (&self.host, &self.region) {
             (Some(host), _) => format!("{what} on host {host}"),
             (None, Some(region)) => format!("{what} in region {region}"),

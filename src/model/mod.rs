@@ -15,6 +15,7 @@ pub mod id;
 pub mod job;
 pub mod manifest;
 pub mod pieces;
+mod reach;
 pub mod recipe;
 pub mod replication;
 pub mod rng;

@@ -264,6 +264,14 @@ pub struct Approval {
     pub message: String,
 }
 
+impl Approval {
+    /// How many more people must approve, of those who are `wanted`.
+    #[must_use]
+    pub fn lacking(wanted: u32, given: &[Self]) -> u32 {
+        wanted.saturating_sub(u32::try_from(given.len()).unwrap_or(u32::MAX))
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
 fn is_zero(number: &u32) -> bool {
     *number == 0

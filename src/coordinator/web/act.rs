@@ -107,6 +107,11 @@ impl Wish {
         self.app.as_ref().zip(self.env.as_ref()).ok_or_else(|| lacking("app and env"))
     }
 
+    /// How long what is asked for lasts, seconds.
+    fn lasts_s(&self) -> Result<u32, Problem> {
+        self.hours.map(|hours| hours.saturating_mul(3600)).ok_or_else(|| lacking("hours"))
+    }
+
     /// The path of the rollout in the API.
     fn rollout(&self) -> Result<String, Problem> {
         let (app, env) = self.place()?;
@@ -208,8 +213,7 @@ async fn act(calls: &Calls, what: &str, wish: &Wish) -> Result<String, Problem> 
         }
         "freeze" => {
             let (app, env) = wish.place()?;
-            let lasts_s = wish.hours.ok_or_else(|| lacking("hours"))?.saturating_mul(3600);
-            let body = json!({ "app": app, "env": env, "reason": wish.message.trim(), "lasts_s": lasts_s });
+            let body = json!({ "app": app, "env": env, "reason": wish.message.trim(), "lasts_s": wish.lasts_s()? });
             let _: Freeze = calls.post("/v1/freezes", &wish.key, &body).await?;
             Ok(parts::env_path(app, env))
         }
@@ -221,10 +225,9 @@ async fn act(calls: &Calls, what: &str, wish: &Wish) -> Result<String, Problem> 
         }
         "hold" => {
             let (app, env) = wish.place()?;
-            let lasts_s = wish.hours.ok_or_else(|| lacking("hours"))?.saturating_mul(3600);
             let at = Some(wish.at.trim()).filter(|at| !at.is_empty());
             let body = json!({ "app": app, "env": env, "host": wish.host, "release": at,
-                "reason": wish.message.trim(), "lasts_s": lasts_s });
+                "reason": wish.message.trim(), "lasts_s": wish.lasts_s()? });
             let _: Hold = calls.post("/v1/holds", &wish.key, &body).await?;
             Ok(if wish.host.is_some() { "/hosts".into() } else { parts::env_path(app, env) })
         }

@@ -214,10 +214,7 @@ fn freezes_of(calls: &Calls, row: &EnvStatus, freezes: &Freezes) -> Markup {
     let now = calls.shared().steady_now();
     let place = [("app", row.app.to_string()), ("env", row.env.to_string())];
     let barred = calls.barred(Class::Deploy);
-    let ours = |freeze: &&Freeze| {
-        freeze.app.as_ref().is_none_or(|app| *app == row.app)
-            && freeze.env.as_ref().is_none_or(|env| *env == row.env)
-    };
+    let ours = |freeze: &&Freeze| freeze.is_of(&row.app, &row.env);
     let coming = freezes.freezes.iter().filter(ours).filter(|freeze| freeze.from > now);
     html! {
         section aria-labelledby="h-freezes" {

@@ -8,7 +8,7 @@ use crate::coordinator::web::page::{Part, View};
 use crate::coordinator::web::{bars, curve, events, gates, parts};
 use crate::model::fleet::Tally;
 use crate::model::id::{AppName, EnvName, ReleaseNo};
-use crate::model::rollout::{Release, RolloutKind, RolloutState};
+use crate::model::rollout::{Approval, Release, RolloutKind, RolloutState};
 use crate::rules::authorize::Class;
 use crate::wire::problem::Problem;
 use crate::wire::v1::event::Events;
@@ -236,8 +236,8 @@ fn buttons(calls: &Calls, rollout: &Rollout) -> Markup {
 
 /// Who asked for it is refused when they press: a page is one for all of a role.
 fn lacks_approval(release: &Release) -> bool {
-    let given = u32::try_from(release.approved.len()).unwrap_or(u32::MAX);
-    release.state == RolloutState::Pending && given < release.approvals
+    release.state == RolloutState::Pending
+        && Approval::lacking(release.approvals, &release.approved) > 0
 }
 
 /// Hosts that are not where the rollout wants them, one by one.

@@ -26,8 +26,7 @@ impl Rollout {
     /// How many more people must approve it before it begins.
     #[must_use]
     pub fn lacks_approvals(&self) -> u32 {
-        let given = u32::try_from(self.approved.len()).unwrap_or(u32::MAX);
-        self.approvals.saturating_sub(given)
+        Approval::lacking(self.approvals, &self.approved)
     }
 
     /// Once by each: a second time changes nothing.
