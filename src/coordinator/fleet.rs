@@ -16,7 +16,7 @@ use crate::net::server::{Json, Params};
 use crate::rules::authorize::Class;
 use crate::store::db::regions::RegionRow;
 use crate::store::db::{
-    DbError, Topic, Tx, envs, feed, forgotten, hosts, regions, replicas, tallies,
+    DbError, Topic, Tx, coordinators, envs, feed, forgotten, hosts, regions, replicas, tallies,
 };
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::fleet::{HostRow, Hosts, Region, Regions};
@@ -175,6 +175,7 @@ async fn list_regions(State(shared): State<Shared>) -> Result<Json<Regions>, Pro
                 owed: wanted.saturating_sub(artifacts),
                 goals_revision: row.map_or(0, |row| row.revision),
                 store_trouble: within.store_trouble(Some(&name)),
+                store_checked_at: coordinators::last_round(tx, &name)?,
                 region: name,
             });
         }

@@ -6,11 +6,12 @@ use std::sync::LazyLock;
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
 
 use crate::coordinator::scale;
-use crate::coordinator::state::Shared;
+use crate::coordinator::state::{Coordinator, Shared};
+use crate::model::id::RegionName;
 use crate::model::time::UnixMillis;
 use crate::net::metrics::{counters, durations, gauges};
 use crate::store::db::regions::RegionRow;
-use crate::store::db::{DbError, Tx, gauges as read, regions, workers};
+use crate::store::db::{DbError, Tx, coordinators, gauges as read, regions, workers};
 
 /// Requests that were answered, by route and class of status.
 pub(super) static REQUESTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
@@ -53,6 +54,10 @@ static SEEN: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     let help = "When the region reported last, Unix time; 0: never.";
     gauges("region_last_report_timestamp_seconds", help, &["region"])
 });
+static CHECKED: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let help = "When the region's store was last compared with what it should hold; 0: never.";
+    gauges("region_store_checked_timestamp_seconds", help, &["region"])
+});
 
 struct Facts {
     jobs: Vec<(String, i64)>,
@@ -62,9 +67,11 @@ struct Facts {
     rollouts: Vec<(String, i64)>,
     waiting: i64,
     regions: Vec<RegionRow>,
+    /// When the stores of the configured regions were last compared.
+    checked: Vec<(RegionName, Option<UnixMillis>)>,
 }
 
-fn facts(tx: &Tx, since: UnixMillis) -> Result<Facts, DbError> {
+fn facts(tx: &Tx, within: &Coordinator, since: UnixMillis) -> Result<Facts, DbError> {
     let alive = workers::list(tx, since)?;
     let sum = |of: fn(&crate::wire::v1::fleet::WorkerRow) -> u32| {
         alive.iter().map(|worker| i64::from(of(worker))).sum()
@@ -76,6 +83,9 @@ fn facts(tx: &Tx, since: UnixMillis) -> Result<Facts, DbError> {
         rollouts: read::rollouts(tx)?,
         waiting: read::goals_waiting(tx)?,
         regions: regions::list(tx)?,
+        checked: (within.config.regions.keys())
+            .map(|region| Ok((region.clone(), coordinators::last_round(tx, region)?)))
+            .collect::<Result<_, DbError>>()?,
     })
 }
 
@@ -83,7 +93,8 @@ fn facts(tx: &Tx, since: UnixMillis) -> Result<Facts, DbError> {
 pub(super) async fn refresh(shared: Shared) {
     let now = shared.steady_now();
     let since = scale::alive_since((now, &shared.timing()));
-    let facts = match shared.db.read(move |tx| facts(tx, since)).await {
+    let within = shared.clone();
+    let facts = match shared.db.read(move |tx| facts(tx, &within, since)).await {
         Ok(facts) => facts,
         Err(error) => return tracing::warn!(%error, "metrics can't be read from the database"),
     };
@@ -106,6 +117,9 @@ pub(super) async fn refresh(shared: Shared) {
     SLOTS.with_label_values(&["busy"]).set(busy);
     SLOTS.with_label_values(&["free"]).set((slots - busy).max(0));
     OUTBOX.with_label_values(none).set(facts.waiting);
+    for (region, at) in &facts.checked {
+        CHECKED.with_label_values(&[region.as_str()]).set(at.map_or(0, |at| at.0 / 1000));
+    }
     for region in shared.config.regions.keys() {
         let row = facts.regions.iter().find(|row| row.region == *region);
         let (hosts, silent) = row.map_or((0, 0), |row| (row.hosts, row.unreachable));

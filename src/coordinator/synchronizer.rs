@@ -197,7 +197,10 @@ impl Watch {
             }
         }
         self.write(found).await?;
-        self.look_at_all(store, suspects).await
+        self.look_at_all(store, suspects).await?;
+        let (region, now) = (self.region.clone(), self.shared.steady_now());
+        let note = move |tx: &mut Tx| coordinators::note_round(tx, &region, now);
+        Ok(self.shared.db.write(note).await?)
     }
 
     async fn look_at_all(

@@ -7,9 +7,11 @@ use deployctl::config::daemon::{Flags, load};
 use deployctl::coordinator::run::run;
 use deployctl::model::digest::{ArtifactId, Digest};
 use deployctl::model::rollout::{PlanName, RolloutKind, RolloutState};
+use deployctl::model::time::UnixMillis;
 use deployctl::net::client::{CallError, Client};
 use deployctl::wire::problem::Problem;
 use deployctl::wire::v1::app::AppSpec;
+use deployctl::wire::v1::fleet::Regions;
 use deployctl::wire::v1::rollout::{CancelRequest, PromoteRequest, Rollout, RolloutRequest};
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
@@ -41,6 +43,7 @@ impl House {
         std::fs::write(folder.path().join("coordinator.toml"), config).unwrap();
         let (stop, done, url) = start(folder.path()).await;
         let admin = client(folder.path(), &url, "admin");
+        stores_checked(&admin, None).await;
         let house = Self { folder, stop, done, url, admin };
         let app: AppSpec = serde_json::from_value(
             json!({ "name": "api", "repo": "file:///srv/api", "envs": ["prod", "staging"] }),
@@ -52,10 +55,13 @@ impl House {
 
     /// Stops the coordinator and starts it again on the same folder.
     pub(crate) async fn restart(self) -> Self {
+        let before: Regions = self.admin.get("/v1/regions", PATIENCE).await.unwrap();
+        let checked_at = before.regions.iter().filter_map(|region| region.store_checked_at).max();
         self.stop.send_replace(true);
         self.done.await.unwrap();
         let (stop, done, url) = start(self.folder.path()).await;
         let admin = client(self.folder.path(), &url, "admin");
+        stores_checked(&admin, checked_at).await;
         Self { folder: self.folder, stop, done, url, admin }
     }
 
@@ -274,6 +280,20 @@ async fn start(folder: &Path) -> (watch::Sender<bool>, JoinHandle<()>, String) {
         run(config, stopped, ready).await.unwrap();
     });
     (stop, done, url.await.unwrap())
+}
+
+/// Waits for the synchronizer's only round in these tests: it would find that no store
+/// holds what a test calls complete.
+async fn stores_checked(admin: &Client, since: Option<UnixMillis>) {
+    let patient = Instant::now() + PATIENCE;
+    loop {
+        let all: Regions = admin.get("/v1/regions", PATIENCE).await.unwrap();
+        if all.regions.iter().all(|region| region.store_checked_at > since) {
+            return;
+        }
+        assert!(Instant::now() < patient, "stores never checked: {all:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 fn client(folder: &Path, url: &str, name: &str) -> Client {

@@ -7,6 +7,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::table::{Cell, Table};
 use crate::host::clock;
+use crate::model::time::UnixMillis;
 use crate::wire::v1::fleet::Regions;
 
 /// List the regions, their hosts and what they hold
@@ -20,7 +21,17 @@ pub struct RegionsArgs {}
 /// As the coordinator refuses it.
 pub async fn run(ctx: &Context, _: RegionsArgs) -> Result<ExitCode, Failure> {
     let reply: Regions = Api::new(ctx)?.get("/v1/regions").await?;
-    let columns = ["REGION", "HOSTS", "UNREACHABLE", "ARTIFACTS", "OWED", "SEEN", "GOALS", "BLOBS"];
+    let columns = [
+        "REGION",
+        "HOSTS",
+        "UNREACHABLE",
+        "ARTIFACTS",
+        "OWED",
+        "SEEN",
+        "GOALS",
+        "STORE CHECKED",
+        "BLOBS",
+    ];
     let mut table = Table::new(&columns, 6, "no region is configured");
     for region in &reply.regions {
         table.push([
@@ -29,11 +40,16 @@ pub async fn run(ctx: &Context, _: RegionsArgs) -> Result<ExitCode, Failure> {
             region.unreachable.to_string().into(),
             region.artifacts.to_string().into(),
             region.owed.to_string().into(),
-            region.seen_at.map_or(Cell::pair("never", ""), |at| Cell::time(Some(at), clock::now())),
+            when(region.seen_at),
             region.goals_revision.to_string().into(),
+            when(region.store_checked_at),
             region.blobs.as_str().into(),
         ]);
     }
     ctx.out.answer(&reply, &table);
     Ok(ExitCode::Ok)
+}
+
+fn when(at: Option<UnixMillis>) -> Cell {
+    at.map_or(Cell::pair("never", ""), |at| Cell::time(Some(at), clock::now()))
 }

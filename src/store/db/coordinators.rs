@@ -104,3 +104,28 @@ pub fn take_round(
     )?;
     Ok(changed > 0)
 }
+
+/// Writes down that a round over the store of `region` ended well at `now`.
+///
+/// # Errors
+/// When the database fails.
+pub fn note_round(tx: &mut Tx, region: &RegionName, now: UnixMillis) -> Result<(), DbError> {
+    tx.exec(
+        "INSERT INTO meta (key, value) VALUES (?1, ?2)
+         ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        values![format!("checked/{region}"), now.0.to_string()],
+    )?;
+    Ok(())
+}
+
+/// When the store of `region` was last compared with what is known, by any coordinator.
+///
+/// # Errors
+/// When the database fails.
+pub fn last_round(tx: &Tx, region: &RegionName) -> Result<Option<UnixMillis>, DbError> {
+    tx.row(
+        "SELECT CAST(value AS BIGINT) FROM meta WHERE key = ?1",
+        values![format!("checked/{region}")],
+        |row| row.time(0),
+    )
+}

@@ -138,6 +138,9 @@ pub struct Region {
     /// Why the coordinator could not look into its blob store last time; empty: it could.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub store_trouble: String,
+    /// When its blob store was last compared with what it should hold; `None`: never yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_checked_at: Option<UnixMillis>,
 }
 
 /// `GET /v1/regions`.
