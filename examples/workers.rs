@@ -30,7 +30,7 @@ use deployctl::rules::queue::{Timing, queue};
 use deployctl::store::db::jobs::{NewJob, Source, insert};
 use deployctl::store::db::{Db, DbError, Place, Tx, apps};
 use deployctl::wire::v1::app::AppSpec;
-use deployctl::wire::v1::worker::Claim;
+use deployctl::wire::v1::worker::{Claim, Learnt};
 use deployctl::worker::api::{Coordinator, is_fenced};
 use futures_util::future::{FutureExt, join_all, try_join_all};
 use tokio::sync::Notify;
@@ -146,7 +146,7 @@ impl Load {
         let outcome = Outcome::Failed { class: BuildFailure::BuildFailed, reason };
         loop {
             let asked = Instant::now();
-            let ended = attempt.finish(outcome.clone(), vec![]).await;
+            let ended = attempt.finish(outcome.clone(), Learnt::default()).await;
             self.took(asked);
             match ended {
                 Ok(()) => {

@@ -37,6 +37,8 @@ mod patched;
 mod refused;
 #[path = "flow/repository.rs"]
 mod repository;
+#[path = "flow/requires.rs"]
+mod requires;
 #[path = "flow/restored.rs"]
 mod restored;
 #[path = "flow/runbooks.rs"]

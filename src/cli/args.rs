@@ -159,6 +159,7 @@ impl HowArgs {
             when_ready_s: None,
             allow_bad: false,
             allow_older: false,
+            allow_unmet: false,
             on_conflict: None,
             break_glass: false,
             unpin: false,

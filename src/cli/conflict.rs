@@ -17,6 +17,9 @@ pub struct ConflictArgs {
     /// Deploy a commit though it is older than what runs, or nobody knows
     #[arg(long, hide_short_help = true)]
     allow_older: bool,
+    /// Deploy a commit though other apps are not where it needs them
+    #[arg(long, hide_short_help = true)]
+    allow_unmet: bool,
     /// When another rollout is open: fail, wait or supersede [default: supersede older work]
     #[arg(long, value_name = "HOW", hide_possible_values = true, hide_short_help = true)]
     on_conflict: Option<How>,
@@ -36,6 +39,7 @@ impl ConflictArgs {
     /// Puts it into `request`.
     pub fn ask(&self, request: &mut RolloutRequest) {
         request.allow_older = self.allow_older;
+        request.allow_unmet = self.allow_unmet;
         request.on_conflict = self.on_conflict.map(|how| match how {
             How::Fail | How::Wait => OnConflict::Fail,
             How::Supersede => OnConflict::Supersede,

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::model::id::{AppName, EnvName, InvalidId};
-use crate::model::recipe::{BuildSpec, Recipe, RunSpec};
+use crate::model::recipe::{BuildSpec, Recipe, Requirement, RunSpec};
 
 /// The file's name at the root of a repository.
 pub const PROJECT_FILE: &str = "deployctl.toml";
@@ -72,6 +72,9 @@ pub struct ProjectFile {
     pub build: Option<BuildSpec>,
     /// How to run.
     pub run: Option<RunSpec>,
+    /// What it needs of other apps.
+    #[serde(default)]
+    pub requires: Vec<Requirement>,
 }
 
 impl ProjectFile {
@@ -89,7 +92,7 @@ impl ProjectFile {
     /// The part that says how to build and run.
     #[must_use]
     pub fn recipe(&self) -> Recipe {
-        Recipe { build: self.build.clone(), run: self.run.clone() }
+        Recipe { build: self.build.clone(), run: self.run.clone(), requires: self.requires.clone() }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::coordinator::once::{self, KEY_KEPT, Key};
 use crate::coordinator::readiness::{self, Readiness};
 use crate::coordinator::refs::{self, Named, resolve};
+use crate::coordinator::requirements::{self, Unmet};
 use crate::coordinator::state::Coordinator;
 use crate::coordinator::{ancestry, apps, bars, facts, holds, steer, view};
 use crate::model::digest::{ArtifactId, Digest};
@@ -157,7 +158,14 @@ fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
     }
     let readiness = readiness::of(tx, desk.shared, &bits.build)?;
     bits.artifact = match (&readiness, request.when_ready_s) {
-        (Readiness::Ready(artifact), _) => Some(*artifact),
+        (Readiness::Ready(artifact), wait) => match unmet(tx, desk, &bits.build)? {
+            None => Some(*artifact),
+            Some(_) if wait.is_some() => None,
+            Some(unmet) => {
+                let place = (&desk.app.name, &desk.asked.env);
+                return Err(unmet.refusal(place, &bits.build).into());
+            }
+        },
         (Readiness::Waiting(_), Some(_)) => None,
         _ => {
             return Err(readiness::refusal(
@@ -181,6 +189,14 @@ fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
         _ => vec![],
     };
     place(tx, desk, bits, tolerate)
+}
+
+/// What the build needs of other apps and lacks, unless the request does not care.
+fn unmet(tx: &Tx, desk: &Desk<'_>, build: &Deployable) -> Result<Option<Unmet>, DbError> {
+    if desk.asked.request.allow_unmet {
+        return Ok(None);
+    }
+    requirements::unmet(tx, &desk.asked.env, build)
 }
 
 /// What a deploy brings.
@@ -400,6 +416,7 @@ fn place(
         tolerate,
         through_freeze: request.break_glass,
         allow_older: request.allow_older,
+        allow_unmet: request.allow_unmet,
         approvals,
         spread_s: request.spread_s.unwrap_or(0),
         max_unavailable: request.max_unavailable,

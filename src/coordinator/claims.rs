@@ -32,7 +32,8 @@ use crate::rules::authorize::Class;
 use crate::rules::queue::{self, ATTEMPT_MAX, Fenced, Finished, Holder, Timing};
 use crate::store::db::events::NewEvent;
 use crate::store::db::{
-    DbError, Topic, Tx, ancestry, artifacts, job_log, jobs, patches, replicas, workers,
+    DbError, Topic, Tx, ancestry, artifacts, job_log, jobs, patches, replicas, requirements,
+    workers,
 };
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::fleet::Workers;
@@ -412,7 +413,8 @@ fn end_by_worker(
     if done.map_err(|error| fenced(no, &error))? != Finished::Repeated {
         end_attempt(tx, &row, &job, Some(&finish.outcome), now)?;
         let built = (no, &row.asked.commit);
-        ancestry::record(tx, &row.asked.app, built, &finish.relatives)?;
+        ancestry::record(tx, &row.asked.app, built, &finish.learnt.relatives)?;
+        requirements::record(tx, no, &finish.learnt.requires)?;
     }
     Ok(())
 }

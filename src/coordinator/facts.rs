@@ -44,28 +44,31 @@ pub(super) fn load(tx: &Tx, shared: &Coordinator, rollout: &Rollout) -> Result<F
         let (known, reachable) = known.get(&name).copied().unwrap_or_default();
         let tally = counts.remove(&name).unwrap_or_default();
         let silent = now.since(heard) > SILENT;
-        let buckets = buckets.remove(&name).unwrap_or_default();
+        let buckets = buckets.as_mut().map(|all| all.remove(&name).unwrap_or_default());
         facts.regions.insert(name, RegionFacts { tally, silent, known, reachable, buckets });
     }
     Ok(facts)
 }
+
+/// Each host's bucket, and whether it can be reached.
+type Drawn = Vec<(u32, bool)>;
 
 /// The bucket of each host, by region and ascending, where permits need to know.
 fn drawn(
     tx: &Tx,
     shared: &Coordinator,
     rollout: &Rollout,
-) -> Result<BTreeMap<RegionName, Vec<(u32, bool)>>, DbError> {
-    let mut buckets: BTreeMap<RegionName, Vec<(u32, bool)>> = BTreeMap::new();
+) -> Result<Option<BTreeMap<RegionName, Drawn>>, DbError> {
     let running = rollout.state == RolloutState::Running && rollout.permits.most.is_some();
-    let Some(version) = rollout.version.filter(|_| running) else { return Ok(buckets) };
+    let Some(version) = rollout.version.filter(|_| running) else { return Ok(None) };
     let salt = version.generation.to_string();
+    let mut buckets: BTreeMap<RegionName, Drawn> = BTreeMap::new();
     each_free(tx, shared, rollout, |region, host, reachable| {
         let own = bucket(&salt, &rollout.app, &host);
         buckets.entry(region).or_default().push((own, reachable));
     })?;
     buckets.values_mut().for_each(|region| region.sort_unstable());
-    Ok(buckets)
+    Ok(Some(buckets))
 }
 
 /// Tells `take` each host that the rollout covers and that nobody holds or pins: one that

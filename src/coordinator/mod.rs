@@ -38,6 +38,7 @@ mod publisher;
 mod readiness;
 mod refs;
 mod releases;
+mod requirements;
 mod rollouts;
 mod router;
 pub mod run;

@@ -1,7 +1,7 @@
 //! Whether a build may be deployed now, and what it lacks.
 
-use crate::coordinator::bars;
 use crate::coordinator::state::Coordinator;
+use crate::coordinator::{bars, requirements};
 use crate::model::digest::ArtifactId;
 use crate::model::id::{AppName, EnvName};
 use crate::model::job::JobState;
@@ -41,7 +41,7 @@ pub(super) fn of(tx: &Tx, shared: &Coordinator, build: &Deployable) -> Result<Re
     })
 }
 
-/// What a pending rollout lacks, a freeze, a hold or an approval included; `None` when it is not pending.
+/// What a pending rollout lacks, a freeze, a hold, an approval or another app included; `None` when it is not pending.
 pub(super) fn of_pending(
     tx: &Tx,
     shared: &Coordinator,
@@ -54,6 +54,10 @@ pub(super) fn of_pending(
     let Some(build) = deployables::find(tx, &rules.app, row.build)? else { return Ok(None) };
     let readiness = of(tx, shared, &build)?;
     let barred = bars::stopping(tx, (&rules.app, &rules.env), shared.steady_now())?;
+    let unmet = match readiness {
+        Readiness::Ready(_) if !rules.allow_unmet => requirements::unmet(tx, &rules.env, &build)?,
+        _ => None,
+    };
     Ok(Some(match (readiness, barred) {
         (Readiness::Ready(_), Some(bar)) if !rules.through_freeze => {
             Readiness::Waiting(bar.sentence())
@@ -61,7 +65,10 @@ pub(super) fn of_pending(
         (Readiness::Ready(_), _) if rules.lacks_approvals() > 0 => {
             Readiness::Waiting(approval(row))
         }
-        (readiness, _) => readiness,
+        (readiness, _) => match unmet {
+            Some(unmet) => Readiness::Waiting(unmet.sentence()),
+            None => readiness,
+        },
     }))
 }
 

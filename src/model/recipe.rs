@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::id::InvalidId;
+use super::commit::CommitId;
+use super::id::{AppName, InvalidId};
 
 /// Longest command line or path in a recipe, bytes.
 pub const COMMAND_BYTES_MAX: usize = 4096;
@@ -16,6 +17,9 @@ pub const COMMAND_BYTES_MAX: usize = 4096;
 pub const BUILD_LIMIT_S: u32 = 15 * 60;
 /// Longest build limit that an app may ask for, seconds.
 pub const BUILD_LIMIT_S_MAX: u32 = 6 * 3600;
+
+/// Most other apps that a commit may need.
+pub const REQUIRES_MAX: usize = 16;
 
 /// A whole recipe. Every part may be missing in one source (the repository's
 /// file, the app's stored recipe) and be filled in from the other.
@@ -28,6 +32,19 @@ pub struct Recipe {
     /// How to run; `None`: said elsewhere, or the app is only files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<RunSpec>,
+    /// What it needs of other apps, at most [`REQUIRES_MAX`]; empty: nothing, or said elsewhere.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<Requirement>,
+}
+
+/// Another app that must run where this commit is deployed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Requirement {
+    /// The other app.
+    pub app: AppName,
+    /// The oldest commit of it that will do, whole: what runs must be it or contain it.
+    pub min: CommitId,
 }
 
 /// How a worker turns a commit into files.
@@ -119,6 +136,11 @@ impl Recipe {
         Recipe {
             build: self.build.or_else(|| fallback.build.clone()),
             run: self.run.or_else(|| fallback.run.clone()),
+            requires: if self.requires.is_empty() {
+                fallback.requires.clone()
+            } else {
+                self.requires
+            },
         }
     }
 
@@ -133,6 +155,7 @@ impl Recipe {
             check_range("build.limit_s", build.limit_s, 1, BUILD_LIMIT_S_MAX)?;
             check_env("build.env", &build.env)?;
         }
+        check_requires(&self.requires)?;
         self.run.as_ref().map_or(Ok(()), RunSpec::check)
     }
 }
@@ -185,6 +208,17 @@ fn check_range(field: &'static str, value: u32, low: u32, high: u32) -> Result<(
     Err(InvalidId::new(field, &value.to_string(), "out of its range; see docs/limits.md"))
 }
 
+fn check_requires(requires: &[Requirement]) -> Result<(), InvalidId> {
+    if requires.len() > REQUIRES_MAX {
+        return Err(InvalidId::new("requires", "", "at most 16 apps"));
+    }
+    let twice = |(n, one): &(usize, &Requirement)| requires[..*n].iter().any(|r| r.app == one.app);
+    match requires.iter().enumerate().find(twice) {
+        Some((_, one)) => Err(InvalidId::new("requires", one.app.as_str(), "each app once")),
+        None => Ok(()),
+    }
+}
+
 fn check_artifact_path(path: &str) -> Result<(), InvalidId> {
     let sound = |part: &str| !part.is_empty() && part != ".." && part != ".git";
     if path.len() <= COMMAND_BYTES_MAX && !path.contains('\0') && path.split('/').all(sound) {
@@ -220,7 +254,7 @@ mod tests {
             limit_s: 900,
             env: BTreeMap::new(),
         };
-        Recipe { build: Some(spec), run: None }
+        Recipe { build: Some(spec), ..Recipe::default() }
     }
 
     #[test]

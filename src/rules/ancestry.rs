@@ -49,7 +49,9 @@ impl History {
         }
     }
 
-    fn contains(&self, younger: &CommitId, older: &CommitId) -> bool {
+    /// Whether `younger` is known to be `older` or to contain it.
+    #[must_use]
+    pub fn contains(&self, younger: &CommitId, older: &CommitId) -> bool {
         let (mut seen, mut open) = (HashSet::from([younger]), vec![younger]);
         while let Some(commit) = open.pop() {
             if commit == older {

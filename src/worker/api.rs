@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde::de::IgnoredAny;
 
-use crate::model::ancestry::Relative;
 use crate::model::id::{JobNo, WorkerId};
 use crate::model::job::Outcome;
 use crate::net::client::{CallError, Client};
@@ -12,7 +11,7 @@ use crate::wire::problem::Code;
 use crate::wire::v1::commits::{Answer, CommitLine, Named, Question, QuestionRequest};
 use crate::wire::v1::patch::PatchReport;
 use crate::wire::v1::worker::{
-    Beat, BeatReply, Claim, Claims, ClaimsRequest, Finish, HandBack, LogChunk, Order,
+    Beat, BeatReply, Claim, Claims, ClaimsRequest, Finish, HandBack, Learnt, LogChunk, Order,
 };
 
 /// How long a claim waits for a job at the coordinator.
@@ -146,13 +145,9 @@ impl Attempt {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn finish(
-        &self,
-        outcome: Outcome,
-        relatives: Vec<Relative>,
-    ) -> Result<(), CallError> {
+    pub async fn finish(&self, outcome: Outcome, learnt: Learnt) -> Result<(), CallError> {
         let worker = self.coordinator.worker.clone();
-        self.post("finish", &Finish { worker, attempt: self.attempt, outcome, relatives }).await
+        self.post("finish", &Finish { worker, attempt: self.attempt, outcome, learnt }).await
     }
 
     /// Hands the job back, the attempt not counted.

@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::host::git::without_credentials;
-use crate::model::ancestry::Relative;
 use crate::model::job::Outcome;
 use crate::model::manifest::{MANIFEST_VERSION, Manifest, Provenance};
 use crate::net::client::CallError;
 use crate::store::blobs::{BlobError, Blobs, Upload};
-use crate::wire::v1::worker::Claim;
+use crate::wire::v1::worker::{Claim, Learnt};
 use crate::worker::api::{self, is_fenced};
 use crate::worker::build::{self, Build, Built, Scratch};
 use crate::worker::checkout::{Source, Wanted};
@@ -35,15 +34,15 @@ const RETRY_LONGEST: Duration = Duration::from_secs(5);
 /// How long a worker that stops tries to say how its jobs ended.
 const GOODBYE: Duration = Duration::from_secs(15);
 
-/// How an attempt ended, and what was seen of the commit's history on the way.
+/// How an attempt ended, and what was learnt of the commit's history on the way.
 struct Ended {
     outcome: Outcome,
-    relatives: Vec<Relative>,
+    learnt: Learnt,
 }
 
 impl From<Outcome> for Ended {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, relatives: vec![] }
+        Self { outcome, learnt: Learnt::default() }
     }
 }
 
@@ -162,8 +161,8 @@ fn order_patches(worker: &Worker, order: Order) {
 /// Tells the coordinator: `None` hands the job back. Whether it took what was told.
 async fn conclude(calls: &api::Attempt, ended: Option<Ended>) -> bool {
     let told = match &ended {
-        Some(Ended { outcome, relatives }) => {
-            persist(|| calls.finish(outcome.clone(), relatives.clone())).await
+        Some(Ended { outcome, learnt }) => {
+            persist(|| calls.finish(outcome.clone(), learnt.clone())).await
         }
         None => persist(|| calls.hand_back()).await,
     };
@@ -172,7 +171,7 @@ async fn conclude(calls: &api::Attempt, ended: Option<Ended>) -> bool {
     let made = matches!(ended, Some(Ended { outcome: Outcome::Succeeded { .. }, .. }));
     if made && !is_fenced(&error) {
         let failure = Failure::infra(format!("the coordinator refused the artifact: {error}"));
-        let _ = persist(|| calls.finish(failed(failure.clone()), vec![])).await;
+        let _ = persist(|| calls.finish(failed(failure.clone()), Learnt::default())).await;
     }
     false
 }
@@ -211,6 +210,7 @@ impl Attempt<'_> {
     async fn artifact(&self, log: &mut LogWriter) -> Result<Ended, Halt> {
         let (mut source, resolved) = self.checkout(log).await?;
         let relatives = std::mem::take(&mut source.relatives);
+        let learnt = Learnt { relatives, requires: resolved.requires.clone() };
         self.build(&source, &resolved, log).await?;
         let begun = Instant::now();
         let (tree, packed, pack) = self.pack(&resolved, log).await?;
@@ -223,7 +223,7 @@ impl Attempt<'_> {
         log.line(&format!("published {artifact}"));
         let publish_ms = begun.elapsed().as_millis() as u64;
         tracing::info!(build = %self.claim.build, %artifact, size = manifest.size, publish_ms, "published");
-        Ok(Ended { outcome: Outcome::Succeeded { artifact }, relatives })
+        Ok(Ended { outcome: Outcome::Succeeded { artifact }, learnt })
     }
 
     async fn unless_dropped<T>(&self, work: impl Future<Output = T>) -> Result<T, Halt> {

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use crate::model::recipe::{BuildSpec, Recipe, RunSpec};
+use crate::model::recipe::{BuildSpec, Recipe, Requirement, RunSpec};
 use crate::worker::failure::Failure;
 
 /// The file's name at the root of a repository.
@@ -19,6 +19,8 @@ const WRITE_THIS: &str = "write deployctl.toml with [build] command = \"make\" a
 struct RecipeFile {
     build: Option<BuildSpec>,
     run: Option<RunSpec>,
+    #[serde(default)]
+    requires: Vec<Requirement>,
 }
 
 /// What is built, and how it is run.
@@ -28,6 +30,8 @@ pub struct Resolved {
     pub build: BuildSpec,
     /// How to run; `None`: only files.
     pub run: Option<RunSpec>,
+    /// What it needs of other apps.
+    pub requires: Vec<Requirement>,
 }
 
 /// Merges the file's bytes (`None`: no file) with the stored recipe.
@@ -47,7 +51,7 @@ pub fn resolve(file: Option<&[u8]>, stored: &Recipe) -> Result<Resolved, Failure
     let build = recipe.build.ok_or_else(|| {
         Failure::refused(format!("{missing} and the app has no stored recipe: {WRITE_THIS}"))
     })?;
-    Ok(Resolved { build, run: recipe.run })
+    Ok(Resolved { build, run: recipe.run, requires: recipe.requires })
 }
 
 fn parse(bytes: &[u8]) -> Result<Recipe, Failure> {
@@ -57,7 +61,7 @@ fn parse(bytes: &[u8]) -> Result<Recipe, Failure> {
         let line = e.span().map_or(0, |span| text[..span.start].lines().count().max(1));
         Failure::refused(format!("{RECIPE_FILE}, line {line}: {}", e.message()))
     })?;
-    Ok(Recipe { build: file.build, run: file.run })
+    Ok(Recipe { build: file.build, run: file.run, requires: file.requires })
 }
 
 #[cfg(test)]

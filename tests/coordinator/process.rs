@@ -15,7 +15,7 @@ use deployctl::store::blobs::{Blobs, Key, Kind};
 use deployctl::wire::problem::Problem;
 use deployctl::wire::seal::sign_manifest;
 use deployctl::wire::v1::build::Build;
-use deployctl::wire::v1::worker::{Beat, BeatReply, Claim, Finish, HandBack, LogChunk};
+use deployctl::wire::v1::worker::{Beat, BeatReply, Claim, Finish, HandBack, Learnt, LogChunk};
 use ed25519_dalek::SigningKey;
 use serde_json::{Value, json};
 
@@ -233,7 +233,7 @@ impl Worker {
         self.call(
             claim,
             "finish",
-            &Finish { worker, attempt: claim.attempt, outcome, relatives: vec![] },
+            &Finish { worker, attempt: claim.attempt, outcome, learnt: Learnt::default() },
         )
         .await
     }

@@ -171,13 +171,13 @@ async fn a_job_that_loses_every_worker_fails_and_says_so() {
 
 #[tokio::test]
 async fn beats_hold_a_job_and_a_release_gives_it_back() {
-    let coordinator = Coordinator::new("beat_ms = 400\nmonitor_ms = 10").await;
+    let coordinator = Coordinator::new("beat_ms = 1000\nmonitor_ms = 10").await;
     let job = coordinator.queue(1).await;
     let worker = coordinator.worker("a");
     let claim = worker.claim(5000).await.unwrap();
     // Five beats span more than one lease.
     for _ in 0..5 {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
         assert_eq!(worker.beat(&claim).await.unwrap().order, Order::Continue);
     }
     worker.release(&claim).await.unwrap();

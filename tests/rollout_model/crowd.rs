@@ -212,7 +212,7 @@ impl Crowd {
             let version = self.mirrored[at].as_ref().map_or_else(Default::default, |g| g.version);
             let known = tally.hosts;
             let tally = Tally { version, ..tally };
-            let facts = RegionFacts { tally, silent: false, known, reachable, buckets: vec![] };
+            let facts = RegionFacts { tally, silent: false, known, reachable, buckets: None };
             self.facts.regions.insert(self.regions[at].clone(), facts);
         }
     }

@@ -238,6 +238,7 @@ pub(crate) fn deploy(target: &str) -> RolloutRequest {
         when_ready_s: None,
         allow_bad: false,
         allow_older: false,
+        allow_unmet: false,
         on_conflict: None,
         break_glass: false,
         unpin: false,

@@ -69,6 +69,7 @@ pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure>
         when_ready_s: None,
         allow_bad: args.allow_bad,
         allow_older: false,
+        allow_unmet: false,
         on_conflict: None,
         break_glass: false,
         unpin: args.unpin,

@@ -154,6 +154,7 @@ impl Wish {
             when_ready_s: None,
             allow_bad: self.allow_bad,
             allow_older: self.allow_older,
+            allow_unmet: false,
             on_conflict: None,
             break_glass: false,
             unpin: false,

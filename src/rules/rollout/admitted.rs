@@ -37,6 +37,8 @@ pub struct Admission {
     pub through_freeze: bool,
     /// Whether it may bring a commit that is older than what runs.
     pub allow_older: bool,
+    /// Whether it may begin though other apps are not where it needs them.
+    pub allow_unmet: bool,
     /// How many people beside who asked must approve it before it begins.
     pub approvals: u32,
     /// Hosts begin to switch spread over so long, seconds.
@@ -81,6 +83,7 @@ impl Rollout {
             spare: None,
             through_freeze: admission.through_freeze,
             allow_older: admission.allow_older,
+            allow_unmet: admission.allow_unmet,
             approvals: admission.approvals,
             approved: vec![],
             blocked: false,

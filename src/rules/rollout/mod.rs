@@ -141,6 +141,9 @@ pub struct Rollout {
     /// Whether it may bring a commit that is older than what runs.
     #[serde(default)]
     pub allow_older: bool,
+    /// Whether it may begin though other apps are not where it needs them.
+    #[serde(default)]
+    pub allow_unmet: bool,
     /// How many people beside who asked must approve it before it begins.
     #[serde(default)]
     pub approvals: u32,
@@ -185,8 +188,8 @@ pub struct RegionFacts {
     /// Of those, reachable when last heard of.
     pub reachable: u32,
     /// The bucket of each covered host that nobody pinned, and whether it can be reached;
-    /// ascending, and only for a rollout whose permits are bounded.
-    pub buckets: Vec<(u32, bool)>,
+    /// ascending. `None`: not drawn, which is not the same as that nobody is there.
+    pub buckets: Option<Vec<(u32, bool)>>,
 }
 
 /// What a step is judged on.

@@ -74,13 +74,14 @@ impl Rollout {
         let mut grants = Vec::new();
         for (name, region) in facts.regions.iter().filter(|(name, _)| self.covers(name)) {
             let (opened, target) = (self.opened(name), step.admits(name));
+            let Some(buckets) = &region.buckets else { continue };
             let knows = region.speaks_of(version) && region.tally.version.step >= opened.step;
             if opened.below >= target || region.hosts() == 0 || (opened.below > 0 && !knows) {
                 continue;
             }
-            let room =
-                most.of(region.reachable(version)).saturating_sub(on_the_way(region, opened));
-            let (below, dark) = open(&region.buckets, opened.below, target, room);
+            let (most, moving) = (most.of(region.reachable(version)), on_the_way(region, opened));
+            let range = (opened.below, target);
+            let (below, dark) = open(buckets, range, most.saturating_sub(moving), moving);
             if below > opened.below {
                 let dark = opened.dark + dark;
                 grants.push((name.clone(), Opened { below, step: version.step + 1, dark }));
@@ -104,8 +105,8 @@ fn on_the_way(region: &RegionFacts, opened: Opened) -> u32 {
 
 /// The threshold that lets in at most `room` more hosts that can be reached, and how many
 /// that can't come with them. Hosts of one bucket can't be parted: one bucket is opened
-/// when nobody is on the way, however many it holds.
-fn open(buckets: &[(u32, bool)], from: u32, target: u32, room: u32) -> (u32, u32) {
+/// when nobody is `moving`, however many it holds, and not before.
+fn open(buckets: &[(u32, bool)], (from, target): (u32, u32), room: u32, moving: u32) -> (u32, u32) {
     if room == 0 {
         return (from, 0);
     }
@@ -115,7 +116,8 @@ fn open(buckets: &[(u32, bool)], from: u32, target: u32, room: u32) -> (u32, u32
         let_in += u32::from(*reachable);
         let_in > room
     });
-    let first = buckets.iter().find(|(bucket, reachable)| *reachable && *bucket >= from);
+    let alone = |_: &&(u32, bool)| moving == 0;
+    let first = buckets.iter().find(|(b, reachable)| *reachable && *b >= from).filter(alone);
     let below = match (over, first) {
         (None, _) => target,
         (Some((over, _)), Some((first, _))) => (*over).max(first + 1).min(target),
@@ -144,10 +146,12 @@ mod tests {
             (8, 10, 1, (10, 0)),
             (10, 10, 5, (10, 0)),
         ] {
-            assert_eq!(open(&buckets, from, target, room), wanted, "{from} {target} {room}");
+            let opened = open(&buckets, (from, target), room, 0);
+            assert_eq!(opened, wanted, "{from} {target} {room}");
         }
-        assert_eq!(open(&[(5, false)], 0, 10, 1), (10, 1), "a dark region is passed");
-        assert_eq!(open(&[], 0, 10, 1), (10, 0));
+        assert_eq!(open(&buckets, (5, 10), 1, 1), (7, 1), "twins wait for who is on the way");
+        assert_eq!(open(&[(5, false)], (0, 10), 1, 0), (10, 1), "a dark region is passed");
+        assert_eq!(open(&[], (0, 10), 1, 0), (10, 0));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! How the commits of an app stand to each other, as workers reported it.
 
-use super::{DbError, Tx, values};
+use super::{DbError, Tx, requirements, values};
 use crate::model::ancestry::{Relation, Relative};
 use crate::model::commit::CommitId;
 use crate::model::id::{AppName, JobNo};
@@ -12,11 +12,13 @@ const BUILDS_KEPT: u32 = 200;
 const BUILDS_COMPARED: usize = 16;
 /// Builds that are read at once for those given out together.
 const NEIGHBOURS: usize = 64;
+/// Commits that other apps need, with which it is compared.
+const NEEDED_COMPARED: usize = 8;
 /// Commits that a build is compared with at most.
 pub const RELATIVES_MAX: usize = 32;
 
-/// What an app's builds are compared with: what its envs run or move to, and what was
-/// asked for just before. Read once for builds that are given out together.
+/// What an app's builds are compared with: what its envs run or move to, what other apps
+/// need of it, and what was asked for just before. Read once for builds that are given out together.
 pub struct Neighbours {
     standing: Vec<CommitId>,
     /// Builds and their commits, newest first, without a gap.
@@ -33,7 +35,8 @@ impl Neighbours {
              JOIN envs e ON e.app = r.app AND e.env = r.env
              WHERE r.app = ?1 AND (r.release = e.goal_release
                  OR r.state IN ('pending', 'running', 'paused', 'reverting'))";
-        let standing = tx.rows(standing, values![app], |row| row.parse(0))?;
+        let mut standing: Vec<_> = tx.rows(standing, values![app], |row| row.parse(0))?;
+        standing.extend(requirements::needed_of(tx, app, NEEDED_COMPARED)?);
         Ok(Self { standing, before: before(tx, app, last, NEIGHBOURS)? })
     }
 

@@ -37,6 +37,7 @@ mod postgres;
 pub mod regions;
 pub mod releases;
 pub mod replicas;
+pub mod requirements;
 mod schema;
 pub mod sessions;
 mod sqlite;

@@ -51,6 +51,9 @@ pub struct RolloutRequest {
     /// whether it is.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_older: bool,
+    /// Deploy a commit though other apps are not where it needs them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_unmet: bool,
     /// What happens when another rollout is open; `None`: a newer commit takes the place of
     /// an older one, anything else is refused. A rollback always takes its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]

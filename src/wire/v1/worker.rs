@@ -10,7 +10,7 @@ use crate::model::commit::CommitId;
 use crate::model::digest::ArtifactId;
 use crate::model::id::{AppName, JobNo, WorkerId};
 use crate::model::job::Outcome;
-use crate::model::recipe::Recipe;
+use crate::model::recipe::{Recipe, Requirement};
 
 /// Waits for a job. 200 with a [`Claim`], or 204 when there was none in time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,10 +134,21 @@ pub struct Finish {
     pub attempt: u32,
     /// How it ended.
     pub outcome: Outcome,
+    /// What was learnt on the way.
+    #[serde(flatten)]
+    pub learnt: Learnt,
+}
+
+/// What a worker learnt of the repository beside what it built.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Learnt {
     /// What the commits of [`Claim::compare`] are to the one that was built; those that
     /// the worker's mirror lacks are left out. Later ones than 32 are ignored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relatives: Vec<Relative>,
+    /// What the commit needs of other apps. Later ones than 16 are ignored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<Requirement>,
 }
 
 /// `POST …/release`: hands the job back to the front of the queue, the attempt not counted.

@@ -24,6 +24,7 @@ fn deploy(base: Option<Target>, bake_s: u32) -> Admission {
     Admission {
         through_freeze: false,
         allow_older: false,
+        allow_unmet: false,
         app: "api".parse().unwrap(),
         env: "prod".parse().unwrap(),
         release: ReleaseNo(2),

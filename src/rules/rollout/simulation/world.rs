@@ -231,14 +231,14 @@ impl World {
         }
     }
 
-    fn buckets(&self, region: &RegionName) -> Vec<(u32, bool)> {
-        let Some(version) = self.rollout.version else { return vec![] };
+    fn buckets(&self, region: &RegionName) -> Option<Vec<(u32, bool)>> {
+        let version = self.rollout.version?;
         let salt = version.generation.to_string();
         let here = self.hosts.iter().filter(|host| host.region == *region);
         let drawn = |host: &Host| (bucket(&salt, &self.rollout.app, &host.id), host.reachable);
         let mut buckets: Vec<(u32, bool)> = here.map(drawn).collect();
         buckets.sort_unstable();
-        buckets
+        Some(buckets)
     }
 
     pub(super) fn tally(&self, goal: &Goal, region: &RegionName) -> Tally {
@@ -303,7 +303,7 @@ impl World {
     /// Most hosts of a region that share a bucket: a threshold can't part them.
     pub(super) fn largest_bucket(&self, region: &RegionName) -> u32 {
         let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
-        for (bucket, _) in self.buckets(region) {
+        for (bucket, _) in self.buckets(region).unwrap_or_default() {
             *counts.entry(bucket).or_default() += 1;
         }
         counts.into_values().max().unwrap_or(0)
