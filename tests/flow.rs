@@ -33,6 +33,8 @@ mod on_etcd;
 mod on_s3;
 #[path = "flow/patched.rs"]
 mod patched;
+#[path = "flow/processes.rs"]
+mod processes;
 #[path = "flow/refused.rs"]
 mod refused;
 #[path = "flow/repository.rs"]

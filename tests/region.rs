@@ -4,6 +4,8 @@
 
 #[path = "region/fixture.rs"]
 mod fixture;
+#[path = "region/processes.rs"]
+mod processes;
 #[path = "coordinator/ready.rs"]
 mod ready;
 #[path = "region/siblings.rs"]

@@ -160,6 +160,7 @@ impl Follower {
                         tokio::time::sleep_until(asked_at + POLL_EVERY_MIN).await;
                     }
                     self.shared.reporter.set_pace(reply.report_ms);
+                    link.told(&reply.processes, &self.shared.setup.info.host);
                     if reply.report {
                         self.shared.reporter.again();
                     }

@@ -11,6 +11,7 @@ use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::{Coordinator, Shared};
 use crate::coordinator::{apps, curves, facts, hosts as gone};
 use crate::model::id::{AppName, EnvName, RegionName};
+use crate::model::time::UnixMillis;
 use crate::net::auth::Identity;
 use crate::net::server::{Json, Params};
 use crate::rules::authorize::Class;
@@ -28,6 +29,8 @@ const HOSTS_MAX: usize = 2_000;
 const TALLIES_MAX: usize = 20_000;
 /// Most replicas of one report.
 const REPLICAS_MAX: usize = 10_000;
+/// Longest address of a region's process, bytes.
+const PROCESS_BYTES_MAX: usize = 256;
 /// By how much a region's word can move the generations.
 const GENERATIONS_AHEAD_MAX: u64 = 1_000_000;
 /// Default and largest page of hosts.
@@ -58,19 +61,9 @@ async fn report(
     let now = shared.steady_now();
     let take = move |tx: &mut Tx| {
         let region = &report.region;
-        regions::put(tx, &report, now)?;
-        let mut news = !report.hosts.is_empty();
-        for counts in &report.tallies {
-            if tallies::put(tx, region, counts, now)? {
-                curves::sample(tx, (&counts.app, &counts.env), now)?;
-                news = true;
-            }
-        }
-        follow_by_hand(tx, &report)?;
-        for row in gone::sift(tx, &report)? {
-            let row = HostRow { region: region.clone(), ..row.clone() };
-            hosts::put(tx, region, &row)?;
-        }
+        let teller = regions::teller(tx, &report, now)?;
+        // Processes of a region all know its hosts: only one of them is believed.
+        let mut news = teller == report.process && take_hosts(tx, &report, now)?;
         for replica in &report.replicas {
             news |= replicas::claim(tx, region, replica, now)?;
         }
@@ -80,9 +73,29 @@ async fn report(
         Ok::<_, DbError>(RegionReportReply {
             heal: replicas::lost(tx, region)?,
             forget: forgotten::owed(tx, region)?,
+            teller: (!teller.is_empty()).then_some(teller),
         })
     };
     Ok(Json(shared.db.write(take).await?))
+}
+
+/// Takes what a region says of its hosts; says whether anything is new.
+fn take_hosts(tx: &mut Tx, report: &RegionReport, now: UnixMillis) -> Result<bool, DbError> {
+    let region = &report.region;
+    regions::put(tx, report, now)?;
+    let mut news = !report.hosts.is_empty();
+    for counts in &report.tallies {
+        if tallies::put(tx, region, counts, now)? {
+            curves::sample(tx, (&counts.app, &counts.env), now)?;
+            news = true;
+        }
+    }
+    follow_by_hand(tx, report)?;
+    for row in gone::sift(tx, report)? {
+        let row = HostRow { region: region.clone(), ..row.clone() };
+        hosts::put(tx, region, &row)?;
+    }
+    Ok(news)
 }
 
 /// A goal that was put into a region by hand is ahead of what this coordinator knows:
@@ -104,6 +117,7 @@ fn check_bounds(report: &RegionReport) -> Result<(), Problem> {
         ("tallies", report.tallies.len(), TALLIES_MAX),
         ("replicas", report.replicas.len(), REPLICAS_MAX),
         ("forgot", report.forgot.len(), HOSTS_MAX),
+        ("bytes of the process's name", report.process.len(), PROCESS_BYTES_MAX),
     ];
     match counts.into_iter().find(|(_, count, most)| count > most) {
         Some((what, count, most)) => Err(Problem::new(Code::TooLarge, "the report is too large")

@@ -4,6 +4,11 @@
 //! In memory; a coarse copy on disk only keeps hosts from vanishing with the
 //! process. After a restart nobody is unreachable for one extra interval. Counts
 //! are made anew only for goals that a report, a silence or a new goal touched.
+//!
+//! Where several processes serve the region each knows every host (`shared`): from its
+//! own hearing, or by the word of the process that hears it.
+
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -20,6 +25,8 @@ use crate::model::time::UnixMillis;
 use crate::rules::tally::{Seen, tally};
 use crate::wire::v1::fleet::{HostInfo, HostRow};
 use crate::wire::v1::region::EnvTally;
+
+pub use shared::{Part, SHARED_MAX};
 
 /// Most hosts of one region process.
 pub const HOSTS_MAX: usize = 200_000;
@@ -78,9 +85,21 @@ struct Entry {
     seen_at: UnixMillis,
     /// The interval that it was told last.
     told: Duration,
-    /// Known from disk only: one interval of grace.
-    restored: bool,
+    standing: Standing,
     reachable: bool,
+}
+
+/// Who vouches for what is known of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// This process hears it.
+    Here,
+    /// Another one does, by its number.
+    Elsewhere(usize),
+    /// Nobody: the process that heard it is gone. One interval of grace.
+    Left,
+    /// Nobody: known from disk only. One interval of grace.
+    Disk,
 }
 
 #[derive(Default)]
@@ -98,6 +117,10 @@ struct Table {
     unsaved: BTreeSet<HostId>,
     forgotten: Vec<HostId>,
     refreshed: Option<HostId>,
+    /// What the region's other processes are still to be told, by their numbers.
+    others: Vec<shared::Untold>,
+    /// Hosts that other processes hear.
+    elsewhere: u64,
 }
 
 /// The host table; shared by the listener and the reporter.
@@ -125,10 +148,11 @@ impl Fleet {
             let HostRow { info, address, seen_at, apps, .. } = row;
             table.stale_envs.insert(info.env.clone());
             let host = info.host.clone();
-            let (seen, told, restored, reachable) = (Instant::now(), interval, true, true);
+            let (seen, told, standing, reachable) =
+                (Instant::now(), interval, Standing::Disk, true);
             let said = 0;
             let entry =
-                Entry { info, address, apps, said, seen, seen_at, told, restored, reachable };
+                Entry { info, address, apps, said, seen, seen_at, told, standing, reachable };
             table.hosts.insert(host, entry);
         }
         drop(table);
@@ -146,7 +170,7 @@ impl Fleet {
     /// How often a host should report now, milliseconds.
     #[must_use]
     pub fn interval_ms(&self) -> u64 {
-        self.report_ms(self.table().hosts.len())
+        self.report_ms(self.table().own())
     }
 
     /// Takes a word from a host: a report with its apps, or a mere sign of life.
@@ -159,7 +183,7 @@ impl Fleet {
         if !known && table.hosts.len() >= HOSTS_MAX {
             return Err(Full);
         }
-        let report_ms = self.report_ms(table.hosts.len());
+        let report_ms = self.report_ms(table.own());
         let host = info.host.clone();
         let (apps, now) = match word {
             Word::Alive { said } => (None, said),
@@ -219,7 +243,7 @@ impl Fleet {
         goals.iter().map(count).collect()
     }
 
-    /// Hosts known, and of those unreachable.
+    /// Hosts of the region that are known, and of those unreachable.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
         let table = self.table();
@@ -261,19 +285,21 @@ impl Table {
         let (host, env) = (info.host.clone(), info.env.clone());
         let Some(entry) = self.hosts.get_mut(&host) else {
             let (seen, seen_at) = (Instant::now(), clock::now());
-            let (restored, reachable, apps) = (false, true, apps.unwrap_or_default());
+            let (standing, reachable, apps) = (Standing::Here, true, apps.unwrap_or_default());
             let said = 0;
             let entry =
-                Entry { info, address, apps, said, seen, seen_at, told, restored, reachable };
-            self.stale_envs.insert(env);
-            self.unsaved.insert(host.clone());
-            self.urgent.insert(host.clone());
-            self.hosts.insert(host, entry);
+                Entry { info, address, apps, said, seen, seen_at, told, standing, reachable };
+            self.tell_others(&host);
+            self.hosts.insert(host.clone(), entry);
+            self.insert_news(host, env);
             return true;
         };
         (entry.seen, entry.seen_at, entry.told) = (Instant::now(), clock::now(), told);
-        entry.restored = false;
         let mut changed = entry.info != info || entry.address != address;
+        if entry.standing != Standing::Here {
+            self.elsewhere -= u64::from(matches!(entry.standing, Standing::Elsewhere(_)));
+            (entry.standing, entry.said, changed) = (Standing::Here, 0, true);
+        }
         if !entry.reachable {
             (entry.reachable, changed) = (true, true);
             self.unreachable -= 1;
@@ -292,6 +318,9 @@ impl Table {
             }
             entry.apps = apps;
         }
+        if changed || moved {
+            self.tell_others(&host);
+        }
         if changed {
             self.urgent.insert(host.clone());
             self.unsaved.insert(host);
@@ -301,27 +330,47 @@ impl Table {
         changed || moved
     }
 
+    /// A host that was not known is.
+    fn insert_news(&mut self, host: HostId, env: EnvName) {
+        self.stale_envs.insert(env);
+        self.unsaved.insert(host.clone());
+        self.urgent.insert(host);
+    }
+
+    /// Hosts that no other process hears.
+    fn own(&self) -> usize {
+        self.hosts.len() - self.elsewhere as usize
+    }
+
     fn sweep(&mut self, now: Instant) -> bool {
         let mut news = false;
         let mut forgotten = vec![];
         let wall = clock::now();
+        let mut told = vec![];
         for (host, entry) in &mut self.hosts {
-            let missed = if entry.restored { MISSED.1 } else { MISSED.0 };
-            let silent = now.saturating_duration_since(entry.seen);
-            if entry.reachable && silent > entry.told * missed {
+            let heard = entry.standing == Standing::Here;
+            let missed = if heard { MISSED.0 } else { MISSED.1 };
+            let silent = now.saturating_duration_since(entry.seen) > entry.told * missed;
+            // Who hears it says when it does not any more.
+            let mine = !matches!(entry.standing, Standing::Elsewhere(_));
+            if mine && entry.reachable && silent {
                 entry.reachable = false;
                 self.unreachable += 1;
                 self.stale_envs.insert(entry.info.env.clone());
                 self.urgent.insert(host.clone());
+                told.push(host.clone());
                 news = true;
+            }
+            if entry.standing == Standing::Disk && silent {
+                entry.standing = Standing::Left;
             }
             if !entry.reachable && wall.since(entry.seen_at) > FORGET_AFTER {
                 forgotten.push(host.clone());
             }
         }
+        told.iter().for_each(|host| self.tell_others(host));
         for host in forgotten {
-            self.hosts.remove(&host);
-            self.unreachable -= 1;
+            self.remove(&host);
             self.forgotten.push(host);
         }
         news
@@ -331,19 +380,24 @@ impl Table {
     fn forget(&mut self, hosts: &[HostId]) -> bool {
         let mut news = false;
         for host in hosts {
-            if self.hosts.get(host).is_some_and(|entry| !entry.reachable)
-                && let Some(entry) = self.hosts.remove(host)
-            {
-                self.unreachable -= 1;
-                self.stale_envs.insert(entry.info.env);
-                self.urgent.remove(host);
-                self.progress.remove(host);
-                self.unsaved.remove(host);
+            if self.hosts.get(host).is_some_and(|entry| !entry.reachable) {
+                self.remove(host);
                 self.forgotten.push(host.clone());
+                self.others.iter_mut().for_each(|other| other.forget(host));
                 news = true;
             }
         }
         news
+    }
+
+    fn remove(&mut self, host: &HostId) {
+        let Some(entry) = self.hosts.remove(host) else { return };
+        self.unreachable -= u64::from(!entry.reachable);
+        self.elsewhere -= u64::from(matches!(entry.standing, Standing::Elsewhere(_)));
+        self.stale_envs.insert(entry.info.env);
+        self.urgent.remove(host);
+        self.progress.remove(host);
+        self.unsaved.remove(host);
     }
 
     fn count(&self, goal: &Goal, region: &RegionName) -> Tally {

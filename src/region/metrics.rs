@@ -8,6 +8,7 @@ use crate::host::clock;
 use crate::net::metrics::{counters, gauges};
 use crate::region::fleet::Fleet;
 use crate::region::mirror::Mirror;
+use crate::region::processes::Processes;
 
 /// Bytes that were pulled into the regional store, by where they were read.
 pub(super) static REPLICATED: LazyLock<IntCounterVec> = LazyLock::new(|| {
@@ -32,7 +33,14 @@ static FEED: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     gauges("region_feed_timestamp_seconds", help, &[])
 });
 static AGENTS: LazyLock<IntGaugeVec> =
-    LazyLock::new(|| gauges("region_agents", "Hosts of this process.", &["state"]));
+    LazyLock::new(|| gauges("region_agents", "Hosts of the region.", &["state"]));
+static ELSEWHERE: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let help = "Hosts of the region that other processes hear.";
+    gauges("region_agents_elsewhere", help, &[])
+});
+static PROCESSES: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    gauges("region_processes", "The region's other processes, by whether they answer.", &["state"])
+});
 static GOALS: LazyLock<IntGaugeVec> =
     LazyLock::new(|| gauges("region_goals", "Goals that the mirror holds.", &[]));
 static WANTED: LazyLock<IntGaugeVec> =
@@ -44,8 +52,12 @@ pub(super) fn fed() {
 }
 
 /// Reads what the process holds.
-pub(super) fn refresh(mirror: &Arc<Mirror>, fleet: &Arc<Fleet>) {
+pub(super) fn refresh(mirror: &Arc<Mirror>, fleet: &Arc<Fleet>, processes: &Arc<Processes>) {
     let (hosts, silent) = fleet.counts();
+    let (live, gone) = processes.counts();
+    PROCESSES.with_label_values(&["live"]).set(live as i64);
+    PROCESSES.with_label_values(&["gone"]).set(gone as i64);
+    ELSEWHERE.with_label_values::<&str>(&[]).set(fleet.elsewhere() as i64);
     AGENTS.with_label_values(&["reachable"]).set(hosts.saturating_sub(silent) as i64);
     AGENTS.with_label_values(&["unreachable"]).set(silent as i64);
     let none: &[&str] = &[];

@@ -223,6 +223,14 @@ impl Mirror {
         self.read().env_digests.get(env).copied().unwrap_or(0)
     }
 
+    /// A number that stands for the goals of all envs.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let state = self.read();
+        // It fits the numbers that every JSON reader keeps exactly.
+        digest(state.goals.values().map(|mirrored| &mirrored.sealed)) >> 12
+    }
+
     /// The goals of `env` that cover `labels`, as they were signed.
     #[must_use]
     pub fn goals_for(&self, env: &EnvName, labels: &Labels) -> Vec<Sealed> {

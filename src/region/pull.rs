@@ -29,6 +29,7 @@ use crate::region::landing::{Landing, Landings, Shown};
 use crate::region::library::Held;
 use crate::region::mirror::Mirror;
 use crate::region::parent::{Parent, parents};
+use crate::region::processes::Processes;
 use crate::region::staging::{self, Staging};
 use crate::store::blobs::{BlobError, Blobs, Key, Kind};
 use crate::wire::seal::{self, NotTrusted};
@@ -89,7 +90,7 @@ pub enum PullError {
     /// The store replicates itself, and did not get to it yet.
     #[error("the store has not replicated it yet")]
     NotReplicated,
-    /// It was dropped meanwhile.
+    /// It was dropped meanwhile, or is another process's now.
     #[error("not wanted any more")]
     Unwanted,
 }
@@ -113,6 +114,16 @@ pub struct Source {
     pub landings: Arc<Landings>,
     /// Bounds reads in flight.
     pub reads: Semaphore,
+    /// Whose an artifact's pull is.
+    pub processes: Arc<Processes>,
+}
+
+impl Source {
+    /// Whether `artifact` must be held, and is this process's to pull.
+    #[must_use]
+    pub fn wants(&self, artifact: &ArtifactId) -> bool {
+        self.mirror.wants(artifact) && self.processes.owns(artifact)
+    }
 }
 
 /// Where a pulled artifact's bytes came from.
@@ -220,7 +231,7 @@ async fn manifest_of(
     let failed = |error| PullError::Parent(parent.region.clone(), error);
     let until = Instant::now() + PATIENCE;
     while !parent.pieces(artifact, u32::MAX).await.map_err(failed)?.known {
-        if !source.mirror.wants(&artifact) {
+        if !source.wants(&artifact) {
             return Err(PullError::Unwanted);
         }
         if Instant::now() > until {
@@ -325,7 +336,7 @@ impl<'a> Pull<'a> {
             if missing.is_empty() {
                 return Ok(());
             }
-            if !self.source.mirror.wants(&self.artifact) {
+            if !self.source.wants(&self.artifact) {
                 return Err(PullError::Unwanted);
             }
             let offered = parent.pieces(self.artifact, since).await.map_err(failed)?.have;
@@ -373,7 +384,7 @@ impl<'a> Pull<'a> {
     /// Reads a run of pieces and stages those that are sound.
     async fn read(&self, from: Origin<'_>, run: Range<u32>) -> Result<Vec<u32>, PullError> {
         let _permit = self.source.reads.acquire().await.expect("the semaphore is never closed");
-        if !self.source.mirror.wants(&self.artifact) {
+        if !self.source.wants(&self.artifact) {
             return Err(PullError::Unwanted);
         }
         let offsets = &self.landing.offsets;
@@ -397,7 +408,7 @@ impl<'a> Pull<'a> {
     }
 
     async fn publish(&self) -> Result<(), PullError> {
-        if !self.source.mirror.wants(&self.artifact) {
+        if !self.source.wants(&self.artifact) {
             return Err(PullError::Unwanted);
         }
         let (local, key) = (&self.source.local, |kind| Key::new(kind, self.artifact));

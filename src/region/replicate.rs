@@ -3,7 +3,8 @@
 //!
 //! Artifacts that a goal names come first, then the oldest. A failed pull is tried
 //! again for ever with growing waits, and its reason is reported. Deleting goes
-//! manifest first, and never touches what a mirrored goal names.
+//! manifest first, and never touches what a mirrored goal names. Of several processes
+//! each looks after the artifacts that belong to it; the store is the same.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use crate::net::backoff::Backoff;
 use crate::region::landing::Landings;
 use crate::region::metrics;
 use crate::region::mirror::Mirror;
+use crate::region::processes::Processes;
 use crate::region::pull::{self, PullError, Pulled, READS, Source};
 use crate::region::staging;
 use crate::store::blobs::{BlobError, Blobs, Key, Kind};
@@ -28,6 +30,8 @@ use crate::wire::v1::region::ReplicaReport;
 const PULLS: usize = 3;
 /// Waits between failed tries of one artifact, first and longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How often it is looked whether another process deleted what was dropped.
+const LEFT_EVERY: Duration = Duration::from_secs(30);
 /// Most replicas of one report upward.
 const REPORTED_MAX: usize = 2_000;
 /// An order to heal that comes this soon after a pull ended was decided on older news:
@@ -92,15 +96,17 @@ pub struct Places {
     pub http: reqwest::Client,
     /// Where what is being pulled is shown.
     pub landings: Arc<Landings>,
+    /// The processes over the regional store.
+    pub processes: Arc<Processes>,
 }
 
 impl Replicator {
     /// A replicator that tells `news` when there is something to report.
     #[must_use]
     pub fn new(places: Places, mirror: Arc<Mirror>, news: Arc<Notify>) -> Self {
-        let Places { main, local, staging, http, landings } = places;
+        let Places { main, local, staging, http, landings, processes } = places;
         let reads = Semaphore::new(READS);
-        let source = Source { main, local, staging, mirror, http, landings, reads };
+        let source = Source { main, local, staging, mirror, http, landings, reads, processes };
         Self { source, book: Mutex::default(), wake: Notify::new(), news }
     }
 
@@ -111,18 +117,23 @@ impl Replicator {
     /// Replicates until `stop` turns true. One caller.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut changes = self.source.mirror.changes();
+        let mut processes = self.source.processes.changes();
         let mut pulls = JoinSet::new();
         self.tidy_staging();
         let local = self.source.local.clone();
         tokio::spawn(async move { local.sweep().await.inspect_err(not_swept) });
         loop {
             changes.borrow_and_update();
+            processes.borrow_and_update();
+            self.leave_others();
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
                 () = self.take_inventory() => {}
             }
-            self.drop_gone().await;
+            let left = self.drop_gone().await;
             let retry_at = self.start_pulls(&mut pulls);
+            let look_at = (left > 0).then(|| Instant::now() + LEFT_EVERY);
+            let retry_at = retry_at.into_iter().chain(look_at).min();
             let retry = async {
                 match retry_at {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -136,6 +147,7 @@ impl Replicator {
                     Err(error) => tracing::error!(%error, "pull ended unexpectedly"),
                 },
                 _ = changes.changed() => {}
+                _ = processes.changed() => {}
                 () = self.wake.notified() => {}
                 () = retry => {}
             }
@@ -151,12 +163,22 @@ impl Replicator {
         }
     }
 
+    /// Leaves what is another process's by now out of the book; whoever has it looks anew.
+    fn leave_others(&self) {
+        let mut book = self.book();
+        let Book { replicas, unsent } = &mut *book;
+        let owns = |artifact: &ArtifactId| self.source.processes.owns(artifact);
+        replicas.retain(|artifact, replica| replica.pulling || owns(artifact));
+        unsent.retain(|artifact| replicas.contains_key(artifact));
+    }
+
     /// Looks into the regional store for wanted artifacts that are not in the book.
     async fn take_inventory(&self) {
         let unknown: Vec<ArtifactId> = {
             let book = self.book();
+            let mine = |artifact: &ArtifactId| self.source.processes.owns(artifact);
             let wanted = self.source.mirror.wanted().into_iter();
-            wanted.filter(|artifact| !book.replicas.contains_key(artifact)).collect()
+            wanted.filter(|artifact| !book.replicas.contains_key(artifact)).filter(mine).collect()
         };
         let looks = unknown
             .into_iter()
@@ -215,6 +237,12 @@ impl Replicator {
         let mut book = self.book();
         let Some(replica) = book.replicas.get_mut(&artifact) else { return };
         replica.pulling = false;
+        if !self.source.processes.owns(&artifact) {
+            tracing::info!(%artifact, "another process of the region has this artifact now");
+            book.replicas.remove(&artifact);
+            book.unsent.remove(&artifact);
+            return;
+        }
         match outcome {
             Ok(Pulled { main_bytes, sibling_bytes, reused_bytes }) => {
                 let pulled_bytes = main_bytes + sibling_bytes;
@@ -288,14 +316,17 @@ impl Replicator {
         }
     }
 
-    /// Deletes what the coordinator dropped and no goal names.
-    async fn drop_gone(&self) {
+    /// Deletes what the coordinator dropped and no goal names; says how much is left, which
+    /// other processes delete.
+    async fn drop_gone(&self) -> usize {
+        let mut left = 0;
         for artifact in self.source.mirror.droppable() {
             if self.book().replicas.get(&artifact).is_some_and(|replica| replica.pulling) {
                 continue;
             }
             match self.delete(artifact).await {
-                Ok(()) => {
+                Ok(false) => left += 1,
+                Ok(true) => {
                     tracing::info!(%artifact, "dropped artifact deleted");
                     let mut book = self.book();
                     book.replicas.remove(&artifact);
@@ -304,12 +335,20 @@ impl Replicator {
                 Err(error) => tracing::warn!(%artifact, %error, "dropped artifact not deleted"),
             }
         }
+        left
     }
 
-    async fn delete(&self, artifact: ArtifactId) -> Result<(), BlobError> {
+    /// Says whether the artifact is gone by now.
+    async fn delete(&self, artifact: ArtifactId) -> Result<bool, BlobError> {
         staging::discard(&self.source.staging, &artifact);
         // Whoever replicates a store deletes there, too.
-        if !self.source.mirror.is_replicated_by_store() {
+        let by_store = self.source.mirror.is_replicated_by_store();
+        if !by_store && !self.source.processes.owns(&artifact) {
+            let pack = self.source.local.head(Key::new(Kind::Pack, artifact)).await?;
+            if pack.is_some() {
+                return Ok(false);
+            }
+        } else if !by_store {
             for kind in [Kind::Manifest, Kind::Signature, Kind::Pack] {
                 self.source.local.delete(Key::new(kind, artifact)).await?;
             }
@@ -317,6 +356,6 @@ impl Replicator {
         if let Err(error) = self.source.mirror.forget(&artifact) {
             tracing::warn!(%artifact, %error, "dropped artifact not forgotten");
         }
-        Ok(())
+        Ok(true)
     }
 }

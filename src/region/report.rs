@@ -16,6 +16,7 @@ use crate::region::coordinators::Coordinators;
 use crate::region::db::RegionDb;
 use crate::region::fleet::Fleet;
 use crate::region::mirror::Mirror;
+use crate::region::processes::Processes;
 use crate::region::replicate::Replicator;
 use crate::wire::v1::region::{RegionReport, RegionReportReply};
 
@@ -41,8 +42,18 @@ pub struct Reporter {
     pub fleet: Arc<Fleet>,
     /// Replicas.
     pub replicator: Arc<Replicator>,
+    /// The processes of this region: one of them tells of its hosts.
+    pub processes: Arc<Processes>,
     /// Told when there is something new.
     pub news: Arc<Notify>,
+}
+
+/// What the last answer asked for.
+struct Said {
+    /// Counts and hosts are taken from this process.
+    tells: bool,
+    /// Hosts to forget, acknowledged by the next report.
+    forgot: Vec<HostId>,
 }
 
 impl Reporter {
@@ -52,7 +63,7 @@ impl Reporter {
         let mut changes = self.mirror.changes();
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut last = Instant::now() - PERIOD;
-        let mut forgot = vec![];
+        let mut said = Said { tells: true, forgot: vec![] };
         loop {
             let settling = settled_at.saturating_duration_since(Instant::now());
             let wait = PERIOD.saturating_sub(last.elapsed());
@@ -64,8 +75,7 @@ impl Reporter {
                 () = tokio::time::sleep(wait) => true,
             };
             let began = Instant::now();
-            let pause = match self.report(Instant::now() >= settled_at, periodic, &mut forgot).await
-            {
+            let pause = match self.report(Instant::now() >= settled_at, periodic, &mut said).await {
                 Ok(()) => {
                     if backoff.succeeded() {
                         tracing::info!("reports are answered again");
@@ -88,18 +98,18 @@ impl Reporter {
         }
     }
 
-    /// `forgot` is what the last answer asked to forget, acknowledged by this report.
     async fn report(
         &self,
         settled: bool,
         periodic: bool,
-        forgot: &mut Vec<HostId>,
+        said: &mut Said,
     ) -> Result<(), CallError> {
         let (fleet, goals) = (self.fleet.clone(), self.mirror.goals());
+        let counts = settled && said.tells;
         let tallies =
             tokio::task::spawn_blocking(
                 move || {
-                    if settled { fleet.tallies(&goals) } else { vec![] }
+                    if counts { fleet.tallies(&goals) } else { vec![] }
                 },
             );
         let (host_count, unreachable) = self.fleet.counts();
@@ -107,11 +117,12 @@ impl Reporter {
             region: self.mirror.region().clone(),
             revision: self.mirror.revision(),
             tallies: tallies.await.expect("counting does not panic"),
-            hosts: self.fleet.take_changed(periodic),
+            hosts: if said.tells { self.fleet.take_changed(periodic) } else { vec![] },
             host_count,
             unreachable,
             replicas: self.replicator.changed(),
-            forgot: forgot.clone(),
+            forgot: said.forgot.clone(),
+            process: self.processes.own().to_owned(),
         };
         let sent: Result<RegionReportReply, CallError> =
             self.coordinators.current().post("/v1/region/report", &report, TIMEOUT).await;
@@ -119,7 +130,15 @@ impl Reporter {
             Ok(reply) => {
                 self.replicator.answered(&report.replicas);
                 self.fleet.forget(&reply.forget);
-                *forgot = reply.forget;
+                said.forgot = reply.forget;
+                let tells = reply.teller.is_none_or(|teller| teller == report.process);
+                if tells && !said.tells {
+                    tracing::info!("this process tells of the region's hosts now");
+                    self.fleet.tell_anew();
+                } else if !tells {
+                    self.fleet.leave_telling();
+                }
+                said.tells = tells;
                 reply.heal.into_iter().for_each(|artifact| self.replicator.heal(artifact));
                 Ok(())
             }

@@ -30,6 +30,7 @@ use crate::region::landing::Landings;
 use crate::region::library::Library;
 use crate::region::metrics;
 use crate::region::mirror::{Mirror, MirrorError};
+use crate::region::processes::{InvalidProcesses, Processes};
 use crate::region::replicate::{Places, Replicator};
 use crate::region::report::{self, Reporter};
 use crate::region::serve::{self, Listener};
@@ -76,6 +77,12 @@ pub struct Options {
     /// Where /metrics is served, without a token; nowhere unless given
     #[arg(long, value_name = "ADDR")]
     pub metrics: Option<SocketAddr>,
+    /// Where hosts reach all processes of this region, this one too; the same for each
+    #[arg(long, value_name = "URL,URL", requires = "url")]
+    pub processes: Option<String>,
+    /// Which of them this process is
+    #[arg(long, value_name = "URL", requires = "processes")]
+    pub url: Option<String>,
     /// How often hosts report in a small region, milliseconds
     #[arg(long, value_name = "MS", default_value_t = 2000,
           value_parser = clap::value_parser!(u64).range(100..=30_000))]
@@ -120,6 +127,9 @@ pub enum RegionError {
     /// The region's database can't be used.
     #[error(transparent)]
     Db(#[from] DbError),
+    /// The processes of the region are not named right.
+    #[error(transparent)]
+    Processes(#[from] InvalidProcesses),
     /// What it mirrors can't be used.
     #[error(transparent)]
     Mirror(#[from] MirrorError),
@@ -154,36 +164,42 @@ pub async fn run(
     let security = tls.security(address)?;
     let scheme = if matches!(security, Security::Plain) { "http" } else { "https" };
 
-    let Parts { db, mirror, fleet, replicator, library, tracker, landings, news, lock: _lock } =
-        parts;
+    let Parts {
+        db, mirror, fleet, replicator, library, tracker, landings, processes, news, ..
+    } = &parts;
+    let (mirror, fleet) = (mirror.clone(), fleet.clone());
     tracing::info!(region = %options.name, %address, revision = mirror.revision(), "region serves");
     let reporter = Reporter {
         coordinators: reporting,
         mirror: mirror.clone(),
         fleet: fleet.clone(),
         replicator: replicator.clone(),
-        news,
+        processes: processes.clone(),
+        news: news.clone(),
     };
-    let metrics = meter(&options, &mirror, &fleet, &stop).await?;
-    let router = serve::router(Arc::new(Listener {
+    let metrics = meter(&options, &parts, &stop).await?;
+    let listens = Arc::new(Listener {
         mirror: mirror.clone(),
         fleet: fleet.clone(),
-        library,
+        library: library.clone(),
         replicator: replicator.clone(),
         tracker: tracker.clone(),
-        landings,
-    }));
+        landings: landings.clone(),
+        processes: processes.clone(),
+    });
+    let router = serve::router(listens, http(&options)?);
     let router = router.merge(emergency::routes(mirror.clone(), token));
     let etcds = stores.into_iter().map(|(which, store)| {
         tokio::spawn(goals::follow(which, store, mirror.clone(), stop.clone()))
     });
     let etcds: Vec<_> = etcds.collect();
     let tasks = [
-        tokio::spawn(feed::follow(feeding, mirror, stop.clone())),
-        tokio::spawn(replicator.run(stop.clone())),
+        tokio::spawn(feed::follow(feeding, mirror.clone(), stop.clone())),
+        tokio::spawn(replicator.clone().run(stop.clone())),
         tokio::spawn(reporter.run(stop.clone())),
-        tokio::spawn(report::keep(fleet, db, stop.clone())),
-        tokio::spawn(tick(tracker, stop.clone())),
+        tokio::spawn(processes.clone().run(fleet.clone(), mirror, stop.clone())),
+        tokio::spawn(report::keep(fleet, db.clone(), stop.clone())),
+        tokio::spawn(tick(tracker.clone(), stop.clone())),
     ];
     ready(&format!("{scheme}://{address}"));
     server::serve_on(listener, security, router, stop).await;
@@ -203,9 +219,10 @@ struct Parts {
     library: Arc<Library>,
     tracker: Arc<Tracker>,
     landings: Arc<Landings>,
+    processes: Arc<Processes>,
     news: Arc<Notify>,
     /// Nobody else stages packs or writes the database here.
-    lock: std::fs::File,
+    _lock: std::fs::File,
 }
 
 impl Parts {
@@ -217,7 +234,10 @@ impl Parts {
         let named = |source| RegionError::Io { path: options.data.clone(), source };
         std::fs::create_dir_all(&options.data).map_err(named)?;
         let lock = fs::lock(&options.data.join("region.lock")).map_err(named)?;
-        let lock = lock.ok_or_else(|| RegionError::Locked(options.data.clone()))?;
+        let _lock = lock.ok_or_else(|| RegionError::Locked(options.data.clone()))?;
+        let (http, staging) = (http(options)?, options.data.join("staging"));
+        let list = [&options.processes, &options.url].map(|text| text.as_deref().unwrap_or(""));
+        let processes = Arc::new(Processes::new(list[0], list[1], token, &http)?);
         let (db, saved) = RegionDb::open_or_renew(&options.data.join("region.db"))?;
         let db = Arc::new(db);
         let mirror = Arc::new(Mirror::new(options.name.clone(), db.clone(), saved.mirror)?);
@@ -225,8 +245,9 @@ impl Parts {
         let fleet = Fleet::new(options.name.clone(), options.report_ms, saved.hosts, news.clone());
         let library = Arc::new(Library::new(local.clone()));
         let landings = Arc::new(Landings::default());
-        let (http, staging) = (http(options)?, options.data.join("staging"));
-        let places = Places { main, local, staging, http, landings: landings.clone() };
+        fleet.share_with(processes.others());
+        let (landing, over) = (landings.clone(), processes.clone());
+        let places = Places { main, local, staging, http, landings: landing, processes: over };
         let replicator = Arc::new(Replicator::new(places, mirror.clone(), news.clone()));
         let shelf = Shelf {
             landings: landings.clone(),
@@ -238,7 +259,19 @@ impl Parts {
         let key = keyed_hash(&[0; 32], format!("deployctl peer ticket key v1:{token}").as_bytes());
         let tracker = Arc::new(Tracker::new(key, Box::new(shelf), Settings::default()));
         let fleet = Arc::new(fleet);
-        Ok(Self { db, mirror, fleet, replicator, library, tracker, landings, news, lock })
+        let shared = Self {
+            db,
+            mirror,
+            fleet,
+            replicator,
+            library,
+            tracker,
+            landings,
+            processes,
+            news,
+            _lock,
+        };
+        Ok(shared)
     }
 }
 
@@ -255,16 +288,16 @@ fn allow_open_files() {
 /// Serves `/metrics`, where it is asked for.
 async fn meter(
     options: &Options,
-    mirror: &Arc<Mirror>,
-    fleet: &Arc<Fleet>,
+    parts: &Parts,
     stop: &watch::Receiver<bool>,
 ) -> Result<Option<JoinHandle<()>>, RegionError> {
     let Some(address) = options.metrics else { return Ok(None) };
     let named = |source| RegionError::Io { path: address.to_string().into(), source };
     let listener = listeners::bind(address).await.map_err(named)?;
-    let (mirror, fleet) = (mirror.clone(), fleet.clone());
+    let Parts { mirror, fleet, processes, .. } = parts;
+    let (mirror, fleet, processes) = (mirror.clone(), fleet.clone(), processes.clone());
     let refresh = move || {
-        metrics::refresh(&mirror, &fleet);
+        metrics::refresh(&mirror, &fleet, &processes);
         std::future::ready(())
     };
     Ok(Some(tokio::spawn(listeners::serve(listener, "region", refresh, stop.clone()))))

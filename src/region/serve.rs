@@ -25,12 +25,14 @@ use crate::net::auth::Identity;
 use crate::net::coding;
 use crate::net::server::{Json, Path};
 use crate::region::fleet::{Fleet, Heard, Word};
+use crate::region::forward::{Forwarder, forward};
 use crate::region::intake;
 use crate::region::landing::Landings;
 use crate::region::library::{Held, Library, LibraryError};
 use crate::region::metrics;
 use crate::region::mirror::Mirror;
 use crate::region::patches;
+use crate::region::processes::{self, Processes};
 use crate::region::replicate::Replicator;
 use crate::region::siblings;
 use crate::region::tracker::{self, Tracker};
@@ -66,13 +68,18 @@ pub struct Listener {
     pub tracker: Arc<Tracker>,
     /// What is being pulled.
     pub landings: Arc<Landings>,
+    /// The processes of this region.
+    pub processes: Arc<Processes>,
 }
 
 pub(super) type Shared = State<Arc<Listener>>;
 
 /// The listener's routes.
-pub fn router(listener: Arc<Listener>) -> Router {
+pub fn router(listener: Arc<Listener>, http: reqwest::Client) -> Router {
     let tracker = tracker::routes(listener.tracker.clone());
+    let (processes, library) = (listener.processes.clone(), listener.library.clone());
+    let forwarder = Arc::new(Forwarder { processes: processes.clone(), library, http });
+    let words = processes::routes(processes, listener.fleet.clone(), listener.mirror.clone());
     Router::new()
         .route("/v1/agent/poll", post(poll))
         .route("/v1/agent/report", post(report))
@@ -82,8 +89,10 @@ pub fn router(listener: Arc<Listener>) -> Router {
         .route("/v1/agent/artifacts/{id}/patches", get(patches::list))
         .with_state(listener.clone())
         .merge(tracker)
+        .layer(axum::middleware::from_fn_with_state(forwarder.clone(), forward))
         .layer(axum::middleware::from_fn_with_state(listener.clone(), authenticate))
-        .merge(siblings::routes(listener))
+        .merge(siblings::routes(listener, forwarder))
+        .merge(words)
         .route("/healthz", get(|| async { "ok\n" }))
         .fallback(|| async { Problem::new(Code::NotFound, "there is no such path") })
 }
@@ -160,7 +169,8 @@ async fn poll(
     let revision = tokio::time::timeout(wait, newer).await.unwrap_or(since);
     let goals = (revision != since).then(|| listener.mirror.goals_for(&info.env, &info.labels));
     let region = listener.mirror.region().clone();
-    Ok(Json(PollReply { revision, region, goals, report_ms, report }))
+    let processes = listener.processes.live();
+    Ok(Json(PollReply { revision, region, goals, report_ms, report, processes }))
 }
 
 async fn report(

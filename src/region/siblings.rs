@@ -21,6 +21,7 @@ use futures_util::Stream;
 use crate::model::digest::ArtifactId;
 use crate::model::pieces::PieceSet;
 use crate::net::server::{Json, Path};
+use crate::region::forward::{Forwarder, forward};
 use crate::region::landing::Landing;
 use crate::region::library::{Held, LibraryError};
 use crate::region::serve::{Listener, Shared, asked_range, manifest_reply, partial, unsatisfiable};
@@ -33,12 +34,13 @@ const WAIT_MS_MAX: u64 = 25_000;
 const READ_BYTES: u64 = 1 << 20;
 
 /// The routes, behind a sibling's ticket.
-pub(super) fn routes(listener: Arc<Listener>) -> Router {
+pub(super) fn routes(listener: Arc<Listener>, forwarder: Arc<Forwarder>) -> Router {
     Router::new()
         .route("/v1/region/pieces", post(pieces))
         .route("/v1/region/artifacts/{id}/manifest", get(manifest))
         .route("/v1/region/artifacts/{id}/pack", get(pack))
         .with_state(listener.clone())
+        .layer(axum::middleware::from_fn_with_state(forwarder, forward))
         .layer(axum::middleware::from_fn_with_state(listener, authenticate))
 }
 

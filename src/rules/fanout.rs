@@ -7,8 +7,9 @@
 //! another artifact has other roots, so the load spreads. Knows nothing of who is
 //! alive: a region asks its parents one after the other, and the main store last.
 
-use crate::model::digest::{ArtifactId, Digest};
+use crate::model::digest::ArtifactId;
 use crate::model::id::RegionName;
+use crate::rules::rendezvous::weight;
 
 /// Regions that read an artifact from the main store: with up to so many, there is no tree.
 pub const ROOTS: usize = 3;
@@ -30,7 +31,7 @@ pub struct Site {
 pub fn parents(artifact: &ArtifactId, own: &RegionName, sites: &[Site]) -> Vec<RegionName> {
     let mut order: Vec<&Site> = sites.iter().collect();
     // Whoever serves nobody is a leaf.
-    order.sort_by_cached_key(|site| (!site.serves, weight(artifact, &site.region)));
+    order.sort_by_cached_key(|site| (!site.serves, weight(&artifact.0, site.region.as_str())));
     let servers = order.iter().filter(|site| site.serves).count();
     let Some(position) = order.iter().position(|site| site.region == *own) else { return vec![] };
     let mut asked = Vec::new();
@@ -54,12 +55,6 @@ fn parent(position: usize, servers: usize) -> Option<usize> {
     (position >= ROOTS && servers > 0).then(|| (position / CHILDREN - 1) % servers)
 }
 
-fn weight(artifact: &ArtifactId, region: &RegionName) -> [u8; 32] {
-    let mut text = artifact.0.to_vec();
-    text.extend_from_slice(region.as_str().as_bytes());
-    Digest::of(&text).0
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -67,6 +62,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::digest::Digest;
 
     fn sites(serving: &[bool]) -> Vec<Site> {
         let named = |(n, serves): (usize, &bool)| Site {

@@ -10,6 +10,7 @@ pub mod log;
 pub mod patch;
 pub mod queue;
 pub mod reconcile;
+pub mod rendezvous;
 pub mod replication;
 pub mod retention;
 pub mod rollout;

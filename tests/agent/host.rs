@@ -79,6 +79,7 @@ async fn poll(
                 goals: newer.then_some(goals),
                 report_ms: 500,
                 report,
+                processes: vec![],
             });
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -21,6 +21,8 @@ pub(crate) struct Fleet {
     ports: BTreeMap<String, u16>,
     engines: Engines,
     blobs: BTreeMap<String, String>,
+    /// Regions with several processes, and how many.
+    processes: BTreeMap<String, u32>,
 }
 
 /// What a fleet runs on instead of its embedded defaults.
@@ -38,6 +40,11 @@ pub(crate) struct Engines {
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
+}
+
+/// The name of a region's `n`th process: the first is where agents are configured to call.
+pub(crate) fn process(region: &str, n: u32) -> String {
+    if n == 1 { format!("region-{region}") } else { format!("region-{region}-{n}") }
 }
 
 fn binary(name: &str) -> &'static str {
@@ -71,6 +78,7 @@ impl Fleet {
             ports: BTreeMap::new(),
             engines,
             blobs: BTreeMap::new(),
+            processes: BTreeMap::new(),
         };
         let port = fleet.port("coordinator");
         fleet.server = format!("http://127.0.0.1:{port}");
@@ -143,8 +151,30 @@ impl Fleet {
     }
 
     pub(crate) fn start_region(&mut self, name: &str) {
-        let port = self.port(&format!("region-{name}"));
-        let data = self.path(&format!("regions/{name}/data")).display().to_string();
+        self.start_region_as(name, &format!("region-{name}"));
+    }
+
+    /// Starts a region's `count` processes over the same stores.
+    pub(crate) fn start_processes(&mut self, name: &str, count: u32) {
+        self.processes.insert(name.to_owned(), count);
+        (1..=count).for_each(|n| self.start_process(name, n));
+    }
+
+    /// Where a region's processes are reached.
+    pub(crate) fn process_urls(&mut self, name: &str) -> Vec<String> {
+        let count = self.processes.get(name).copied().unwrap_or_default();
+        let ports: Vec<u16> = (1..=count).map(|n| self.port(&process(name, n))).collect();
+        ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect()
+    }
+
+    pub(crate) fn start_process(&mut self, name: &str, n: u32) {
+        self.start_region_as(name, &process(name, n));
+    }
+
+    fn start_region_as(&mut self, name: &str, process: &str) {
+        let port = self.port(process);
+        let own = process.replacen("region-", "data-", 1).replacen(&format!("-{name}"), "", 1);
+        let data = self.path(&format!("regions/{name}/{own}")).display().to_string();
         let (server, token) = (self.server.clone(), self.token(&format!("region-{name}")));
         let (main, own) = (self.main_blobs(), self.blobs(name));
         let listen = format!("127.0.0.1:{port}");
@@ -172,7 +202,11 @@ impl Fleet {
         if self.engines.etcd.is_some() {
             args.extend(["--goals", &own, "--global-goals", &global]);
         }
-        self.start(&format!("region-{name}"), "region", &args);
+        let (list, url) = (self.process_urls(name).join(","), format!("http://{listen}"));
+        if !list.is_empty() {
+            args.extend(["--processes", &list, "--url", &url]);
+        }
+        self.start(process, "region", &args);
     }
 
     pub(crate) fn start_worker(&mut self, name: &str) {

@@ -41,7 +41,10 @@ fn join(client: TcpStream, backend: TcpStream) {
 }
 
 /// The generations that an agent followed, as its own goal file showed them.
-fn watch_generations(path: std::path::PathBuf, stop: Arc<AtomicBool>) -> Arc<Mutex<Vec<u64>>> {
+pub(crate) fn watch_generations(
+    path: std::path::PathBuf,
+    stop: Arc<AtomicBool>,
+) -> Arc<Mutex<Vec<u64>>> {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let into = seen.clone();
     std::thread::spawn(move || {

@@ -341,14 +341,19 @@ async fn report(
 ) -> Json<RegionReportReply> {
     let mut told = coordinator.told.lock().unwrap();
     told.reports.push(report);
-    Json(RegionReportReply { heal: std::mem::take(&mut told.heal), forget: vec![] })
+    let heal = std::mem::take(&mut told.heal);
+    Json(RegionReportReply { heal, forget: vec![], teller: None })
 }
 
 /// Folders of one region and its main store, and the process while it runs.
 pub(crate) struct Region {
     pub(crate) name: RegionName,
     listen: String,
-    folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
+    /// What is this process's alone.
+    data: String,
+    /// All processes of the region, if there are several.
+    processes: Vec<String>,
     port: u16,
     process: Option<Child>,
     pub(crate) url: String,
@@ -375,13 +380,25 @@ impl Region {
     }
 
     fn named(name: &str, listen: &str, coordinator: &Serving) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Arc::new(tempfile::tempdir().unwrap());
         for name in ["main", "store"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
         std::fs::write(folder.path().join("token"), Token::mint().reveal()).unwrap();
         let (name, listen) = (name.parse().unwrap(), listen.to_owned());
-        Self { name, listen, folder, port: coordinator.port, process: None, url: String::new() }
+        let (port, url, data) = (coordinator.port, String::new(), "data".to_owned());
+        Self { name, listen, folder, data, processes: vec![], port, process: None, url }
+    }
+
+    /// One region with two processes over the same stores, not started.
+    pub(crate) fn two_processes(coordinator: &Serving) -> [Self; 2] {
+        let mut one = Self::numbered(1, coordinator);
+        let mut two = Self::numbered(2, coordinator);
+        one.name = "eu".parse().unwrap();
+        (two.name, two.folder, two.data) = (one.name.clone(), one.folder.clone(), "data2".into());
+        one.processes = vec![one.url.clone(), two.url.clone()];
+        two.processes.clone_from(&one.processes);
+        [one, two]
     }
 
     pub(crate) fn main(&self) -> PathBuf {
@@ -394,12 +411,17 @@ impl Region {
 
     pub(crate) fn start(&mut self) {
         let at = |name: &str| self.folder.path().join(name).display().to_string();
-        let log = std::fs::File::options().create(true).append(true).open(at("log")).unwrap();
+        let log = self.folder.path().join(format!("{}.log", self.data));
+        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_deployctl-region"));
+        if !self.processes.is_empty() {
+            command.args(["--processes", &self.processes.join(","), "--url", &self.url]);
+        }
         let (process, url) = ready(
-            Command::new(env!("CARGO_BIN_EXE_deployctl-region"))
+            command
                 .args(["--name", self.name.as_str(), "--listen", &self.listen])
                 .args(["--coordinator", &format!("http://127.0.0.1:{}", self.port)])
-                .args(["--token-file", &at("token"), "--data", &at("data")])
+                .args(["--token-file", &at("token"), "--data", &at(&self.data)])
                 .args(["--main-blobs", &format!("file://{}", at("main"))])
                 .args(["--blobs", &format!("file://{}", at("store")), "--report-ms", "300"])
                 .stderr(log),
@@ -416,7 +438,8 @@ impl Region {
 
     pub(crate) fn log(&self) -> String {
         // There is none before the start.
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+        std::fs::read_to_string(self.folder.path().join(format!("{}.log", self.data)))
+            .unwrap_or_default()
     }
 
     pub(crate) fn agent(&self, token: &str) -> Client {

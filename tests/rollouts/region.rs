@@ -188,6 +188,7 @@ impl FakeRegion {
             unreachable: self.hosts.iter().filter(|host| !host.reachable).count() as u64,
             replicas: vec![],
             forgot: vec![],
+            process: String::new(),
         };
         let _: RegionReportReply =
             self.client.post("/v1/region/report", &report, PATIENCE).await.unwrap();

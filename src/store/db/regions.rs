@@ -1,9 +1,15 @@
 //! Regions as they reported last.
 
+use std::time::Duration;
+
 use super::{DbError, Tx, values};
 use crate::model::id::RegionName;
 use crate::model::time::UnixMillis;
 use crate::wire::v1::region::RegionReport;
+
+/// Silence after which another of a region's processes tells of its hosts: two of their
+/// reports are missing.
+const TELLER_SILENT: Duration = Duration::from_secs(10);
 
 /// A region's last report, in numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,17 +43,41 @@ pub fn list(tx: &Tx) -> Result<Vec<RegionRow>, DbError> {
     })
 }
 
+/// The process whose counts of the region's hosts are taken: the one that reports, if it is
+/// the region's only one, or no other one told of them lately.
+///
+/// # Errors
+/// When the database fails.
+pub fn teller(tx: &Tx, report: &RegionReport, now: UnixMillis) -> Result<String, DbError> {
+    let sql = "SELECT teller, seen_at FROM regions WHERE region = ?1";
+    let known = tx.row(sql, values![&report.region], |row| Ok((row.text(0)?, row.time(1)?)))?;
+    let lately = |at: UnixMillis| now.since(at) < TELLER_SILENT;
+    let other = known.filter(|(teller, seen_at)| !teller.is_empty() && lately(*seen_at));
+    Ok(match other {
+        Some((teller, _)) if !report.process.is_empty() => teller,
+        _ => report.process.clone(),
+    })
+}
+
 /// Takes down a region's numbers.
 ///
 /// # Errors
 /// When the database fails.
 pub fn put(tx: &mut Tx, report: &RegionReport, now: UnixMillis) -> Result<(), DbError> {
     tx.exec(
-        "INSERT INTO regions (region, seen_at, hosts, unreachable, revision)
-         VALUES (?1, ?2, ?3, ?4, ?5)
+        "INSERT INTO regions (region, seen_at, hosts, unreachable, revision, teller)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (region) DO UPDATE SET seen_at = excluded.seen_at, hosts = excluded.hosts,
-             unreachable = excluded.unreachable, revision = excluded.revision",
-        values![&report.region, now, report.host_count, report.unreachable, report.revision],
+             unreachable = excluded.unreachable, revision = excluded.revision,
+             teller = excluded.teller",
+        values![
+            &report.region,
+            now,
+            report.host_count,
+            report.unreachable,
+            report.revision,
+            &report.process
+        ],
     )?;
     Ok(())
 }

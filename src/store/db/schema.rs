@@ -21,6 +21,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (11, "coordinators", include_str!("schema/0011_coordinators.sql")),
     (12, "holds", include_str!("schema/0012_holds.sql")),
     (13, "requirements", include_str!("schema/0013_requirements.sql")),
+    (15, "tellers", include_str!("schema/0015_tellers.sql")),
 ];
 
 /// Key in the table `meta` of the oldest schema version that a release must know to work

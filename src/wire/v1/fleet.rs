@@ -60,6 +60,10 @@ pub struct PollReply {
     /// The last report that the region has is not what the poll spoke of: send it again.
     #[serde(default)]
     pub report: bool,
+    /// The region's processes that live, by address, when it has several: each host calls the
+    /// one that is first for it ([`crate::rules::rendezvous`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub processes: Vec<String>,
 }
 
 /// `POST /v1/agent/report`: at once on a change, and when a poll's answer asks for it.

@@ -11,6 +11,7 @@ pub mod freeze;
 pub mod hold;
 pub mod link;
 pub mod patch;
+pub mod process;
 pub mod region;
 pub mod rollout;
 pub mod swarm;

@@ -142,6 +142,9 @@ pub struct RegionReport {
     /// Hosts that it has forgotten, as it was told to, at most 2,000.
     #[serde(default)]
     pub forgot: Vec<HostId>,
+    /// Which of the region's processes reports; empty: it has one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub process: String,
 }
 
 /// One app and env's hosts in the region.
@@ -180,4 +183,7 @@ pub struct RegionReportReply {
     /// Hosts that are gone for good: forget those that can't be reached.
     #[serde(default)]
     pub forget: Vec<HostId>,
+    /// The process whose counts and hosts are taken, of several; `None`: whoever reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teller: Option<String>,
 }
