@@ -10,3 +10,5 @@ mod fake;
 mod faults;
 #[path = "blobs/server.rs"]
 mod server;
+#[path = "blobs/signed.rs"]
+mod signed;

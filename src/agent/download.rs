@@ -14,6 +14,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::agent::buffers::{Buffer, Buffers};
 use crate::agent::cap::Cap;
 use crate::agent::connect::Connections;
+use crate::agent::direct::Direct;
 use crate::agent::failure::{disk_reason, failure};
 use crate::agent::link::Link;
 use crate::agent::membership::{Membership, Saying};
@@ -49,6 +50,7 @@ const BEAT_MIN: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) connections: Arc<Connections>,
+    pub(super) direct: Arc<Direct>,
     pub(super) buffers: Buffers,
     pub(super) cap: Cap,
     pub(super) writers: Arc<Semaphore>,

@@ -157,6 +157,7 @@ impl Fetcher {
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(serve::serve(config.listener, shelf.clone(), stopped));
         let shared = Shared {
+            direct: Arc::default(),
             connections: Arc::default(),
             buffers: Buffers::new(BUFFER_BYTES),
             cap: Cap::new(config.caps.download),

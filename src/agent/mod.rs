@@ -8,6 +8,7 @@ mod buffers;
 mod cap;
 mod connect;
 pub mod converge;
+mod direct;
 mod download;
 mod failure;
 pub mod fetch;

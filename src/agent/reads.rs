@@ -1,11 +1,13 @@
 //! Reads of the regional store: the pieces of a lease, or one piece as its custodian.
 //! Decides nothing: the tracker grants, the region admits.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::agent::buffers::Buffer;
+use crate::agent::direct;
 use crate::agent::download::Context;
-use crate::agent::transfer::{Broken, StoreRead};
+use crate::agent::transfer::{Broken, Opened, StoreRead};
 use crate::rules::swarm::{Event, Leave, Source};
 
 /// Wait after the store failed.
@@ -47,13 +49,7 @@ async fn read_run(context: &Context, lease: Option<u64>, run: &[u32]) -> Result<
     let mut next = Some(context.begin(*first).await);
     let here = next.as_ref().map_or(0, |(_, part)| part.resumed());
     let range = pack.offsets[*first as usize] + here as u64..pack.offsets[*last as usize + 1];
-    let (client, connections) = (context.link.client(), &context.shared.connections);
-    let opened = StoreRead::open((&client, connections), pack.artifact, lease, range).await;
-    let mut read = opened.inspect_err(|e| {
-        if matches!(e, Broken::Unreachable(_)) {
-            context.link.failed(&client);
-        }
-    })?;
+    let mut read = open(context, lease, range).await?;
     for &piece in run {
         let (mut wire, mut part) = match next.take() {
             Some(first) => first,
@@ -71,12 +67,49 @@ async fn read_run(context: &Context, lease: Option<u64>, run: &[u32]) -> Result<
             }
             part.came(front);
         };
-        read.take((&mut wire, resumed), &context.shared.cap, came).await?;
+        let took = read.take((&mut wire, resumed), &context.shared.cap, came).await;
+        took.inspect_err(|broken| {
+            if read.is_direct() {
+                context.shared.direct.failed(broken);
+            }
+        })?;
         keep(context, lease, (piece, resumed == 0), wire).await?;
         part.end();
     }
-    read.end(connections);
+    read.end(&context.shared.connections);
     Ok(())
+}
+
+/// Begins a read at the region, or where it leads to; when that fails, at the region.
+async fn open(
+    context: &Context,
+    lease: Option<u64>,
+    range: Range<u64>,
+) -> Result<StoreRead, Broken> {
+    let (client, shared) = (context.link.client(), &context.shared);
+    let artifact = context.assembly.pack.artifact;
+    let ask = async |wish: Option<&str>| {
+        let way = (&client, &*shared.connections);
+        let opened = StoreRead::open(way, artifact, (lease, wish), range.clone()).await;
+        opened.inspect_err(|e| {
+            if matches!(e, Broken::Unreachable(_)) {
+                context.link.failed(&client);
+            }
+        })
+    };
+    let url = match ask(lease.and_then(|_| shared.direct.wish())).await? {
+        Opened::Here(read) => return Ok(read),
+        Opened::There(url) => url,
+    };
+    let safe = client.base().starts_with("https://");
+    let broken = match direct::open(&url, safe, &range).await {
+        Ok(reply) => return Ok(StoreRead::there(reply)),
+        Err(broken) => broken,
+    };
+    match ask(shared.direct.failed(&broken)).await? {
+        Opened::Here(read) => Ok(read),
+        Opened::There(_) => Err(broken),
+    }
 }
 
 /// Verifies a piece of the store's. One that is not `whole` from there is not its fault.

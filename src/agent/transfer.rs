@@ -22,8 +22,8 @@ use crate::net::client::Client;
 use crate::net::heads::{Conversation, Reply};
 use crate::rules::swarm::ENDING_SHARE;
 use crate::wire::v1::swarm::{
-    CUSTODIAN_HEADER, HAVE_HEADER, HAVE_SINCE_HEADER, HaveReply, LEASE_HEADER, RETRY_HEADER,
-    WINDOW_HEADER,
+    CUSTODIAN_HEADER, DIRECT_HEADER, HAVE_HEADER, HAVE_SINCE_HEADER, HaveReply, LEASE_HEADER,
+    RETRY_HEADER, WINDOW_HEADER,
 };
 
 /// Without a byte for this long a request counts as stalled.
@@ -242,8 +242,17 @@ async fn some(from: &mut Conversation, into: &mut [u8]) -> Result<usize, Broken>
 pub(super) enum StoreRead {
     /// From a plain socket; what is left of the body.
     Plain { from: Conversation, reply: Reply, address: String, left: u64 },
-    /// Through the HTTP client, with TLS; what the last part brought too much.
-    Tls { reply: Response, rest: Bytes },
+    /// Through the HTTP client, with TLS or at the store itself (`direct`); what the last
+    /// part brought too much.
+    Client { reply: Response, rest: Bytes, direct: bool },
+}
+
+/// What came of asking the region for bytes.
+pub(super) enum Opened {
+    /// They come.
+    Here(StoreRead),
+    /// They are to be read at this URL.
+    There(String),
 }
 
 impl StoreRead {
@@ -252,28 +261,39 @@ impl StoreRead {
     pub(super) async fn open(
         (client, connections): (&Client, &Connections),
         artifact: ArtifactId,
-        lease: Option<u64>,
+        (lease, wish): (Option<u64>, Option<&str>),
         range: Range<u64>,
-    ) -> Result<Self, Broken> {
+    ) -> Result<Opened, Broken> {
         let path = format!("/v1/agent/artifacts/{artifact}/pack");
         let bytes = format!("bytes={}-{}", range.start, range.end - 1);
         let leave = lease.map_or(CUSTODIAN_HEADER, |_| LEASE_HEADER);
         let number = lease.unwrap_or(1).to_string();
         let Some((address, head)) = client.plain_head("GET", &path) else {
-            let request = client.request(Method::GET, &path).header(leave, number);
+            let mut request = client.request(Method::GET, &path).header(leave, number);
+            if let Some(wish) = wish {
+                request = request.header(DIRECT_HEADER, wish);
+            }
             return Self::open_tls(client, request.header(header::RANGE, bytes)).await;
         };
-        let head = format!("{head}{leave}: {number}\r\nRange: {bytes}\r\n\r\n");
+        let wish = wish.map(|wish| format!("{DIRECT_HEADER}: {wish}\r\n")).unwrap_or_default();
+        let head = format!("{head}{leave}: {number}\r\nRange: {bytes}\r\n{wish}\r\n");
         let asked = timeout(STORE_TURN, connections.ask(&address, &head)).await;
         let (mut from, reply) = asked.map_err(|_| Broken::Cut("no answer in time".into()))??;
         if reply.status == 206 && reply.length == range.end - range.start {
-            return Ok(Self::Plain { from, left: reply.length, reply, address });
+            return Ok(Opened::Here(Self::Plain { from, left: reply.length, reply, address }));
+        }
+        if reply.status == 307
+            && let Some(url) = reply.fields.get("location")
+        {
+            let url = url.to_owned();
+            connections.keep(&address, from, &reply);
+            return Ok(Opened::There(url));
         }
         let body = small(&mut from, &reply).await.unwrap_or_default();
         Err(Broken::Cut(client.refusal(reply.status, &body).to_string()))
     }
 
-    async fn open_tls(client: &Client, request: RequestBuilder) -> Result<Self, Broken> {
+    async fn open_tls(client: &Client, request: RequestBuilder) -> Result<Opened, Broken> {
         let reply = match timeout(STORE_TURN, request.send()).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) if error.is_connect() => {
@@ -283,12 +303,27 @@ impl StoreRead {
             Err(_) => return Err(Broken::Cut("no answer in time".into())),
         };
         if reply.status() == StatusCode::PARTIAL_CONTENT {
-            return Ok(Self::Tls { reply, rest: Bytes::new() });
+            let direct = false;
+            return Ok(Opened::Here(Self::Client { reply, rest: Bytes::new(), direct }));
+        }
+        let to = reply.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
+        if let Some(to) = to.filter(|_| reply.status() == StatusCode::TEMPORARY_REDIRECT) {
+            return Ok(Opened::There(to.to_owned()));
         }
         let status = reply.status();
         let body = timeout(GIVE_UP, reply.bytes()).await;
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
         Err(Broken::Cut(client.refusal(status.as_u16(), &body).to_string()))
+    }
+
+    /// A read at the store itself.
+    pub(super) fn there(reply: Response) -> Self {
+        Self::Client { reply, rest: Bytes::new(), direct: true }
+    }
+
+    /// Whether it is one.
+    pub(super) fn is_direct(&self) -> bool {
+        matches!(self, Self::Client { direct: true, .. })
     }
 
     /// Fills `into` from `at` on with the next bytes at `cap`; `moved` is told of all that
@@ -320,7 +355,7 @@ impl StoreRead {
                 *left -= length as u64;
                 Ok(length)
             }
-            Self::Tls { reply, rest } => {
+            Self::Client { reply, rest, .. } => {
                 if rest.is_empty() {
                     *rest = next(reply, GIVE_UP).await?;
                 }

@@ -23,6 +23,11 @@ pub(super) static PULL_FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
 pub(super) static SERVED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counters("region_served_bytes_total", "Bytes of packs that hosts read from the region.", &[])
 });
+/// Bytes of packs for which hosts were sent to the store.
+pub(super) static DIRECT: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let help = "Bytes of packs for which hosts were sent to the regional store itself.";
+    counters("region_direct_bytes_total", help, &[])
+});
 /// Whether the last round with an etcd succeeded.
 pub(super) static ETCD_UP: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     let help = "Whether the last call of an etcd succeeded, by which.";
@@ -69,5 +74,6 @@ pub(super) fn refresh(mirror: &Arc<Mirror>, fleet: &Arc<Fleet>, processes: &Arc<
     }
     PULL_FAILURES.with_label_values(none);
     SERVED.with_label_values(none);
+    DIRECT.with_label_values(none);
     FEED.with_label_values(none);
 }

@@ -3,6 +3,7 @@
 
 pub mod coordinators;
 pub mod db;
+pub mod direct;
 pub mod emergency;
 pub mod feed;
 pub mod fleet;

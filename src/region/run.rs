@@ -22,6 +22,7 @@ use crate::net::tls::{Security, TlsError, TlsFiles};
 use crate::net::{metrics as listeners, server};
 use crate::region::coordinators::Coordinators;
 use crate::region::db::{DbError, RegionDb};
+use crate::region::direct::Direct;
 use crate::region::emergency;
 use crate::region::feed;
 use crate::region::fleet::Fleet;
@@ -83,6 +84,10 @@ pub struct Options {
     /// Which of them this process is
     #[arg(long, value_name = "URL", requires = "processes")]
     pub url: Option<String>,
+    /// Let hosts read packs from the regional store themselves (s3:// only), by URLs that are
+    /// valid for so long, seconds; without it they read through the region
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=900))]
+    pub direct_reads: Option<u64>,
     /// How often hosts report in a small region, milliseconds
     #[arg(long, value_name = "MS", default_value_t = 2000,
           value_parser = clap::value_parser!(u64).range(100..=30_000))]
@@ -127,6 +132,11 @@ pub enum RegionError {
     /// The region's database can't be used.
     #[error(transparent)]
     Db(#[from] DbError),
+    /// The regional store can't be read by signed URLs.
+    #[error(
+        "--direct-reads needs a regional store at s3://, as only that signs URLs for one range"
+    )]
+    Direct,
     /// The processes of the region are not named right.
     #[error(transparent)]
     Processes(#[from] InvalidProcesses),
@@ -155,6 +165,10 @@ pub async fn run(
     let stores = goal_stores(&options)?;
     let (main, local) = (&options.main_blobs, &options.blobs);
     let blobs = tokio::try_join!(Blobs::open_at_start(main), Blobs::open_at_start(local))?;
+    if options.direct_reads.is_some() && !blobs.1.signs() {
+        return Err(RegionError::Direct);
+    }
+    let direct = Direct::new(blobs.1.clone(), options.direct_reads.map(Duration::from_secs));
     let parts = Parts::open(&options, &token, blobs)?;
     let named = |source| RegionError::Io { path: options.listen.to_string().into(), source };
     let listener = TcpListener::bind(options.listen).await.map_err(named)?;
@@ -186,6 +200,7 @@ pub async fn run(
         tracker: tracker.clone(),
         landings: landings.clone(),
         processes: processes.clone(),
+        direct,
     });
     let router = serve::router(listens, http(&options)?);
     let router = router.merge(emergency::routes(mirror.clone(), token));

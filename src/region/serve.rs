@@ -24,6 +24,7 @@ use crate::model::digest::ArtifactId;
 use crate::net::auth::Identity;
 use crate::net::coding;
 use crate::net::server::{Json, Path};
+use crate::region::direct::Direct;
 use crate::region::fleet::{Fleet, Heard, Word};
 use crate::region::forward::{Forwarder, forward};
 use crate::region::intake;
@@ -70,6 +71,8 @@ pub struct Listener {
     pub landings: Arc<Landings>,
     /// The processes of this region.
     pub processes: Arc<Processes>,
+    /// Reads that hosts make at the store.
+    pub direct: Direct,
 }
 
 pub(super) type Shared = State<Arc<Listener>>;
@@ -273,6 +276,13 @@ async fn pack(
             let title = "a read of a pack needs a lease of the tracker";
             return Err(Problem::new(Code::Forbidden, title));
         }
+    }
+    // The lease is read once the host says that it has the piece; it takes no turn.
+    if lease.is_some()
+        && landing.is_none()
+        && let Some(reply) = listener.direct.answer(&headers, artifact, &range).await
+    {
+        return Ok(reply);
     }
     let turn = listener.tracker.turn(artifact, lease).await?;
     metrics::SERVED.with_label_values::<&str>(&[]).inc_by(range.end - range.start);

@@ -257,6 +257,28 @@ impl Blobs {
         self.store.get_range(&Self::path(key), range).await.map_err(self.error(key))
     }
 
+    /// A URL that reads `range` of an object for `valid`, and nothing else: the range is
+    /// signed too, and goes with the request. `None`: this kind of store has none.
+    ///
+    /// # Errors
+    /// When there are no credentials to sign with.
+    pub async fn signed_range(
+        &self,
+        key: Key,
+        range: Range<u64>,
+        valid: Duration,
+    ) -> Result<Option<String>, BlobError> {
+        let Move::Parts(s3) = &self.by else { return Ok(None) };
+        let signed = s3.signed_range(&Self::path(key), range, valid).await;
+        signed.map(Some).map_err(self.error(key))
+    }
+
+    /// Whether it has such URLs.
+    #[must_use]
+    pub fn signs(&self) -> bool {
+        matches!(self.by, Move::Parts(_))
+    }
+
     /// Streams `range` of an object in parts of at most a few MiB, as the reader takes
     /// them. A broken connection is mended where it broke.
     ///

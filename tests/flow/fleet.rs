@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -23,6 +23,8 @@ pub(crate) struct Fleet {
     blobs: BTreeMap<String, String>,
     /// Regions with several processes, and how many.
     processes: BTreeMap<String, u32>,
+    /// What regions are started with beside the usual.
+    pub(crate) region_args: Vec<String>,
 }
 
 /// What a fleet runs on instead of its embedded defaults.
@@ -40,6 +42,18 @@ pub(crate) struct Engines {
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
+}
+
+/// A metric of a process, 0 when it does not tell.
+pub(crate) fn metric(address: &str, series: &str) -> f64 {
+    let Ok(mut stream) = TcpStream::connect(address) else { return 0.0 };
+    let mut reply = String::new();
+    let asked = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    if asked.is_err() || stream.read_to_string(&mut reply).is_err() {
+        return 0.0;
+    }
+    let line = reply.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).unwrap_or_default()
 }
 
 /// The name of a region's `n`th process: the first is where agents are configured to call.
@@ -79,6 +93,7 @@ impl Fleet {
             engines,
             blobs: BTreeMap::new(),
             processes: BTreeMap::new(),
+            region_args: vec![],
         };
         let port = fleet.port("coordinator");
         fleet.server = format!("http://127.0.0.1:{port}");
@@ -206,6 +221,8 @@ impl Fleet {
         if !list.is_empty() {
             args.extend(["--processes", &list, "--url", &url]);
         }
+        let more = self.region_args.clone();
+        args.extend(more.iter().map(String::as_str));
         self.start(process, "region", &args);
     }
 

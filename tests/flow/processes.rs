@@ -1,14 +1,12 @@
 //! A region with two processes: its hosts are shared among them, each may be lost, and
 //! every host is counted once.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use deployctl::rules::rendezvous;
 
-use crate::fleet::{Fleet, eventually, process, text};
+use crate::fleet::{Fleet, eventually, metric, process, text};
 use crate::killed::{OutputInThread, noise};
 use crate::repository::Repository;
 use crate::several::watch_generations;
@@ -16,18 +14,6 @@ use crate::{RUN, SERVICE};
 
 /// Hosts of each process.
 const EACH: usize = 3;
-
-/// A metric of a process, 0 when it does not tell.
-fn metric(address: &str, series: &str) -> f64 {
-    let Ok(mut stream) = TcpStream::connect(address) else { return 0.0 };
-    let mut reply = String::new();
-    let asked = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    if asked.is_err() || stream.read_to_string(&mut reply).is_err() {
-        return 0.0;
-    }
-    let line = reply.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.and_then(|value| value.parse().ok()).unwrap_or_default()
-}
 
 /// Names of hosts of which each process is the first for as many.
 fn hosts(urls: &[String]) -> Vec<String> {

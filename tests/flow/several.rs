@@ -28,7 +28,7 @@ fn balance(backends: Vec<u16>) -> u16 {
     port
 }
 
-fn join(client: TcpStream, backend: TcpStream) {
+pub(crate) fn join(client: TcpStream, backend: TcpStream) {
     for (mut from, mut to) in
         [(client.try_clone().unwrap(), backend.try_clone().unwrap()), (backend, client)]
     {

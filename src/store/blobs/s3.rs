@@ -5,6 +5,7 @@
 //! So parts are copied, several at once, each within its time.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -78,6 +79,22 @@ impl S3 {
 
     fn full(&self, path: &ObjectPath) -> ObjectPath {
         self.prefix.parts().chain(path.parts()).collect()
+    }
+
+    /// A URL for one `range` of an object, for `valid`.
+    pub(super) async fn signed_range(
+        &self,
+        path: &ObjectPath,
+        range: Range<u64>,
+        valid: Duration,
+    ) -> Result<String> {
+        let range = format!("bytes={}-{}", range.start, range.end - 1);
+        let range = HeaderValue::from_str(&range).map_err(failed)?;
+        let name = HeaderName::from_static("range");
+        let options = SignedUrlOptions::new().with_signed_header(name, range);
+        let path = self.full(path);
+        let url = self.store.signed_url_opts(Method::GET, &path, valid, &options).await?;
+        Ok(url.into())
     }
 
     /// Copies an object of `bytes`, not 0, in parts of `part_bytes`.

@@ -15,6 +15,13 @@ pub const LEASE_HEADER: &str = "deployctl-lease";
 /// Header of a read without a lease: the tracker is gone, and the caller is one of
 /// the piece's few custodians. Its value is `1`.
 pub const CUSTODIAN_HEADER: &str = "deployctl-custodian";
+/// Header of a read under a lease: whether the host reads the store itself when the answer is
+/// 307 with a URL for that. Without it a region sends the bytes.
+pub const DIRECT_HEADER: &str = "deployctl-direct";
+/// The host would follow a URL.
+pub const DIRECT_WANTED: &str = "1";
+/// It followed one, and it did not work.
+pub const DIRECT_FAILED: &str = "failed";
 /// Header of a manifest's reply: its signature.
 pub const SIGNATURE_HEADER: &str = "deployctl-signature";
 /// Request header: the generation of the sender's bits that the caller has.
