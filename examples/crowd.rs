@@ -106,7 +106,7 @@ impl Host {
             return println!("back {host} {}: from {then:?} to {now:?}", goal.app);
         }
         let running = before.and_then(|status| status.running);
-        let running = running.map(|target| target.artifact);
+        let running = running.map(|target| target.bits());
         let desired = goal.desired(&HostView { host, region, labels, running });
         self.reporter.set(AppStatus {
             app: goal.app.clone(),

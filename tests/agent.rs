@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at any surprise")]
 
+#[path = "agent/configs.rs"]
+mod configs;
 #[path = "agent/host.rs"]
 mod host;
 #[path = "coordinator/ready.rs"]

@@ -8,6 +8,8 @@ mod back;
 mod bad;
 #[path = "flow/by_hand.rs"]
 mod by_hand;
+#[path = "flow/configs.rs"]
+mod configs;
 #[path = "coordinator/configured.rs"]
 mod configured;
 #[expect(dead_code, reason = "other tests ask more of it")]

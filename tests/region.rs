@@ -274,7 +274,7 @@ async fn reports_become_counts_and_silence_becomes_unreachable() {
     let serving = coordinator.serve(0).await;
     let mut region = Region::new(&serving);
     let token = coordinator.agent_token("eu", None);
-    let next = Target { release: ReleaseNo(3), artifact: Digest::of(b"a") };
+    let next = Target { release: ReleaseNo(3), artifact: Digest::of(b"a"), config: None };
     coordinator.deploy(3, next.artifact);
     region.start();
     let agent = region.agent(&token);

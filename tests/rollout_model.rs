@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use deployctl::model::digest::{ArtifactId, Digest};
+use deployctl::model::config::Bits;
+use deployctl::model::digest::Digest;
 use deployctl::model::goal::Target;
 use deployctl::model::id::ReleaseNo;
 use deployctl::model::rollout::{PlanName, RolloutKind, Stable};
@@ -17,12 +18,16 @@ mod crowd;
 #[path = "rollout_model/storm.rs"]
 mod storm;
 
-pub(crate) fn artifact(n: u64) -> ArtifactId {
-    Digest::of(&n.to_be_bytes())
+/// What release `n` consists of: of each three, the first is code alone, the second the
+/// same code with a configuration, the third with another.
+pub(crate) fn bits(n: u64) -> Bits {
+    let config = (!n.is_multiple_of(3)).then(|| Digest::of(&n.to_be_bytes()));
+    Bits { artifact: Digest::of(&(n / 3).to_be_bytes()), config }
 }
 
 pub(crate) fn target(n: u64) -> Target {
-    Target { release: ReleaseNo(n), artifact: artifact(n) }
+    let Bits { artifact, config } = bits(n);
+    Target { release: ReleaseNo(n), artifact, config }
 }
 
 /// A deploy of r2 by the standard plan, everywhere.
@@ -40,6 +45,7 @@ pub(crate) fn deploy(base: Option<Target>, bake_s: u32) -> Admission {
         hosts: Selector::default(),
         bake_s: Some(bake_s),
         stable: Stable { base, region_base: BTreeMap::new() },
+        config: bits(2).config,
         tolerate: vec![],
         approvals: 0,
         spread_s: 0,

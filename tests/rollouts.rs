@@ -4,6 +4,8 @@
 
 #[path = "rollouts/approvals.rs"]
 mod approvals;
+#[path = "rollouts/configs.rs"]
+mod configs;
 #[path = "rollouts/freezes.rs"]
 mod freezes;
 #[path = "rollouts/holds.rs"]

@@ -15,6 +15,7 @@ use crate::agent::state::{AppFolder, Known};
 use crate::host::applog::{AppLog, tail};
 use crate::host::probe::{ProbeError, look};
 use crate::host::service::{self, CommandSpec, Plan, State};
+use crate::model::config::Bits;
 use crate::model::digest::ArtifactId;
 use crate::model::fleet::{Failure, FailureClass};
 use crate::model::goal::Target;
@@ -34,6 +35,9 @@ const EXEC_EVERY: Duration = Duration::from_secs(1);
 const UP_MIN: Duration = Duration::from_millis(500);
 /// How long an old release may take to pass its probe once.
 const BACK_PROBE_LIMIT: Duration = Duration::from_secs(30);
+/// Names the file with the release's configuration to the app and its commands; absent
+/// when there is none.
+const CONFIG_VARIABLE: &str = "DEPLOYCTL_CONFIG";
 /// Longest reason of a failure, bytes [fleet: `Failure::reason`].
 const REASON_BYTES_MAX: usize = 300;
 
@@ -120,7 +124,7 @@ impl Activator<'_> {
         let result = match activation.stage {
             Stage::Stop | Stage::BackStop => self.stop().await,
             Stage::Switch | Stage::BackSwitch => {
-                let to = activation.subject().map(|target| target.artifact);
+                let to = activation.subject().map(|target| target.bits());
                 self.folder.switch(to).map_err(|e| host_fault("current could not be switched", &e))
             }
             Stage::Start => self.start(activation.to, activation.fallback != Fallback::Keep).await,
@@ -142,10 +146,11 @@ impl Activator<'_> {
     async fn stop(&self) -> Result<(), Failure> {
         let stopped = service::stop(self.folder.path()).await;
         stopped.map_err(|e| host_fault("the running release could not be stopped", &e))?;
-        let current = self.folder.current().and_then(|artifact| self.folder.known(artifact));
-        let Some(Known { artifact, run: Some(run), .. }) = current else { return Ok(()) };
+        let Some(current) = self.folder.current() else { return Ok(()) };
+        let known = self.folder.known(current.artifact);
+        let Some(Known { run: Some(run), .. }) = known else { return Ok(()) };
         if let (RunKind::Oneshot, Some(script)) = (run.kind, &run.stop) {
-            let ran = self.run_oneshot("stop", script, artifact, &run).await;
+            let ran = self.run_oneshot("stop", script, self.target_of(current), &run).await;
             // What is left behind must not be able to hold up what replaces it.
             if let Err(failure) = ran {
                 tracing::warn!(app = %self.app, reason = failure.reason, "stop command failed");
@@ -159,10 +164,11 @@ impl Activator<'_> {
         let Some(script) = run.start.clone() else { return Ok(()) };
         if run.kind == RunKind::Oneshot {
             AppLog::open(&self.folder.log()).mark(&format!("{} start", target.release));
-            return self.run_oneshot("start", &script, target.artifact, &run).await;
+            return self.run_oneshot("start", &script, target, &run).await;
         }
         let plan = Plan {
             artifact: target.artifact,
+            config: target.config,
             title: target.release.to_string(),
             folder: self.folder.release(target.artifact),
             start: script,
@@ -310,12 +316,10 @@ impl Activator<'_> {
         &self,
         what: &str,
         script: &str,
-        artifact: ArtifactId,
+        target: Target,
         run: &RunSpec,
     ) -> Result<(), Failure> {
-        let folder = self.folder.release(artifact);
-        // The number only names the release to the command; `current` has no other.
-        let target = self.target_of(artifact);
+        let folder = self.folder.release(target.artifact);
         let env = self.environment(target, run);
         let spec =
             CommandSpec { script, folder: &folder, env: &env, limit: ONESHOT_LIMIT, alone: false };
@@ -328,7 +332,10 @@ impl Activator<'_> {
         }
     }
 
-    fn target_of(&self, artifact: ArtifactId) -> Target {
+    /// What `current` leads to, with a number: it only names the release to a command,
+    /// and `current` has no other.
+    fn target_of(&self, bits: Bits) -> Target {
+        let Bits { artifact, config } = bits;
         let journal = journal::read(self.folder).ok().flatten();
         let state = self.folder.state().unwrap_or_default();
         let backs = journal.as_ref().and_then(|journal| match journal.fallback {
@@ -337,9 +344,11 @@ impl Activator<'_> {
         });
         let named = journal.iter().map(|journal| journal.to).chain(backs).chain(state.running);
         let mut named = named.chain(state.good);
-        named
-            .find(|target| target.artifact == artifact)
-            .unwrap_or(Target { release: crate::model::id::ReleaseNo(1), artifact })
+        named.find(|target| target.bits() == bits).unwrap_or(Target {
+            release: crate::model::id::ReleaseNo(1),
+            artifact,
+            config,
+        })
     }
 
     fn run_spec(&self, artifact: ArtifactId) -> Result<Option<RunSpec>, Failure> {
@@ -367,6 +376,12 @@ impl Activator<'_> {
             ("DEPLOYCTL_ARTIFACT", target.artifact.to_string()),
         ];
         env.extend(own.map(|(name, value)| (name.to_owned(), value)));
+        // The release's own file, which no later release changes under it.
+        let config = target.config.map(|config| self.folder.config(config));
+        match config.and_then(|path| path.into_os_string().into_string().ok()) {
+            Some(path) => env.insert(CONFIG_VARIABLE.to_owned(), path),
+            None => env.remove(CONFIG_VARIABLE),
+        };
         env
     }
 

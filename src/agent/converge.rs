@@ -9,19 +9,19 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinHandle};
 
 use crate::agent::activate::{Activator, Ended, HostSetup, Watcher, host_fault};
 use crate::agent::audit;
+use crate::agent::job::{Brought, Job};
 use crate::agent::journal;
 use crate::agent::report::Reporter;
-use crate::agent::source::{FetchFailure, Fetched, Progress, Source, Want};
+use crate::agent::source::{FetchFailure, Source, Want};
 use crate::agent::state::{AppFolder, AppState, Known};
 use crate::host::clock;
 use crate::host::service::{self, State};
-use crate::model::digest::ArtifactId;
+use crate::model::config::Bits;
+use crate::model::digest::{ArtifactId, ConfigId};
 use crate::model::fleet::{AppStatus, Failure, FailureClass, Phase, Sources};
 use crate::model::goal::{Goal, GoalVersion, HostView, Target};
 use crate::model::id::{AppName, RegionName};
@@ -70,33 +70,9 @@ pub struct Convergence {
     tries: Option<Tries>,
     job: Option<Job>,
     held: Vec<Known>,
+    configs: Vec<ConfigId>,
     /// Fetched by this process and not activated yet: every byte was verified just now.
     fresh: BTreeSet<ArtifactId>,
-}
-
-type FetchResult = Result<Fetched, FetchFailure>;
-
-/// A fetch under way.
-struct Job {
-    artifact: ArtifactId,
-    handle: JoinHandle<FetchResult>,
-    result: Option<Result<FetchResult, JoinError>>,
-    progress: watch::Receiver<Progress>,
-}
-
-impl Job {
-    fn is_over(&mut self) -> bool {
-        if self.result.is_none() {
-            self.result = (&mut self.handle).now_or_never();
-        }
-        self.result.is_some()
-    }
-}
-
-impl Drop for Job {
-    fn drop(&mut self) {
-        self.handle.abort();
-    }
 }
 
 impl Convergence {
@@ -113,7 +89,8 @@ impl Convergence {
         folder.sweep();
         let (state, held, hold) = (folder.state()?, folder.all_known(), folder.hold());
         let (tries, job, fresh) = (None, None, BTreeSet::new());
-        Ok(Self { shared, app, folder, goals, state, hold, tries, job, held, fresh })
+        let configs = folder.configs();
+        Ok(Self { shared, app, folder, goals, state, hold, tries, job, held, configs, fresh })
     }
 
     /// Converges for ever.
@@ -124,8 +101,8 @@ impl Convergence {
                 Ok(None) => continue,
                 Err(e) => {
                     tracing::error!(app = %self.app, error = %e, "the app's folder failed");
-                    let artifact = self.subject();
-                    self.count(artifact, host_fault("the app's folder failed", &e));
+                    let bits = self.subject();
+                    self.count(bits, host_fault("the app's folder failed", &e));
                     LOOK_EVERY
                 }
             };
@@ -147,7 +124,7 @@ impl Convergence {
         let journal = journal::read(&self.folder)?;
         let step = self.step(journal.as_ref());
         if let Some(journal) = journal.filter(|journal| !leaves(journal, step)) {
-            let waits = self.tries.as_ref().filter(|tries| tries.artifact == journal.to.artifact);
+            let waits = self.tries.as_ref().filter(|tries| tries.bits == journal.to.bits());
             let wait = waits.map_or(Duration::ZERO, |tries| tries.next_at.since(clock::now()));
             if !wait.is_zero() {
                 return Ok(Some(wait.min(LOOK_EVERY)));
@@ -161,8 +138,8 @@ impl Convergence {
                 Ok(Some(LOOK_EVERY))
             }
             Step::Wait(until) => Ok(Some(until.since(clock::now()).min(LOOK_EVERY))),
-            Step::Stage { artifact, urgent } => {
-                self.fetch(artifact, urgent);
+            Step::Stage { bits, urgent } => {
+                self.fetch(bits, urgent);
                 Ok(self.job.is_some().then_some(LOOK_EVERY))
             }
             Step::Adopt(target) => {
@@ -170,7 +147,7 @@ impl Convergence {
                 Ok(None)
             }
             Step::Activate { to, fallback } => {
-                if !self.is_sound(to.artifact).await? {
+                if !self.is_sound(to).await? {
                     return Ok(None);
                 }
                 let activation = self.begun(to, fallback);
@@ -185,8 +162,17 @@ impl Convergence {
     /// Reads a kept release before it is activated again; false: it was damaged, and is
     /// forgotten, so that it is fetched anew. Not what `current` leads to: that runs
     /// already, and its app may write to it.
-    async fn is_sound(&mut self, artifact: ArtifactId) -> io::Result<bool> {
-        if self.fresh.remove(&artifact) || self.folder.current() == Some(artifact) {
+    async fn is_sound(&mut self, target: Target) -> io::Result<bool> {
+        if let Some(config) = target.config.filter(|id| !self.folder.is_config_sound(*id)) {
+            tracing::warn!(app = %self.app, config = config.short(),
+                "kept config is damaged, it is fetched again");
+            self.folder.forget_config(config)?;
+            self.configs = self.folder.configs();
+            return Ok(false);
+        }
+        let artifact = target.artifact;
+        let current = self.folder.current().map(|bits| bits.artifact);
+        if self.fresh.remove(&artifact) || current == Some(artifact) {
             return Ok(true);
         }
         let (root, app) = (self.shared.setup.root.clone(), self.app.clone());
@@ -225,11 +211,12 @@ impl Convergence {
         self.folder.running(&self.state, journal)
     }
 
-    fn subject(&self) -> ArtifactId {
+    fn subject(&self) -> Bits {
         let journal = journal::read(&self.folder).ok().flatten();
         let next = self.accepted().map(|accepted| accepted.goal.next);
         let subject = journal.map(|journal| journal.to).or(next).or(self.state.running);
-        subject.map_or(crate::model::digest::Digest::of(b""), |target| target.artifact)
+        let nothing = || crate::model::digest::Digest::of(b"").into();
+        subject.map_or_else(nothing, |target| target.bits())
     }
 
     fn with_facts<T>(&self, journal: Option<&Activation>, ask: impl FnOnce(&Facts<'_>) -> T) -> T {
@@ -252,6 +239,7 @@ impl Convergence {
             up: self.up(running, journal),
             good: &self.state.good,
             held: &held,
+            configs: &self.configs,
             failed: self.state.failed.as_ref(),
             tries: self.tries.as_ref(),
         };
@@ -267,7 +255,7 @@ impl Convergence {
         if journal.is_some() {
             return Up::Unproven;
         }
-        if self.state.failed.as_ref().is_some_and(|f| f.artifact == running.artifact) {
+        if self.state.failed.as_ref().is_some_and(|f| f.bits() == running.bits()) {
             return Up::Broken;
         }
         let known = self.held.iter().find(|known| known.artifact == running.artifact);
@@ -293,7 +281,7 @@ impl Convergence {
     /// probe had passed.
     fn look_after(&mut self) -> io::Result<()> {
         let Some(running) = self.state.running else { return Ok(()) };
-        let known_bad = self.state.failed.as_ref().is_some_and(|f| f.artifact == running.artifact);
+        let known_bad = self.state.failed.as_ref().is_some_and(|f| f.bits() == running.bits());
         let status = service::status(self.folder.path());
         let Some(status) = status.filter(|s| s.artifact == running.artifact && !known_bad) else {
             return Ok(());
@@ -305,22 +293,23 @@ impl Convergence {
         }
         let failure = self.activator().crash_loop(&status);
         tracing::warn!(app = %self.app, reason = failure.reason, "the app fails after its probe");
-        self.fails(self.failed(running.artifact, false, failure));
+        self.fails(self.failed(running.bits(), false, failure));
         self.folder.save_state(&self.state)
     }
 
     /// Remembers a release that failed; it is no way to go back to any more.
     fn fails(&mut self, failed: Failed) {
-        self.state.good.retain(|known| known.artifact != failed.artifact);
+        self.state.good.retain(|known| known.bits() != failed.bits());
         self.state.failed = Some(failed);
     }
 
-    fn failed(&self, artifact: ArtifactId, reverted: bool, failure: Failure) -> Failed {
+    fn failed(&self, bits: Bits, reverted: bool, failure: Failure) -> Failed {
         let goal = self.accepted().map(|accepted| accepted.goal);
         Failed {
             version: goal.as_ref().map_or(GoalVersion::default(), |goal| goal.version),
             retry: goal.as_ref().map_or(0, |goal| goal.retry),
-            artifact,
+            artifact: bits.artifact,
+            config: bits.config,
             reverted,
             failure,
         }
@@ -332,7 +321,7 @@ impl Convergence {
 
     fn begun(&self, to: Target, fallback: Fallback) -> Activation {
         let goal = self.accepted().map(|accepted| accepted.goal);
-        let worked = self.state.good.iter().any(|known| known.artifact == to.artifact);
+        let worked = self.state.good.iter().any(|known| known.bits() == to.bits());
         Activation {
             version: goal.as_ref().map_or(GoalVersion::default(), |goal| goal.version),
             retry: goal.as_ref().map_or(0, |goal| goal.retry),
@@ -365,7 +354,7 @@ impl Convergence {
             Verdict::Healthy => {
                 let back = activation.fallback == Fallback::Keep;
                 self.state.good = retention::good_after(&self.state.good, to, back);
-                if wanted.is_none_or(|want| want.artifact == to.artifact) {
+                if wanted.is_none_or(|want| want.bits() == to.bits()) {
                     self.state.failed = None;
                     self.tries = None;
                 }
@@ -382,19 +371,20 @@ impl Convergence {
     }
 
     fn note(&mut self, activation: &Activation, reverted: bool, failure: Failure) {
-        let artifact = activation.to.artifact;
+        let bits = activation.to.bits();
         tracing::warn!(app = %self.app, release = %activation.to.release, reverted,
             reason = failure.reason, "activation failed");
         if is_final(&failure) {
             let (version, retry) = (activation.version, activation.retry);
-            self.fails(Failed { version, retry, artifact, reverted, failure });
+            let Bits { artifact, config } = bits;
+            self.fails(Failed { version, retry, artifact, config, reverted, failure });
         } else {
-            self.count(artifact, failure);
+            self.count(bits, failure);
         }
     }
 
-    fn count(&mut self, artifact: ArtifactId, failure: Failure) {
-        self.tries = Some(count_fault(self.tries.take(), artifact, failure, clock::now()));
+    fn count(&mut self, bits: Bits, failure: Failure) {
+        self.tries = Some(count_fault(self.tries.take(), bits, failure, clock::now()));
     }
 
     fn adopt(&mut self, target: Target) -> io::Result<()> {
@@ -411,30 +401,38 @@ impl Convergence {
             good: &self.state.good,
             goal: accepted.as_ref().map(|accepted| &*accepted.goal),
             hold: self.hold.map(|hold| hold.target),
-            failed: self.state.failed.as_ref().map(|failed| failed.artifact),
+            failed: self.state.failed.as_ref().map(Failed::bits),
         };
         for artifact in retention::prunable(&held, &needs) {
             tracing::info!(app = %self.app, artifact = artifact.short(), "release pruned");
             self.folder.forget(artifact)?;
             self.held.retain(|known| known.artifact != artifact);
         }
+        for config in retention::prunable_configs(&self.configs, &needs) {
+            self.folder.forget_config(config)?;
+        }
+        self.configs = self.folder.configs();
         Ok(())
     }
 
-    /// Has `artifact` fetched, unless that is under way.
-    fn fetch(&mut self, artifact: ArtifactId, urgent: bool) {
-        if self.job.as_ref().is_some_and(|job| job.artifact == artifact) {
+    /// Has fetched what of `bits` is not here, unless that is under way.
+    fn fetch(&mut self, bits: Bits, urgent: bool) {
+        if self.job.as_ref().is_some_and(|job| job.bits == bits) {
             return;
         }
-        if self.folder.known(artifact).is_some() {
+        let artifact = bits.artifact;
+        let release = self.folder.known(artifact).is_none();
+        self.configs = self.folder.configs();
+        let config = bits.config.filter(|config| !self.configs.contains(config));
+        if !release && config.is_none() {
             self.held = self.folder.all_known();
             return;
         }
-        tracing::info!(app = %self.app, artifact = artifact.short(), urgent, "fetch begins");
-        let (sender, progress) = watch::channel(Progress::default());
+        tracing::info!(app = %self.app, artifact = artifact.short(), urgent,
+            config = config.map(|config| config.short()), "fetch begins");
         let want = Want { app: self.app.clone(), artifact, urgent };
-        let handle = tokio::spawn(self.shared.source.fetch(want, sender));
-        self.job = Some(Job { artifact, handle, result: None, progress });
+        let missing = (release.then_some(want), config);
+        self.job = Some(Job::start(&*self.shared.source, bits, missing));
     }
 
     /// Takes the result of a fetch that ended.
@@ -442,41 +440,50 @@ impl Convergence {
         let Some(mut job) = self.job.take_if(|job| job.is_over()) else { return Ok(()) };
         let Some(result) = job.result.take() else { return Ok(()) };
         match result {
-            Ok(Ok(fetched)) => {
-                tracing::info!(app = %self.app, artifact = job.artifact.short(), "fetch complete");
-                let known = Known {
-                    artifact: job.artifact,
-                    pieces: u32::try_from(fetched.manifest.pieces.len()).unwrap_or(u32::MAX),
-                    run: fetched.manifest.run,
-                    sources: fetched.sources,
-                    since: clock::now(),
-                };
-                self.folder.save_known(&known)?;
-                self.fresh.insert(job.artifact);
-                self.held = self.folder.all_known();
-                self.tries = None;
-            }
+            Ok(Ok(brought)) => self.keep(job.bits, brought)?,
             Ok(Err(failure)) => {
-                tracing::warn!(app = %self.app, artifact = job.artifact.short(),
+                tracing::warn!(app = %self.app, artifact = job.bits.artifact.short(),
                     reason = failure.reason, "fetch failed");
                 let FetchFailure { class, reason } = failure;
-                self.fetch_failed(job.artifact, Failure { class, reason, log: vec![] })?;
+                self.fetch_failed(job.bits, Failure { class, reason, log: vec![] })?;
             }
             Err(e) => {
                 let reason = format!("the fetch broke off: {e}");
                 let class = FailureClass::Transport;
-                self.fetch_failed(job.artifact, Failure { class, reason, log: vec![] })?;
+                self.fetch_failed(job.bits, Failure { class, reason, log: vec![] })?;
             }
         }
         Ok(())
     }
 
-    fn fetch_failed(&mut self, artifact: ArtifactId, failure: Failure) -> io::Result<()> {
+    /// Notes what a fetch brought, durably.
+    fn keep(&mut self, bits: Bits, brought: Brought) -> io::Result<()> {
+        tracing::info!(app = %self.app, artifact = bits.artifact.short(), "fetch complete");
+        if let (Some(config), Some(bytes)) = (bits.config, &brought.config) {
+            self.folder.save_config(config, bytes)?;
+        }
+        if let Some(fetched) = brought.release {
+            let known = Known {
+                artifact: bits.artifact,
+                pieces: u32::try_from(fetched.manifest.pieces.len()).unwrap_or(u32::MAX),
+                run: fetched.manifest.run,
+                sources: fetched.sources,
+                since: clock::now(),
+            };
+            self.folder.save_known(&known)?;
+            self.fresh.insert(bits.artifact);
+        }
+        (self.held, self.configs) = (self.folder.all_known(), self.folder.configs());
+        self.tries = None;
+        Ok(())
+    }
+
+    fn fetch_failed(&mut self, bits: Bits, failure: Failure) -> io::Result<()> {
         if !is_final(&failure) {
-            self.count(artifact, failure);
+            self.count(bits, failure);
             return Ok(());
         }
-        self.fails(self.failed(artifact, self.state.running.is_some(), failure));
+        self.fails(self.failed(bits, self.state.running.is_some(), failure));
         self.folder.save_state(&self.state)
     }
 
@@ -535,7 +542,7 @@ fn leaves(journal: &Activation, step: Step) -> bool {
         Stage::BackStop | Stage::BackSwitch | Stage::BackStart | Stage::BackProbe
     );
     match step {
-        Step::Activate { to, .. } => !back && to.artifact != journal.to.artifact,
+        Step::Activate { to, .. } => !back && to.bits() != journal.to.bits(),
         _ => false,
     }
 }
@@ -559,8 +566,8 @@ impl Watcher for Watch<'_> {
             tracing::warn!(app = %convergence.app, error = %e, "a fetched release was not noted");
         }
         let step = convergence.step(Some(&self.activation));
-        if let Step::Stage { artifact, urgent } = step {
-            convergence.fetch(artifact, urgent);
+        if let Step::Stage { bits, urgent } = step {
+            convergence.fetch(bits, urgent);
         }
         leaves(&self.activation, step)
     }

@@ -27,9 +27,9 @@ use crate::agent::paths::Paths;
 use crate::agent::pieces::Assembly;
 use crate::agent::quota::{self, Incoming};
 use crate::agent::serve::{self, Shelf};
-use crate::agent::source::{FetchFailure, Fetched, Fetching, Progress, Source, Want};
+use crate::agent::source::{Configuring, FetchFailure, Fetched, Fetching, Progress, Source, Want};
 use crate::agent::trust::Trust;
-use crate::model::digest::{ArtifactId, Digest};
+use crate::model::digest::{ArtifactId, ConfigId, Digest};
 use crate::model::fleet::{FailureClass, Sources};
 use crate::model::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::net::client::{CallError, Client};
@@ -420,6 +420,11 @@ impl Source for Fetcher {
     fn fetch(&self, want: Want, progress: watch::Sender<Progress>) -> Fetching {
         let fetcher = self.clone();
         Box::pin(async move { Self::fetch(&fetcher, want, &progress).await })
+    }
+
+    fn config(&self, config: ConfigId) -> Configuring {
+        let (link, patience) = (self.inner.link.clone(), self.inner.shared.patience);
+        Box::pin(crate::agent::configs::fetch(link, config, patience))
     }
 }
 

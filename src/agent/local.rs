@@ -13,10 +13,11 @@ use crate::agent::activate::HostSetup;
 use crate::agent::audit;
 use crate::agent::converge::{Accepted, Convergence, Shared};
 use crate::agent::report::Reporter;
-use crate::agent::source::{FetchFailure, Fetching, Progress, Source, Want};
+use crate::agent::source::{Configuring, FetchFailure, Fetching, Progress, Source, Want};
 use crate::agent::state::AppFolder;
 use crate::host::{fs, service};
-use crate::model::fleet::{AppStatus, Failure, FailureClass};
+use crate::model::digest::ConfigId;
+use crate::model::fleet::{AppStatus, FailureClass};
 use crate::model::goal::Target;
 use crate::model::id::AppName;
 use crate::rules::reconcile::{Failed, Hold};
@@ -219,7 +220,7 @@ async fn wait(
             let reason = failed.failure.reason.clone();
             return Err(LocalError::Failed { release: target.release, reason });
         }
-        let there = state.running == Some(target) && folder.current() == Some(target.artifact);
+        let there = state.running == Some(target) && folder.current() == Some(target.bits());
         if settled && there && failed.is_none() && is_up(folder, target) {
             return Ok(());
         }
@@ -238,11 +239,15 @@ struct NoSource;
 
 impl Source for NoSource {
     fn fetch(&self, _: Want, _: watch::Sender<Progress>) -> Fetching {
-        let Failure { class, reason, .. } = Failure {
-            class: FailureClass::Transport,
-            reason: "nothing is fetched while no agent runs".into(),
-            log: vec![],
-        };
-        Box::pin(std::future::ready(Err(FetchFailure { class, reason })))
+        Box::pin(std::future::ready(Err(no_agent())))
     }
+
+    fn config(&self, _: ConfigId) -> Configuring {
+        Box::pin(std::future::ready(Err(no_agent())))
+    }
+}
+
+fn no_agent() -> FetchFailure {
+    let reason = "nothing is fetched while no agent runs".into();
+    FetchFailure { class: FailureClass::Transport, reason }
 }

@@ -107,7 +107,7 @@ fn unneeded(root: &Path, app: &AppName) -> io::Result<(Unneeded, Vec<ArtifactId>
         good: &state.good,
         goal: goal.as_ref(),
         hold: folder.hold().map(|hold| hold.target),
-        failed: state.failed.as_ref().map(|failed| failed.artifact),
+        failed: state.failed.as_ref().map(crate::rules::reconcile::Failed::bits),
     };
     let mut gone = retention::prunable(&held, &needs);
     // An activation under way needs both its ends, also when the goal has moved on.
@@ -191,10 +191,10 @@ mod tests {
                 .save_known(&Known { artifact: id(n), run: None, pieces: 1, sources, since })
                 .unwrap();
         }
-        let running = Target { release: ReleaseNo(1), artifact: id(1) };
+        let running = Target { release: ReleaseNo(1), artifact: id(1), config: None };
         let state = AppState { running: Some(running), good: vec![running], failed: None };
         folder.save_state(&state).unwrap();
-        folder.switch(Some(id(1))).unwrap();
+        folder.switch(Some(id(1).into())).unwrap();
         let staged = root.path().join("staging").join(id(3).to_string());
         fs::create_dir_all(&staged).unwrap();
         fs::write(staged.join("a"), vec![3; 4 * MIB]).unwrap();

@@ -6,7 +6,7 @@ use std::pin::Pin;
 
 use tokio::sync::watch;
 
-use crate::model::digest::ArtifactId;
+use crate::model::digest::{ArtifactId, ConfigId};
 use crate::model::fleet::{FailureClass, Sources};
 use crate::model::id::AppName;
 use crate::model::manifest::Manifest;
@@ -55,8 +55,14 @@ pub struct FetchFailure {
 /// A fetch under way; dropping it stops it, and verified pieces are kept.
 pub type Fetching = Pin<Box<dyn Future<Output = Result<Fetched, FetchFailure>> + Send>>;
 
+/// A configuration's bytes on their way.
+pub type Configuring = Pin<Box<dyn Future<Output = Result<Vec<u8>, FetchFailure>> + Send>>;
+
 /// Something that can bring an artifact to `<root>/apps/<app>/releases/<artifact>/`.
 pub trait Source: Send + Sync + 'static {
     /// Fetches `want`, telling of its progress; at once when it is there already.
     fn fetch(&self, want: Want, progress: watch::Sender<Progress>) -> Fetching;
+
+    /// Fetches a configuration; its bytes are verified.
+    fn config(&self, config: ConfigId) -> Configuring;
 }

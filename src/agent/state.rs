@@ -9,6 +9,8 @@
 //! | `known/<artifact>.json` | how a complete release is run | when it is complete |
 //! | `releases/<artifact>/` | the release's files | by the fetcher, whole |
 //! | `manifests/<artifact>` | its manifest, and the signature | by the fetcher |
+//! | `configs/<config>` | a configuration, verified | when it was fetched, whole |
+//! | `configured/<artifact>+<config>` | link to a release: it with that configuration | before `current` leads to it |
 //! | `current` | link to the live one | by an activation, in one step |
 //!
 //! All durable when a function returns. A release counts as held only when both its
@@ -20,7 +22,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::host::fs;
-use crate::model::digest::ArtifactId;
+use crate::model::config::Bits;
+use crate::model::digest::{ArtifactId, ConfigId, Digest};
 use crate::model::fleet::Sources;
 use crate::model::goal::{Goal, Target};
 use crate::model::id::{AppName, RegionName};
@@ -89,7 +92,7 @@ impl AppFolder {
     /// When it can't be made.
     pub fn open(root: &Path, app: &AppName) -> io::Result<Self> {
         let path = root.join("apps").join(app.as_str());
-        for part in ["releases", "known", "log"] {
+        for part in ["releases", "known", "configs", "configured", "log"] {
             fs::make_folder(&path.join(part), 0o755)?;
         }
         Ok(Self { path })
@@ -115,6 +118,53 @@ impl AppFolder {
     #[must_use]
     pub fn release(&self, artifact: ArtifactId) -> PathBuf {
         self.path.join("releases").join(artifact.to_string())
+    }
+
+    /// Where a configuration is, when it is here.
+    #[must_use]
+    pub fn config(&self, config: ConfigId) -> PathBuf {
+        self.path.join("configs").join(config.to_string())
+    }
+
+    /// Keeps a configuration.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn save_config(&self, config: ConfigId, bytes: &[u8]) -> io::Result<()> {
+        fs::write_durable(&self.config(config), bytes, 0o644)
+    }
+
+    /// The configurations that are here.
+    #[must_use]
+    pub fn configs(&self) -> Vec<ConfigId> {
+        let names = std::fs::read_dir(self.path.join("configs")).into_iter().flatten().flatten();
+        names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    }
+
+    /// Whether a configuration is what its name says.
+    #[must_use]
+    pub fn is_config_sound(&self, config: ConfigId) -> bool {
+        let bytes = fs::read_small(&self.config(config)).ok().flatten();
+        bytes.is_some_and(|bytes| Digest::of(&bytes) == config)
+    }
+
+    /// Forgets a configuration.
+    ///
+    /// # Errors
+    /// When the folder is not writable.
+    pub fn forget_config(&self, config: ConfigId) -> io::Result<()> {
+        self.forget_links(|bits| bits.config == Some(config));
+        fs::remove_durable(&self.config(config))
+    }
+
+    fn forget_links(&self, gone: impl Fn(&Bits) -> bool) {
+        let (links, current) = (self.path.join("configured"), self.current());
+        for entry in std::fs::read_dir(links).into_iter().flatten().flatten() {
+            let bits = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if bits.is_some_and(|bits: Bits| gone(&bits) && Some(bits) != current) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// The folder of the app's output.
@@ -212,6 +262,7 @@ impl AppFolder {
     /// When the folder is not writable.
     pub fn forget(&self, artifact: ArtifactId) -> io::Result<()> {
         fs::remove_durable(&self.path.join("known").join(format!("{artifact}.json")))?;
+        self.forget_links(|bits| bits.artifact == artifact);
         let folder = self.release(artifact);
         if folder.is_dir() {
             let trash = self.path.join("releases").join(format!(".gone-{artifact}"));
@@ -237,43 +288,54 @@ impl AppFolder {
 
     /// What `current` points to.
     #[must_use]
-    pub fn current(&self) -> Option<ArtifactId> {
+    pub fn current(&self) -> Option<Bits> {
         let target = std::fs::read_link(self.path.join("current")).ok()?;
         target.file_name()?.to_str()?.parse().ok()
     }
 
-    /// Points `current` at a release, or removes it, in one step.
+    /// Points `current` at a release, or removes it, in one step: code and configuration
+    /// change together, for the name that it leads to says both.
     ///
     /// # Errors
-    /// When the release is not there, or the folder is not writable.
-    pub fn switch(&self, to: Option<ArtifactId>) -> io::Result<()> {
+    /// When the release or its configuration is not there, or the folder is not writable.
+    pub fn switch(&self, to: Option<Bits>) -> io::Result<()> {
         let link = self.path.join("current");
-        let Some(artifact) = to else { return fs::remove_durable(&link) };
+        let Some(bits) = to else { return fs::remove_durable(&link) };
+        let artifact = bits.artifact;
         if !self.release(artifact).is_dir() {
             return Err(io::Error::other(format!("release {} is not on disk", artifact.short())));
         }
-        fs::switch_link(&link, &Path::new("releases").join(artifact.to_string()))
+        let Some(config) = bits.config else {
+            return fs::switch_link(&link, &Path::new("releases").join(artifact.to_string()));
+        };
+        if !self.config(config).is_file() {
+            return Err(io::Error::other(format!("config {} is not on disk", config.short())));
+        }
+        let named = Path::new("configured").join(bits.to_string());
+        let release = Path::new("../releases").join(artifact.to_string());
+        fs::switch_link(&self.path.join(&named), &release)?;
+        fs::switch_link(&link, &named)
     }
 
     /// What `current` points to, with the release's number: `current` is the truth, the
     /// state and the journal only lend it their numbers.
     #[must_use]
     pub fn running(&self, state: &AppState, journal: Option<&Activation>) -> Option<Target> {
-        let artifact = self.current()?;
+        let bits = self.current()?;
         let back = journal.and_then(|journal| match journal.fallback {
             Fallback::Back(back) => Some(back),
             Fallback::Remove | Fallback::Keep => None,
         });
         let journalled = journal.map(|journal| journal.to).into_iter().chain(back);
         let mut named = journalled.chain(state.running).chain(state.good.iter().copied());
-        named.find(|target| target.artifact == artifact)
+        named.find(|target| target.bits() == bits)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::digest::Digest;
+    use crate::model::id::ReleaseNo;
 
     #[test]
     fn a_release_is_held_only_when_it_is_whole() {
@@ -284,15 +346,42 @@ mod tests {
         let known = Known { artifact, run: None, pieces: 0, sources: Sources::default(), since };
         folder.save_known(&known).unwrap();
         assert!(folder.all_known().is_empty());
-        assert!(folder.switch(Some(artifact)).is_err());
+        assert!(folder.switch(Some(artifact.into())).is_err());
         std::fs::create_dir_all(folder.release(artifact).join("a")).unwrap();
         assert_eq!(folder.all_known(), [known]);
-        folder.switch(Some(artifact)).unwrap();
-        assert_eq!(folder.current(), Some(artifact));
+        folder.switch(Some(artifact.into())).unwrap();
+        assert_eq!(folder.current(), Some(artifact.into()));
         folder.switch(None).unwrap();
         assert_eq!(folder.current(), None);
         folder.forget(artifact).unwrap();
         assert!(folder.all_known().is_empty() && !folder.release(artifact).exists());
         assert_eq!(AppFolder::all(root.path()), ["api".parse().unwrap()]);
+    }
+
+    #[test]
+    fn one_link_says_which_code_runs_with_which_config() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = AppFolder::open(root.path(), &"api".parse().unwrap()).unwrap();
+        let (artifact, config) = (Digest::of(b"1"), Digest::of(b"level = 1"));
+        std::fs::create_dir_all(folder.release(artifact)).unwrap();
+        std::fs::write(folder.release(artifact).join("a"), "code").unwrap();
+        let bits = Bits { artifact, config: Some(config) };
+        assert!(folder.switch(Some(bits)).is_err(), "the config is not there");
+        folder.save_config(config, b"level = 1").unwrap();
+        assert!(folder.is_config_sound(config));
+        folder.switch(Some(bits)).unwrap();
+        assert_eq!((folder.current(), folder.configs()), (Some(bits), vec![config]));
+        assert_eq!(std::fs::read(folder.path().join("current/a")).unwrap(), b"code");
+        let named = |release, config| Target { release, artifact, config };
+        let good = vec![named(ReleaseNo(1), None), named(ReleaseNo(2), Some(config))];
+        let state = AppState { good, ..AppState::default() };
+        assert_eq!(folder.running(&state, None), Some(state.good[1]));
+        folder.switch(Some(artifact.into())).unwrap();
+        assert_eq!(folder.running(&state, None), Some(state.good[0]));
+        folder.save_config(config, b"level = 2").unwrap();
+        assert!(!folder.is_config_sound(config));
+        folder.forget_config(config).unwrap();
+        assert_eq!(folder.configs(), []);
+        assert_eq!(std::fs::read_dir(folder.path().join("configured")).unwrap().count(), 0);
     }
 }

@@ -146,6 +146,7 @@ impl HowArgs {
         RolloutRequest {
             kind: RolloutKind::Deploy,
             target,
+            config: None,
             plan: match self.plan {
                 Plan::Fast => PlanName::Fast,
                 Plan::Standard => PlanName::Standard,

@@ -8,6 +8,7 @@ pub mod api;
 pub mod args;
 pub mod commands;
 pub mod complete;
+pub mod config_file;
 pub mod confirm;
 pub mod conflict;
 pub mod context;

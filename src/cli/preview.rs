@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::api::{Api, with_query};
+use super::config_file;
 use super::context::Context;
 use super::outcome::sum;
 use super::rollouts::undo_line;
@@ -33,6 +34,7 @@ pub async fn tell(ctx: &Context, api: &Api, planned: &Rollout, now: Option<&EnvS
     if let Some(from) = from {
         rows.extend(commits(ctx, &from.commit, &planned.release.commit));
     }
+    rows.extend(config_file::change(ctx, planned).map(|config| ("config", config)));
     rows.push(("plan", plan(planned)));
     rows.push(("hosts", hosts(planned)));
     rows.extend(moves(api, planned).await.map(|moves| ("moves", moves)));

@@ -9,6 +9,7 @@ use crate::wire::v1::rollout::{EnvStatus, Rollout, RolloutRequest};
 
 use super::api::{Api, RolloutId};
 use super::args::WaitArgs;
+use super::config_file;
 use super::confirm::{self, Danger};
 use super::context::Context;
 use super::failure::{ExitCode, Failure};
@@ -19,6 +20,9 @@ use super::prompt::pick_app;
 use super::table::{Cell, Table, bytes, count, took};
 use super::wait;
 use crate::host::clock;
+
+/// Where the table of releases names their configurations: after their commits.
+const CONFIG_AT: usize = 3;
 
 /// What the status says of the app and env that the command is about.
 ///
@@ -115,6 +119,11 @@ fn change(ctx: &Context, rollout: &Rollout) -> String {
     );
     if !release.subject.is_empty() {
         line.push_str(&format!(" {:?}", release.subject));
+    }
+    if rollout.base.map(|base| base.config) != Some(release.config)
+        && let Some(config) = config_file::change(ctx, rollout)
+    {
+        line.push_str(&format!("   config {config}"));
     }
     line
 }
@@ -286,11 +295,16 @@ fn document(rollout: &Rollout) -> serde_json::Value {
 /// Releases as a table.
 #[must_use]
 pub fn table(releases: &[&Release]) -> Table {
-    let columns = [
+    let mut columns = vec![
         "RELEASE", "KIND", "COMMIT", "STATE", "AGE", "ACTOR", "SUBJECT", "MESSAGE", "BUILD",
         "PLAN", "SAME AS", "ARTIFACT", "REASON",
     ];
-    let mut table = Table::new(&columns, 8, "never deployed");
+    // Who has no config need not know of the word.
+    let configured = releases.iter().any(|release| release.config.is_some());
+    if configured {
+        columns.insert(CONFIG_AT, "CONFIG");
+    }
+    let mut table = Table::new(&columns, 8 + usize::from(configured), "never deployed");
     for release in releases {
         let kind = match release.kind {
             RolloutKind::Deploy => "deploy",
@@ -302,7 +316,7 @@ pub fn table(releases: &[&Release]) -> Table {
         } else {
             Cell::state(word, rollout_tone(release.state))
         };
-        table.push([
+        let mut row = vec![
             release.release.to_string().into(),
             kind.into(),
             Cell::id(&release.commit),
@@ -316,7 +330,11 @@ pub fn table(releases: &[&Release]) -> Table {
             Cell::maybe(release.same_as),
             release.artifact.map_or(Cell::maybe(None::<&str>), Cell::id),
             release.reason.as_str().into(),
-        ]);
+        ];
+        if configured {
+            row.insert(CONFIG_AT, release.config.map_or(Cell::maybe(None::<&str>), Cell::id));
+        }
+        table.push(row);
     }
     table
 }

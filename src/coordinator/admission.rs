@@ -8,8 +8,9 @@ use crate::coordinator::readiness::{self, Readiness};
 use crate::coordinator::refs::{self, Named, resolve};
 use crate::coordinator::requirements::{self, Unmet};
 use crate::coordinator::state::Coordinator;
-use crate::coordinator::{ancestry, apps, bars, facts, holds, steer, view};
-use crate::model::digest::{ArtifactId, Digest};
+use crate::coordinator::{ancestry, apps, bars, configs, facts, holds, steer, view};
+use crate::model::config::Bits;
+use crate::model::digest::{ArtifactId, ConfigId, Digest};
 use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
 use crate::model::rollout::{OnConflict, RolloutKind, RolloutState};
 use crate::model::time::UnixMillis;
@@ -22,11 +23,12 @@ use crate::store::db::releases::{self, ReleaseRow};
 use crate::store::db::{DbError, Tx};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::app::AppSpec;
+use crate::wire::v1::config::ConfigWish;
 use crate::wire::v1::rollout::{Rollout, RolloutRequest};
 
 /// Longest reason that a person gives, bytes.
 pub(super) const MESSAGE_BYTES_MAX: usize = 2000;
-/// Artifacts of superseded rollouts that hosts may stay on; those on older ones go to the
+/// Bits of superseded rollouts that hosts may stay on; those on older ones go to the
 /// base first.
 const TOLERATED_MAX: usize = 4;
 /// Longest bake and longest wait for a build, seconds: a day.
@@ -73,11 +75,19 @@ struct Desk<'a> {
 }
 
 /// What the new release consists of.
-struct Bits {
+struct Load {
     build: Deployable,
     same_as: Option<ReleaseNo>,
     /// `None`: it waits for its build.
     artifact: Option<ArtifactId>,
+    config: Option<ConfigId>,
+}
+
+impl Load {
+    /// What it will be once its build is done; `None`: that is not known yet.
+    fn bits(&self) -> Option<Bits> {
+        Some(Bits { artifact: self.build.artifact?, config: self.config })
+    }
 }
 
 /// Admits `asked`.
@@ -86,6 +96,7 @@ struct Bits {
 /// [`Stop::Refused`] with a problem, [`Stop::Dry`] when it was a dry run.
 pub(super) fn admit(tx: &mut Tx, shared: &Coordinator, asked: &Asked) -> Result<Rollout, Stop> {
     check_bounds(asked)?;
+    configs::asked(&asked.request)?;
     let app = crate::store::db::apps::find(tx, &asked.app)?;
     let app = app.ok_or_else(|| apps::unknown(&asked.app))?.spec;
     if !app.envs.contains(&asked.env) {
@@ -136,41 +147,41 @@ fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
             .hint("deployctl deploy @latest")
             .into());
     }
-    let mut bits = bits(tx, desk, resolve(tx, &desk.app, &desk.asked.env, &request.target)?)?;
+    let mut load = load(tx, desk, resolve(tx, &desk.app, &desk.asked.env, &request.target)?)?;
     if let Some(open) = &desk.open {
-        if is_same(open, desk, &bits) {
+        if is_same(open, desk, &load) {
             return Ok(Admitted::Joined(Box::new(open.clone())));
         }
         check_may_supersede(desk, open)?;
-    } else if let Some(row) = at_goal(tx, desk, &bits)? {
+    } else if let Some(row) = at_goal(tx, desk, load.bits())? {
         return Ok(Admitted::Joined(Box::new(row)));
     }
-    let standing = ancestry::check(tx, desk.shared, desk.asked, &bits.build, &desk.env)?;
+    let standing = ancestry::check(tx, desk.shared, desk.asked, &load.build, &desk.env)?;
     if let Some(open) = &desk.open {
-        standing.check_conflict(desk.asked, open, &bits.build)?;
+        standing.check_conflict(desk.asked, open, &load.build)?;
     }
-    check_not_barred(tx, desk, &bits.build)?;
-    if let Some(artifact) = &bits.build.artifact
+    check_not_barred(tx, desk, &load.build)?;
+    if let Some(bits) = load.bits()
         && !request.allow_bad
-        && releases::is_bad(tx, &desk.asked.app, &desk.asked.env, artifact)?
+        && releases::is_bad(tx, &desk.asked.app, &desk.asked.env, &bits)?
     {
-        return Err(bad(desk, &bits.build).into());
+        return Err(bad(desk, &load.build).into());
     }
-    let readiness = readiness::of(tx, desk.shared, &bits.build)?;
-    bits.artifact = match (&readiness, request.when_ready_s) {
-        (Readiness::Ready(artifact), wait) => match unmet(tx, desk, &bits.build)? {
+    let readiness = readiness::of(tx, desk.shared, &load.build)?;
+    load.artifact = match (&readiness, request.when_ready_s) {
+        (Readiness::Ready(artifact), wait) => match unmet(tx, desk, &load.build)? {
             None => Some(*artifact),
             Some(_) if wait.is_some() => None,
             Some(unmet) => {
                 let place = (&desk.app.name, &desk.asked.env);
-                return Err(unmet.refusal(place, &bits.build).into());
+                return Err(unmet.refusal(place, &load.build).into());
             }
         },
         (Readiness::Waiting(_), Some(_)) => None,
         _ => {
             return Err(readiness::refusal(
                 (&desk.app.name, &desk.asked.env),
-                &bits.build,
+                &load.build,
                 &readiness,
             )
             .into());
@@ -183,12 +194,12 @@ fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
         Some(open)
             if !request.regions.is_empty() || open.rollout.state == RolloutState::Running =>
         {
-            let both = open.artifact.into_iter().chain(open.rollout.tolerate.iter().copied());
+            let both = open.bits().into_iter().chain(open.rollout.tolerate.iter().copied());
             both.take(TOLERATED_MAX).collect()
         }
         _ => vec![],
     };
-    place(tx, desk, bits, tolerate)
+    place(tx, desk, load, tolerate)
 }
 
 /// What the build needs of other apps and lacks, unless the request does not care.
@@ -199,14 +210,24 @@ fn unmet(tx: &Tx, desk: &Desk<'_>, build: &Deployable) -> Result<Option<Unmet>, 
     requirements::unmet(tx, &desk.asked.env, build)
 }
 
-/// What a deploy brings.
-fn bits(tx: &Tx, desk: &Desk<'_>, named: Named) -> Result<Bits, Problem> {
+/// What a deploy brings: a release that the env has run comes with its own configuration,
+/// anything else with the one that is there, unless the request says otherwise.
+fn load(tx: &Tx, desk: &Desk<'_>, named: Named) -> Result<Load, Problem> {
+    let (env, request) = (&desk.asked.env, &desk.asked.request);
+    let config = match (configs::asked(request)?, &named) {
+        (Some(config), _) => config,
+        (None, Named::Release(row)) if row.rollout.env == *env => row.rollout.config,
+        (None, _) => {
+            let stands = (&desk.env, desk.open.as_ref());
+            configs::kept(tx, (&desk.app.name, env), stands, &request.regions)?
+        }
+    };
     match named {
-        Named::Build(build) => Ok(Bits { build, same_as: None, artifact: None }),
+        Named::Build(build) => Ok(Load { build, same_as: None, artifact: None, config }),
         Named::Release(row) => {
             let build = deployables::find(tx, &desk.app.name, row.build)?
                 .ok_or(DbError::Missing("a release's build"))?;
-            Ok(Bits { build, same_as: Some(root(&row)), artifact: None })
+            Ok(Load { build, same_as: Some(root(&row)), artifact: None, config })
         }
     }
 }
@@ -216,11 +237,12 @@ fn root(row: &ReleaseRow) -> ReleaseNo {
     row.same_as.filter(|_| row.is_rollback()).unwrap_or(row.rollout.release)
 }
 
-fn is_same(open: &ReleaseRow, desk: &Desk<'_>, bits: &Bits) -> bool {
+fn is_same(open: &ReleaseRow, desk: &Desk<'_>, load: &Load) -> bool {
     let (rules, request) = (&open.rollout, &desk.asked.request);
     rules.kind == RolloutKind::Deploy
         && rules.state != RolloutState::Reverting
-        && open.build == bits.build.build
+        && open.build == load.build.build
+        && rules.config == load.config
         && rules.plan == request.plan
         && rules.regions == request.regions
         && rules.bake_s == request.bake_s
@@ -230,21 +252,21 @@ fn is_same(open: &ReleaseRow, desk: &Desk<'_>, bits: &Bits) -> bool {
 }
 
 /// The release that is there already, when a deploy would change nothing.
-fn at_goal(tx: &Tx, desk: &Desk<'_>, bits: &Bits) -> Result<Option<ReleaseRow>, DbError> {
-    let (Some(release), Some(artifact)) = (desk.env.goal_release, bits.build.artifact) else {
+fn at_goal(tx: &Tx, desk: &Desk<'_>, bits: Option<Bits>) -> Result<Option<ReleaseRow>, DbError> {
+    let (Some(release), Some(bits)) = (desk.env.goal_release, bits) else {
         return Ok(None);
     };
     let row = releases::find(tx, &desk.asked.app, &desk.asked.env, release)?;
     let regions = &desk.asked.request.regions;
     let stable = &desk.env.stable;
-    let runs = |region: &RegionName| stable.of(region).is_some_and(|t| t.artifact == artifact);
+    let runs = |region: &RegionName| stable.of(region).is_some_and(|runs| runs.bits() == bits);
     let everywhere =
-        stable.base.is_some_and(|base| base.artifact == artifact) && stable.region_base.is_empty();
+        stable.base.is_some_and(|base| base.bits() == bits) && stable.region_base.is_empty();
     let there = if regions.is_empty() { everywhere } else { regions.iter().all(runs) };
     Ok(row.filter(|row| {
         there
             && row.rollout.state == RolloutState::Succeeded
-            && row.artifact == Some(artifact)
+            && row.bits() == Some(bits)
             && row.rollout.hosts == desk.app.hosts
     }))
 }
@@ -320,34 +342,36 @@ fn rollback(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
     }
     let build = deployables::find(tx, &app.name, target.build)?
         .ok_or(DbError::Missing("a release's build"))?;
-    let bits = Bits { build, same_as: Some(root(&target)), artifact: Some(artifact) };
+    let config = target.rollout.config;
+    let bits = Bits { artifact, config };
+    let load = Load { build, same_as: Some(root(&target)), artifact: Some(artifact), config };
     match &desk.open {
-        Some(open) if is_same_rollback(open, desk, artifact) => {
+        Some(open) if is_same_rollback(open, desk, bits) => {
             return Ok(Admitted::Joined(Box::new(open.clone())));
         }
         None => {
-            if let Some(row) = at_goal(tx, desk, &bits)? {
+            if let Some(row) = at_goal(tx, desk, Some(bits))? {
                 return Ok(Admitted::Joined(Box::new(row)));
             }
         }
         Some(_) => {}
     }
     // Going back says that what is left was bad; going forward again says nothing.
-    if let Some(left) = leaving.artifact
+    if let Some(left) = leaving.bits()
         && request.regions.is_empty()
-        && left != artifact
+        && left != bits
         && root(&target) < root(&leaving)
     {
         releases::mark(tx, (&app.name, env), &left, true)?;
     }
     let scope = (&app.name, env, &request.regions[..]);
-    let left = leaving.artifact.filter(|left| *left != artifact);
+    let left = leaving.bits().filter(|left| *left != bits);
     holds::make_way(tx, desk.shared, scope, (left, request.unpin), &desk.asked.actor)?;
     let tolerate = match request.regions.is_empty() {
         true => vec![],
-        false => leaving.artifact.into_iter().collect(),
+        false => leaving.bits().into_iter().collect(),
     };
-    place(tx, desk, bits, tolerate)
+    place(tx, desk, load, tolerate)
 }
 
 /// A rollback that was asked for again while it is under way: the same one. Only
@@ -358,9 +382,9 @@ fn repeated(desk: &Desk<'_>) -> Option<ReleaseRow> {
     same.then(|| open.clone())
 }
 
-fn is_same_rollback(open: &ReleaseRow, desk: &Desk<'_>, artifact: ArtifactId) -> bool {
+fn is_same_rollback(open: &ReleaseRow, desk: &Desk<'_>, bits: Bits) -> bool {
     open.is_rollback()
-        && open.artifact == Some(artifact)
+        && open.bits() == Some(bits)
         && open.rollout.regions == desk.asked.request.regions
 }
 
@@ -384,12 +408,7 @@ fn deployed(tx: &Tx, desk: &Desk<'_>, named: Named) -> Result<ReleaseRow, Stop> 
 }
 
 /// Takes the open rollout's place and starts.
-fn place(
-    tx: &mut Tx,
-    desk: &Desk<'_>,
-    bits: Bits,
-    tolerate: Vec<ArtifactId>,
-) -> Result<Admitted, Stop> {
+fn place(tx: &mut Tx, desk: &Desk<'_>, load: Load, tolerate: Vec<Bits>) -> Result<Admitted, Stop> {
     let (shared, asked, request) = (desk.shared, desk.asked, &desk.asked.request);
     let now = shared.steady_now();
     let release = envs::next_release(tx, &asked.app, &asked.env)?;
@@ -413,6 +432,7 @@ fn place(
         hosts: desk.app.hosts.clone(),
         bake_s: request.bake_s,
         stable: desk.env.stable.clone(),
+        config: load.config,
         tolerate,
         through_freeze: request.break_glass,
         allow_older: request.allow_older,
@@ -422,7 +442,11 @@ fn place(
         max_unavailable: request.max_unavailable,
         start_by: now + wait,
     };
-    let mut row = row(now, asked, &bits, Rules::admitted(now, admission));
+    let mut row = row(now, asked, &load, Rules::admitted(now, admission));
+    if let (Some(config), Some(ConfigWish::Text(text))) = (load.config, &request.config) {
+        let brought = (asked.actor.as_str(), now);
+        crate::store::db::configs::keep(tx, &asked.app, (config, text), brought)?;
+    }
     releases::insert(tx, &row)?;
     row.stamp = 1;
     if approvals > 0 {
@@ -430,7 +454,7 @@ fn place(
         let message = format!("{release} in {} waits for {approvals} {noun}", asked.env);
         let event = NewEvent::new(now, "rollout.unapproved", &asked.actor, message);
         tx.event(&event.app(&asked.app).env(&asked.env).build(row.build).release(release))?;
-    } else if let Some(artifact) = bits.artifact {
+    } else if let Some(artifact) = load.artifact {
         steer::begin(tx, shared, &mut row, artifact, &asked.actor)?;
     }
     Ok(Admitted::New(Box::new(row)))
@@ -454,13 +478,13 @@ fn approvals(tx: &mut Tx, desk: &Desk<'_>) -> Result<u32, DbError> {
     Ok(wanted)
 }
 
-fn row(now: UnixMillis, asked: &Asked, bits: &Bits, rollout: Rules) -> ReleaseRow {
+fn row(now: UnixMillis, asked: &Asked, load: &Load, rollout: Rules) -> ReleaseRow {
     ReleaseRow {
-        same_as: bits.same_as,
-        build: bits.build.build,
-        commit: bits.build.commit.clone(),
-        subject: bits.build.subject.clone(),
-        artifact: bits.artifact,
+        same_as: load.same_as,
+        build: load.build.build,
+        commit: load.build.commit.clone(),
+        subject: load.build.subject.clone(),
+        artifact: load.artifact,
         bad: false,
         actor: asked.actor.clone(),
         message: asked.request.message.clone(),

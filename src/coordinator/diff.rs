@@ -13,8 +13,8 @@ use crate::coordinator::refs::{self, Named};
 use crate::coordinator::router::{Route, get};
 use crate::coordinator::state::Shared;
 use crate::coordinator::{apps, artifact};
-use crate::model::digest::ArtifactId;
-use crate::model::id::{AppName, EnvName, JobNo, RegionName};
+use crate::model::digest::{ArtifactId, ConfigId};
+use crate::model::id::{AppName, EnvName, JobNo, RegionName, ReleaseNo};
 use crate::model::manifest::Manifest;
 use crate::model::replication::ReplicationStatus;
 use crate::model::time::UnixMillis;
@@ -55,9 +55,14 @@ pub(super) fn routes() -> Vec<Route> {
 type Key = (Option<ArtifactId>, Way, u64);
 
 /// What the database knows.
+/// A release and its configuration, when one was named.
+type Beside = Option<(ReleaseNo, Option<ConfigId>)>;
+
 struct Facts {
     from: ArtifactRow,
     to: ArtifactRow,
+    /// Beside `from` and `to`.
+    beside: [Beside; 2],
     /// Every host's region, and what it has.
     hosts: Vec<(RegionName, Vec<ArtifactId>)>,
     /// Patches to `to`: from what, how large, and the regions that hold each.
@@ -87,8 +92,8 @@ async fn show(
         let (paths, changes) = paths(&from, &to);
         let regions = regions(&facts, &remaining);
         let total = regions.iter().map(|region| region.total).fold(Moved::default(), add);
-        let Facts { from, to, patch, .. } = facts;
-        let [from, to] = [side(from), side(to)];
+        let Facts { from, to, patch, beside, .. } = facts;
+        let [from, to] = [side(from, beside[0]), side(to, beside[1])];
         Diff { app, env, from, to, patch, paths, changes, regions, total }
     });
     told.await.map(Json).map_err(|error| Problem::new(Code::Internal, error.to_string()))
@@ -105,7 +110,8 @@ fn facts(
         return Err(refs::no_env(&spec, env.as_str()));
     }
     let [from, to] = [&query.from, &query.to].map(|text| built(tx, &spec, env, text));
-    let (from, to) = (from?, to?);
+    let ((from, with), (to, other)) = (from?, to?);
+    let beside = [with, other];
     let filter = hosts::Filter { env: Some(env.clone()), ..hosts::Filter::default() };
     let rows = hosts::list(tx, &filter, HOSTS_MAX)?.0;
     let hosts = rows.into_iter().filter(|row| spec.hosts.selects(&row.info.labels)).map(|row| {
@@ -129,20 +135,28 @@ fn facts(
     for artifact in hosts.iter().flat_map(|(_, held)| held).collect::<BTreeSet<_>>() {
         builds.extend(artifacts::find(tx, *artifact)?.map(|row| (*artifact, row.job)));
     }
-    Ok(Facts { from, to, hosts, patches: offered, patch, builds })
+    Ok(Facts { from, to, beside, hosts, patches: offered, patch, builds })
 }
 
-/// The artifact that `text` names.
-fn built(tx: &Tx, app: &AppSpec, env: &EnvName, text: &str) -> Result<ArtifactRow, Problem> {
-    let (artifact, build) = match refs::resolve(tx, app, env, text)? {
-        Named::Release(row) => (row.artifact, row.build),
-        Named::Build(build) => (build.artifact, build.build),
+/// The artifact that `text` names, and what is beside it.
+fn built(
+    tx: &Tx,
+    app: &AppSpec,
+    env: &EnvName,
+    text: &str,
+) -> Result<(ArtifactRow, Beside), Problem> {
+    let (artifact, build, beside) = match refs::resolve(tx, app, env, text)? {
+        Named::Release(row) => {
+            let beside = (row.rollout.release, row.rollout.config);
+            (row.artifact, row.build, Some(beside))
+        }
+        Named::Build(build) => (build.artifact, build.build, None),
     };
     let row = match artifact {
         Some(artifact) => artifacts::find(tx, artifact)?,
         None => None,
     };
-    row.ok_or_else(|| {
+    row.map(|row| (row, beside)).ok_or_else(|| {
         Problem::new(Code::NotDeployable, format!("{build} has made nothing to compare"))
             .because("its build has not succeeded")
             .hint(format!("deployctl builds -a {}", app.name))
@@ -264,7 +278,9 @@ fn paths(from: &Manifest, to: &Manifest) -> (PathCounts, Vec<DiffPath>) {
     (counts, named.collect())
 }
 
-fn side(row: ArtifactRow) -> DiffSide {
+fn side(row: ArtifactRow, beside: Beside) -> DiffSide {
     let ArtifactRow { artifact, job, commit, size, wire_size, .. } = row;
-    DiffSide { artifact, build: job, commit, size, wire_size }
+    let (release, config) = beside.unzip();
+    let config = config.flatten();
+    DiffSide { artifact, build: job, commit, release, config, size, wire_size }
 }

@@ -11,7 +11,7 @@ use crate::coordinator::refs::{self, Named, resolve};
 use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::{Coordinator, Shared};
 use crate::coordinator::{apps, facts, outbox, steer};
-use crate::model::digest::ArtifactId;
+use crate::model::config::Bits;
 use crate::model::goal::Target;
 use crate::model::hold::Hold;
 use crate::model::id::{AppName, EnvName, HoldNo, RegionName};
@@ -216,7 +216,8 @@ fn target(
             .because("a release of it failed or was rolled back"));
     }
     let began = row.artifact.filter(|_| row.rollout.version.is_some());
-    Ok(Target { release, artifact: began.ok_or_else(|| never(release.to_string()))? })
+    let artifact = began.ok_or_else(|| never(release.to_string()))?;
+    Ok(Target { release, artifact, config: row.rollout.config })
 }
 
 async fn end(
@@ -251,13 +252,13 @@ pub(super) fn make_way(
     tx: &mut Tx,
     shared: &Coordinator,
     (app, env, regions): (&AppName, &EnvName, &[RegionName]),
-    (leaving, every): (Option<ArtifactId>, bool),
+    (leaving, every): (Option<Bits>, bool),
     actor: &str,
 ) -> Result<(), DbError> {
     let now = shared.steady_now();
     for hold in holds::placed(tx, (app, env), now)? {
         let there = regions.is_empty() || hold.region.as_ref().is_some_and(|r| regions.contains(r));
-        let bad = hold.at.is_some_and(|at| Some(at.artifact) == leaving);
+        let bad = hold.at.is_some_and(|at| Some(at.bits()) == leaving);
         if there && (bad || every) {
             holds::end(tx, hold.hold, actor, now)?;
             let message =

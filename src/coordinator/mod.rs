@@ -13,6 +13,7 @@ mod bars;
 mod builds;
 mod claims;
 mod commits;
+mod configs;
 mod curves;
 mod diff;
 mod events;

@@ -132,8 +132,8 @@ pub(super) fn known_good_before(
         .hint(format!("deployctl history -a {} -e {env}", app.name))
         .hint(format!("deployctl rollback REF -a {} -e {env} --allow-bad", app.name))
     };
-    let artifact = row.artifact.ok_or_else(none)?;
-    releases::known_good(tx, (&app.name, env), release, &artifact)?.ok_or_else(none)
+    let bits = row.bits().ok_or_else(none)?;
+    releases::known_good(tx, (&app.name, env), release, &bits)?.ok_or_else(none)
 }
 
 /// The refusal of an env that was never deployed to.

@@ -17,8 +17,8 @@ use axum::routing::{MethodFilter, MethodRouter, get as on_get, on};
 
 use crate::coordinator::state::Shared;
 use crate::coordinator::{
-    apps, auth, builds, claims, commits, curves, diff, events, feed, fleet, freezes, holds, hosts,
-    openapi, patches, releases, rollouts, scale, status, tokens, web, webhooks,
+    apps, auth, builds, claims, commits, configs, curves, diff, events, feed, fleet, freezes,
+    holds, hosts, openapi, patches, releases, rollouts, scale, status, tokens, web, webhooks,
 };
 use crate::rules::authorize::Class;
 use crate::wire::problem::{Code, Problem};
@@ -44,6 +44,7 @@ pub(super) fn table() -> Vec<Route> {
         builds::routes(),
         claims::routes(),
         commits::routes(),
+        configs::routes(),
         curves::routes(),
         diff::routes(),
         events::routes(),

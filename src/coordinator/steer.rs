@@ -79,21 +79,19 @@ fn follow(
         Action::Settle(stable) => {
             let good =
                 rollout.state == RolloutState::Succeeded || rollout.kind == RolloutKind::Rollback;
-            if let (Some(artifact), true) = (&row.artifact, good) {
-                releases::mark(tx, place, artifact, false)?;
+            if let (Some(bits), true) = (row.bits(), good) {
+                releases::mark(tx, place, &bits, false)?;
             }
             envs::settle(tx, place.0, place.1, &stable)
         }
-        Action::MarkBad => match &row.artifact {
+        Action::MarkBad => match row.bits() {
             // The same bits under other settings: they are what the env runs.
-            Some(artifact) if rollout.stable.base.is_some_and(|b| b.artifact == *artifact) => {
-                Ok(())
-            }
-            Some(artifact) => {
-                releases::mark(tx, place, artifact, true)?;
+            Some(bits) if rollout.stable.base.is_some_and(|base| base.bits() == bits) => Ok(()),
+            Some(bits) => {
+                releases::mark(tx, place, &bits, true)?;
                 // Nobody stays pinned to what does not work.
                 let place = (place.0, place.1, &[][..]);
-                holds::make_way(tx, shared, place, (Some(*artifact), false), SELF)
+                holds::make_way(tx, shared, place, (Some(bits), false), SELF)
             }
             None => Ok(()),
         },

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::host::applog::AppLog;
 use crate::host::fs;
-use crate::model::digest::ArtifactId;
+use crate::model::digest::{ArtifactId, ConfigId};
 use crate::model::time::UnixMillis;
 
 /// How long a supervisor may take to start.
@@ -39,6 +39,9 @@ const DRAIN_READS_MAX: u32 = 32;
 pub struct Plan {
     /// Which artifact.
     pub artifact: ArtifactId,
+    /// With which configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigId>,
     /// Begins the app's log, such as `r12`.
     pub title: String,
     /// The release's folder: where commands run.
@@ -168,14 +171,14 @@ pub fn write_plan(app_folder: &Path, plan: &Plan) -> io::Result<()> {
 }
 
 /// Starts a supervisor for `plan`, detached, and waits until the app was started; does
-/// nothing when one runs that very artifact. `program` is the agent's own binary.
+/// nothing when one runs that very artifact with that very configuration. `program` is the agent's own binary.
 ///
 /// # Errors
 /// When the supervisor can't be started: a fault of the host, not of the app.
 pub async fn start(program: &Path, app_folder: &Path, plan: &Plan) -> io::Result<()> {
     if supervisor(app_folder).is_some() {
         let same = status(app_folder).is_some_and(|status| status.artifact == plan.artifact);
-        if same {
+        if same && self::plan(app_folder).is_some_and(|old| old.config == plan.config) {
             return write_plan(app_folder, plan);
         }
         stop(app_folder).await?;

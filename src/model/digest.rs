@@ -17,6 +17,9 @@ pub struct Digest(pub [u8; 32]);
 /// The identity of an artifact: the digest of its manifest's canonical bytes.
 pub type ArtifactId = Digest;
 
+/// The identity of a configuration: the digest of its bytes.
+pub type ConfigId = Digest;
+
 impl Digest {
     /// The digest of `bytes`.
     #[must_use]

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::digest::{ArtifactId, Digest};
+use super::config::Bits;
+use super::digest::{ArtifactId, ConfigId, Digest};
 use super::id::{AppName, EnvName, HostId, RegionName, ReleaseNo};
 use super::selector::{Labels, Selector};
 use super::time::UnixMillis;
@@ -38,6 +39,18 @@ pub struct Target {
     pub release: ReleaseNo,
     /// The artifact's identity.
     pub artifact: ArtifactId,
+    /// The configuration beside it. Left out where there is none, so that goals without
+    /// one are written, and signed, as they always were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigId>,
+}
+
+impl Target {
+    /// What it consists of, whatever its number: what a host runs is compared by it.
+    #[must_use]
+    pub fn bits(&self) -> Bits {
+        Bits { artifact: self.artifact, config: self.config }
+    }
 }
 
 /// Whether the goal moves forward or back.
@@ -69,9 +82,13 @@ pub struct Goal {
     pub base: Option<Target>,
     /// What admitted hosts run.
     pub next: Target,
-    /// Artifacts that a host may go on running until it is admitted.
+    /// Artifacts that a host may go on running, without a configuration, until it is
+    /// admitted.
     #[serde(default)]
     pub tolerate: Vec<ArtifactId>,
+    /// The same, of artifacts that have one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tolerate_configured: Vec<Bits>,
     /// Bases that differ by region (a rollback of one region).
     #[serde(default)]
     pub region_base: BTreeMap<RegionName, Target>,
@@ -134,7 +151,7 @@ pub struct HostView<'a> {
     /// Its labels.
     pub labels: &'a Labels,
     /// What it runs now.
-    pub running: Option<ArtifactId>,
+    pub running: Option<Bits>,
 }
 
 impl Goal {
@@ -188,6 +205,7 @@ impl Goal {
             base: Some(target),
             next: target,
             tolerate: vec![],
+            tolerate_configured: vec![],
             region_base: BTreeMap::new(),
             admit: BTreeMap::from([("*".to_owned(), BUCKETS)]),
             pins: vec![],
@@ -213,17 +231,37 @@ impl Goal {
         }
         let base = self.region_base.get(view.region).copied().or(self.base);
         match view.running {
-            Some(running) if self.tolerate.contains(&running) => None,
+            Some(running) if self.tolerates(&running) => None,
             _ => base,
         }
     }
 
-    /// Every artifact that the document names; none of them may be collected.
-    pub fn artifacts(&self) -> impl Iterator<Item = ArtifactId> + '_ {
+    /// Whether a host that is not admitted yet may go on running `bits`.
+    #[must_use]
+    pub fn tolerates(&self, bits: &Bits) -> bool {
+        match bits.config {
+            None => self.tolerate.contains(&bits.artifact),
+            Some(_) => self.tolerate_configured.contains(bits),
+        }
+    }
+
+    /// Everything that the document names: none of it may be collected.
+    pub fn named(&self) -> impl Iterator<Item = Bits> + '_ {
         let pinned = self.pins.iter().filter_map(|pin| pin.at.as_ref());
         let targets = self.base.iter().chain(self.region_base.values()).chain([&self.next]);
-        let targets = targets.chain(pinned);
-        targets.map(|target| target.artifact).chain(self.tolerate.iter().copied())
+        let bare = self.tolerate.iter().copied().map(Bits::from);
+        let tolerated = bare.chain(self.tolerate_configured.iter().copied());
+        targets.chain(pinned).map(Target::bits).chain(tolerated)
+    }
+
+    /// Every artifact that the document names.
+    pub fn artifacts(&self) -> impl Iterator<Item = ArtifactId> + '_ {
+        self.named().map(|bits| bits.artifact)
+    }
+
+    /// Every configuration that the document names.
+    pub fn configs(&self) -> impl Iterator<Item = ConfigId> + '_ {
+        self.named().filter_map(|bits| bits.config)
     }
 }
 
@@ -240,7 +278,7 @@ pub fn bucket(salt: &str, app: &AppName, host: &HostId) -> u32 {
 impl Goal {
     /// A deploy of `api` to `prod` that admits nobody, for tests to vary.
     pub(crate) fn sample() -> Self {
-        let next = Target { release: ReleaseNo(2), artifact: Digest::of(b"2") };
+        let next = Target { release: ReleaseNo(2), artifact: Digest::of(b"2"), config: None };
         Self {
             v: 1,
             app: "api".parse().expect("a label"),
@@ -251,6 +289,7 @@ impl Goal {
             base: None,
             next,
             tolerate: vec![],
+            tolerate_configured: vec![],
             region_base: BTreeMap::new(),
             admit: BTreeMap::new(),
             salt: "5".into(),
@@ -272,7 +311,7 @@ mod tests {
     use super::*;
 
     fn target(n: u64) -> Target {
-        Target { release: ReleaseNo(n), artifact: Digest::of(&n.to_be_bytes()) }
+        Target { release: ReleaseNo(n), artifact: Digest::of(&n.to_be_bytes()), config: None }
     }
 
     fn goal() -> Goal {
@@ -310,7 +349,7 @@ mod tests {
         before.pins = vec![Pin { host: Some("h1".parse().unwrap()), region: None, at: None }];
         let back = before.back_to(target(1), UnixMillis(7));
         assert!(back.version > before.version && back.version.epoch == before.version.epoch);
-        for running in [None, Some(target(2).artifact), Some(target(9).artifact)] {
+        for running in [None, Some(target(2).bits()), Some(target(9).bits())] {
             let view = HostView { running, ..view(&host, &region, &labels) };
             assert_eq!(back.desired(&view), Some(target(1)));
         }
@@ -325,17 +364,23 @@ mod tests {
         goal.tolerate = vec![target(9).artifact];
         let mut seen = view(&host, &region, &labels);
         assert_eq!(goal.desired(&seen), Some(target(1)));
-        seen.running = Some(target(9).artifact);
+        seen.running = Some(target(9).bits());
         assert_eq!(goal.desired(&seen), None);
+        let configured = Bits { config: Some(Digest::of(b"c")), ..target(9).bits() };
+        seen.running = Some(configured);
+        assert_eq!(goal.desired(&seen), Some(target(1)), "another config is another release");
+        goal.tolerate_configured = vec![configured];
+        assert_eq!(goal.desired(&seen), None);
+        assert!(goal.configs().eq([Digest::of(b"c")]));
         goal.hosts = "role=web".parse().unwrap();
         seen.running = None;
         assert_eq!(goal.desired(&seen), None);
     }
 
     #[test]
-    fn a_goal_without_pins_is_written_as_it_always_was() {
+    fn a_goal_without_pins_and_configs_is_written_as_it_always_was() {
         let text = serde_json::to_string(&goal()).unwrap();
-        assert!(!text.contains("pins"), "{text}");
+        assert!(!text.contains("pins") && !text.contains("config"), "{text}");
         assert_eq!(serde_json::from_str::<Goal>(&text).unwrap(), goal());
     }
 
@@ -367,7 +412,7 @@ mod tests {
                 let host: HostId = format!("h{n}").parse().unwrap();
                 let region: RegionName = if n % 2 == 0 { "eu" } else { "us" }.parse().unwrap();
                 let labels = Labels::new();
-                let running = running.map(|target| target.artifact);
+                let running = running.map(|target| target.bits());
                 let view = HostView { running, ..view(&host, &region, &labels) };
                 let own = goal.pins.iter().find(|pin| pin.host.as_ref() == Some(&host));
                 let wide = goal.pins.iter().find(|pin| pin.region.as_ref() == Some(&region));

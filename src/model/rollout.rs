@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::commit::CommitId;
-use super::digest::ArtifactId;
+use super::digest::{ArtifactId, ConfigId};
 use super::goal::{GoalVersion, Target};
 use super::id::{AppName, EnvName, JobNo, RegionName, ReleaseNo};
 use super::time::UnixMillis;
@@ -396,6 +396,9 @@ pub struct Release {
     pub subject: String,
     /// The artifact; `None` while the build is not done (`--when-ready`).
     pub artifact: Option<ArtifactId>,
+    /// The configuration beside it; `None`: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigId>,
     /// The plan.
     pub plan: PlanName,
     /// Only these regions; empty: all.

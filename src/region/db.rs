@@ -5,6 +5,7 @@
 //! coarse copy of the host table. One writer, `synchronous=FULL`: a change is
 //! durable when the call returns. Calls block; callers leave the async threads.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,15 +14,16 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::model::digest::ArtifactId;
+use crate::model::digest::{ArtifactId, ConfigId};
 use crate::model::id::{AppName, EnvName, HostId};
+use crate::region::configs::IDLE_CONFIGS_MAX;
 use crate::wire::seal::Sealed;
 use crate::wire::v1::fleet::HostRow;
 use crate::wire::v1::patch::Between;
 use crate::wire::v1::region::{Sibling, Trust, Verifiers};
 
 /// Format of the file; an unknown one is refused rather than guessed at.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 const SCHEMA: &str = "
     CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
     CREATE TABLE goals(env TEXT NOT NULL, app TEXT NOT NULL, revision INTEGER NOT NULL,
@@ -29,6 +31,10 @@ const SCHEMA: &str = "
     CREATE TABLE artifacts(seq INTEGER PRIMARY KEY, artifact TEXT NOT NULL UNIQUE,
         gone INTEGER NOT NULL, patch_from TEXT, patch_to TEXT) STRICT;
     CREATE TABLE hosts(host TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;";
+/// What format 3 added to format 2.
+const CONFIGS: &str = "
+    CREATE TABLE configs(seq INTEGER PRIMARY KEY, config TEXT NOT NULL UNIQUE,
+        text TEXT NOT NULL) STRICT;";
 /// What format 2 added to format 1.
 const PATCHES: &str = "
     ALTER TABLE artifacts ADD COLUMN patch_from TEXT;
@@ -178,9 +184,14 @@ impl RegionDb {
         db.busy_timeout(std::time::Duration::from_secs(5))?;
         let format: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
         match format {
-            0 | 1 => {
+            0..FORMAT => {
                 let tx = db.transaction()?;
-                tx.execute_batch(if format == 0 { SCHEMA } else { PATCHES })?;
+                match format {
+                    0 => tx.execute_batch(SCHEMA)?,
+                    1 => tx.execute_batch(PATCHES)?,
+                    _ => {}
+                }
+                tx.execute_batch(CONFIGS)?;
                 tx.pragma_update(None, "user_version", FORMAT)?;
                 tx.commit()?;
             }
@@ -257,6 +268,44 @@ impl RegionDb {
         }
         write_meta(&tx, "revision", &change.revision)?;
         Ok(tx.commit()?)
+    }
+
+    /// The text of a configuration.
+    ///
+    /// # Errors
+    /// [`DbError::Sqlite`].
+    pub fn config(&self, config: &ConfigId) -> Result<Option<String>, DbError> {
+        let db = self.connection();
+        let sql = "SELECT text FROM configs WHERE config=?1";
+        Ok(db.query_row(sql, [config.to_string()], |row| row.get(0)).optional()?)
+    }
+
+    /// Keeps the text of a configuration, durably.
+    ///
+    /// # Errors
+    /// [`DbError::Sqlite`].
+    pub fn save_config(&self, config: &ConfigId, text: &str) -> Result<(), DbError> {
+        let db = self.connection();
+        let sql = "INSERT OR REPLACE INTO configs(config, text) VALUES(?1, ?2)";
+        db.execute(sql, [config.to_string().as_str(), text])?;
+        Ok(())
+    }
+
+    /// Drops the oldest configurations that are not `named`, but for the newest
+    /// [`IDLE_CONFIGS_MAX`] of them.
+    ///
+    /// # Errors
+    /// [`DbError::Sqlite`].
+    pub fn prune_configs(&self, named: &BTreeSet<ConfigId>) -> Result<(), DbError> {
+        let db = self.connection();
+        let mut rows = db.prepare_cached("SELECT seq, config FROM configs ORDER BY seq DESC")?;
+        let rows = rows.query_map([], |row| Ok((row.get::<_, i64>(0)?, parsed(row, 1)?)))?;
+        let idle = rows.filter(|row| row.as_ref().map_or(true, |(_, id)| !named.contains(id)));
+        let gone: Result<Vec<(i64, ConfigId)>, _> = idle.skip(IDLE_CONFIGS_MAX).collect();
+        for (seq, _) in gone? {
+            db.execute("DELETE FROM configs WHERE seq=?1", [seq])?;
+        }
+        Ok(())
     }
 
     /// Forgets an artifact whose objects are deleted.
@@ -410,6 +459,24 @@ mod tests {
             let saved = RegionDb::open(&path).unwrap().load().unwrap().mirror;
             assert_eq!((saved.artifacts.len(), saved.artifacts[0].patch), (1, None));
         }
+    }
+
+    #[test]
+    fn configs_last_while_they_are_named_and_a_while_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("region.db");
+        let db = RegionDb::open(&path).unwrap();
+        let id = |n: usize| Digest::of(n.to_string().as_bytes());
+        for n in 0..IDLE_CONFIGS_MAX + 10 {
+            db.save_config(&id(n), &n.to_string()).unwrap();
+        }
+        drop(db);
+        let db = RegionDb::open(&path).unwrap();
+        db.prune_configs(&BTreeSet::from([id(0), id(3)])).unwrap();
+        let kept = |n: usize| db.config(&id(n)).unwrap();
+        assert_eq!((kept(0).as_deref(), kept(3).as_deref()), (Some("0"), Some("3")));
+        assert_eq!((kept(1), kept(9)), (None, None));
+        assert_eq!(kept(10).as_deref(), Some("10"));
     }
 
     #[test]

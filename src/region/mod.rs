@@ -1,6 +1,7 @@
 //! A region: mirror of the goals, replicator of artifacts, roll-up of hosts, and
 //! the listener that its agents talk to.
 
+pub mod configs;
 pub mod coordinators;
 pub mod db;
 pub mod direct;

@@ -20,6 +20,7 @@ use crate::net::auth::{keyed_hash, read_token};
 use crate::net::client::{http_client, http_client_trusting};
 use crate::net::tls::{Security, TlsError, TlsFiles};
 use crate::net::{metrics as listeners, server};
+use crate::region::configs::Configs;
 use crate::region::coordinators::Coordinators;
 use crate::region::db::{DbError, RegionDb};
 use crate::region::direct::Direct;
@@ -162,6 +163,7 @@ pub async fn run(
     let token = read_token(&options.token_file).map_err(named)?;
     let feeding = Arc::new(coordinators(&options, &token)?);
     let reporting = Arc::new(coordinators(&options, &token)?);
+    let giving = coordinators(&options, &token)?;
     let stores = goal_stores(&options)?;
     let (main, local) = (&options.main_blobs, &options.blobs);
     let blobs = tokio::try_join!(Blobs::open_at_start(main), Blobs::open_at_start(local))?;
@@ -192,6 +194,7 @@ pub async fn run(
         news: news.clone(),
     };
     let metrics = meter(&options, &parts, &stop).await?;
+    let configs = Arc::new(Configs::new(db.clone(), mirror.clone(), giving));
     let listens = Arc::new(Listener {
         mirror: mirror.clone(),
         fleet: fleet.clone(),
@@ -200,6 +203,7 @@ pub async fn run(
         tracker: tracker.clone(),
         landings: landings.clone(),
         processes: processes.clone(),
+        configs: configs.clone(),
         direct,
     });
     let router = serve::router(listens, http(&options)?);
@@ -210,6 +214,7 @@ pub async fn run(
     let etcds: Vec<_> = etcds.collect();
     let tasks = [
         tokio::spawn(feed::follow(feeding, mirror.clone(), stop.clone())),
+        tokio::spawn(configs.keep(stop.clone())),
         tokio::spawn(replicator.clone().run(stop.clone())),
         tokio::spawn(reporter.run(stop.clone())),
         tokio::spawn(processes.clone().run(fleet.clone(), mirror, stop.clone())),

@@ -24,6 +24,7 @@ use crate::model::digest::ArtifactId;
 use crate::net::auth::Identity;
 use crate::net::coding;
 use crate::net::server::{Json, Path};
+use crate::region::configs::{self, Configs};
 use crate::region::direct::Direct;
 use crate::region::fleet::{Fleet, Heard, Word};
 use crate::region::forward::{Forwarder, forward};
@@ -73,6 +74,8 @@ pub struct Listener {
     pub processes: Arc<Processes>,
     /// Reads that hosts make at the store.
     pub direct: Direct,
+    /// What goals name beside artifacts.
+    pub configs: Arc<Configs>,
 }
 
 pub(super) type Shared = State<Arc<Listener>>;
@@ -90,6 +93,7 @@ pub fn router(listener: Arc<Listener>, http: reqwest::Client) -> Router {
         .route("/v1/agent/artifacts/{id}/manifest", get(manifest))
         .route("/v1/agent/artifacts/{id}/pack", get(pack))
         .route("/v1/agent/artifacts/{id}/patches", get(patches::list))
+        .route("/v1/agent/configs/{config}", get(configs::give))
         .with_state(listener.clone())
         .merge(tracker)
         .layer(axum::middleware::from_fn_with_state(forwarder.clone(), forward))

@@ -189,7 +189,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn target(n: u64) -> Target {
-        Target { release: ReleaseNo(n), artifact: Digest::of(&n.to_be_bytes()) }
+        Target { release: ReleaseNo(n), artifact: Digest::of(&n.to_be_bytes()), config: None }
     }
 
     fn failure(reason: &str) -> Failure {

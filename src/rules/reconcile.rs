@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::digest::{ArtifactId, Digest};
+use crate::model::config::Bits;
+use crate::model::digest::{ArtifactId, ConfigId, Digest};
 use crate::model::fleet::{Failure, FailureClass, Phase};
 use crate::model::goal::{Goal, GoalKind, GoalVersion, HostView, Target};
 use crate::model::time::UnixMillis;
@@ -31,17 +32,20 @@ pub struct Failed {
     pub retry: u32,
     /// What failed.
     pub artifact: ArtifactId,
+    /// And with which configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigId>,
     /// Whether the release before runs again.
     pub reverted: bool,
     /// Why.
     pub failure: Failure,
 }
 
-/// Faults of the host or the network with one artifact, in a row.
+/// Faults of the host or the network with one release's bits, in a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tries {
-    /// The artifact.
-    pub artifact: ArtifactId,
+    /// What was tried.
+    pub bits: Bits,
     /// How many.
     pub count: u32,
     /// When to try again.
@@ -89,6 +93,8 @@ pub struct Facts<'a> {
     pub good: &'a [Target],
     /// Artifacts complete on disk.
     pub held: &'a [ArtifactId],
+    /// Configurations on disk.
+    pub configs: &'a [ConfigId],
     /// What failed here last.
     pub failed: Option<&'a Failed>,
     /// Faults in a row.
@@ -102,14 +108,15 @@ pub enum Step {
     Nothing,
     /// Nothing until then, if nothing changes.
     Wait(UnixMillis),
-    /// Fetch an artifact; urgent when it is to be activated at once.
+    /// Fetch an artifact, its configuration, or both; urgent when it is to be activated at
+    /// once.
     Stage {
-        /// Which.
-        artifact: ArtifactId,
+        /// What must be there.
+        bits: Bits,
         /// Whether hosts wait for it.
         urgent: bool,
     },
-    /// The same artifact under another release's number: only note it.
+    /// The same bits under another release's number: only note it.
     Adopt(Target),
     /// Activate a release that is complete on disk.
     Activate {
@@ -118,6 +125,14 @@ pub enum Step {
         /// What to do when it fails.
         fallback: Fallback,
     },
+}
+
+impl Failed {
+    /// What failed.
+    #[must_use]
+    pub fn bits(&self) -> Bits {
+        Bits { artifact: self.artifact, config: self.config }
+    }
 }
 
 impl Facts<'_> {
@@ -133,7 +148,7 @@ impl Facts<'_> {
         if let Some(hold) = self.held_back() {
             return Some(hold.target);
         }
-        let running = self.running.map(|running| running.artifact);
+        let running = self.running.map(|running| running.bits());
         self.goal?.desired(&HostView { running, ..self.view })
     }
 
@@ -143,7 +158,7 @@ impl Facts<'_> {
         let Some(want) = self.desired() else {
             return self.keep_up(now).unwrap_or_else(|| self.stage_ahead(now));
         };
-        let runs_it = self.running.is_some_and(|running| running.artifact == want.artifact);
+        let runs_it = self.running.is_some_and(|running| running.bits() == want.bits());
         match (runs_it, self.up) {
             (true, Up::Fine) if self.running != Some(want) => return Step::Adopt(want),
             (true, Up::Fine) => return self.stage_ahead(now),
@@ -152,7 +167,7 @@ impl Facts<'_> {
             }
             _ => {}
         }
-        if self.failure_of(want.artifact).is_some() {
+        if self.failure_of(want).is_some() {
             return self.keep_up(now).unwrap_or(Step::Nothing);
         }
         let step = self.towards(want, now);
@@ -167,20 +182,18 @@ impl Facts<'_> {
     pub fn standing(&self) -> Phase {
         let desired = self.desired();
         let wanted = desired.or(self.running);
-        if let Some(failed) = wanted.and_then(|want| self.failure_of(want.artifact)) {
+        if let Some(failed) = wanted.and_then(|want| self.failure_of(want)) {
             return if failed.reverted { Phase::Reverted } else { Phase::Failed };
         }
         if self.up == Up::Broken || self.tries.is_some_and(|tries| tries.count >= QUICK_TRIES) {
             return Phase::Failed;
         }
-        let runs_it = self.running.map(|r| r.artifact) == wanted.map(|want| want.artifact);
+        let runs_it = self.running.map(|r| r.bits()) == wanted.map(|want| want.bits());
         match (runs_it, self.running, self.up) {
             (true, Some(_), Up::Fine) => Phase::Healthy,
             (true, Some(_), _) => Phase::Activating,
-            _ if desired.is_some_and(|want| self.held.contains(&want.artifact)) => Phase::Staged,
-            (_, None, _) if self.goal.is_some_and(|g| self.held.contains(&g.next.artifact)) => {
-                Phase::Staged
-            }
+            _ if desired.is_some_and(|want| self.has(want)) => Phase::Staged,
+            (_, None, _) if self.goal.is_some_and(|goal| self.has(goal.next)) => Phase::Staged,
             _ => Phase::Idle,
         }
     }
@@ -189,7 +202,7 @@ impl Facts<'_> {
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
         let wanted = self.desired().or(self.running);
-        let failed = wanted.and_then(|want| self.failure_of(want.artifact));
+        let failed = wanted.and_then(|want| self.failure_of(want));
         let reported = |tries: &&Tries| tries.count >= QUICK_TRIES;
         failed
             .or_else(|| self.failed.filter(|_| self.up == Up::Broken))
@@ -197,9 +210,15 @@ impl Facts<'_> {
             .or_else(|| self.tries.filter(reported).map(|tries| &tries.failure))
     }
 
-    /// How `artifact` failed under the present goal, if it did and no retry was asked for.
-    fn failure_of(&self, artifact: ArtifactId) -> Option<&Failed> {
-        let failed = self.failed.filter(|failed| failed.artifact == artifact)?;
+    /// Whether all of `target` is on disk.
+    fn has(&self, target: Target) -> bool {
+        let configured = target.config.is_none_or(|config| self.configs.contains(&config));
+        configured && self.held.contains(&target.artifact)
+    }
+
+    /// How `target` failed under the present goal, if it did and no retry was asked for.
+    fn failure_of(&self, target: Target) -> Option<&Failed> {
+        let failed = self.failed.filter(|failed| failed.bits() == target.bits())?;
         let Some(goal) = self.goal else { return Some(failed) };
         let same = (failed.version.epoch, failed.version.generation)
             == (goal.version.epoch, goal.version.generation);
@@ -207,11 +226,11 @@ impl Facts<'_> {
     }
 
     fn towards(&self, want: Target, now: UnixMillis) -> Step {
-        if let Some(wait) = self.wait_for(want.artifact, now) {
+        if let Some(wait) = self.wait_for(want, now) {
             return wait;
         }
-        if !self.held.contains(&want.artifact) {
-            return Step::Stage { artifact: want.artifact, urgent: true };
+        if !self.has(want) {
+            return Step::Stage { bits: want.bits(), urgent: true };
         }
         let starts_at = self.starts_at();
         if now < starts_at {
@@ -223,22 +242,28 @@ impl Facts<'_> {
     /// A host that runs nothing any more starts what it had: no network is needed.
     fn keep_up(&self, now: UnixMillis) -> Option<Step> {
         let running = self.running.filter(|_| self.up == Up::Down)?;
-        let wait = self.wait_for(running.artifact, now);
-        Some(wait.unwrap_or(Step::Activate { to: running, fallback: Fallback::Keep }))
+        if let Some(wait) = self.wait_for(running, now) {
+            return Some(wait);
+        }
+        // It runs from where it is; only its configuration may be gone.
+        if running.config.is_some_and(|config| !self.configs.contains(&config)) {
+            return Some(Step::Stage { bits: running.bits(), urgent: true });
+        }
+        Some(Step::Activate { to: running, fallback: Fallback::Keep })
     }
 
     fn stage_ahead(&self, now: UnixMillis) -> Step {
         let next = self.goal.filter(|goal| goal.stage && goal.covers(self.view.labels));
-        let next = next.filter(|_| self.held_back().is_none()).map(|goal| goal.next.artifact);
-        let Some(artifact) = next.filter(|artifact| !self.held.contains(artifact)) else {
+        let next = next.filter(|_| self.held_back().is_none()).map(|goal| goal.next);
+        let Some(next) = next.filter(|next| !self.has(*next)) else {
             return Step::Nothing;
         };
-        let stage = Step::Stage { artifact, urgent: false };
-        self.wait_for(artifact, now).unwrap_or(stage)
+        let stage = Step::Stage { bits: next.bits(), urgent: false };
+        self.wait_for(next, now).unwrap_or(stage)
     }
 
-    fn wait_for(&self, artifact: ArtifactId, now: UnixMillis) -> Option<Step> {
-        let tries = self.tries.filter(|tries| tries.artifact == artifact)?;
+    fn wait_for(&self, target: Target, now: UnixMillis) -> Option<Step> {
+        let tries = self.tries.filter(|tries| tries.bits == target.bits())?;
         (now < tries.next_at).then_some(Step::Wait(tries.next_at))
     }
 
@@ -256,14 +281,14 @@ impl Facts<'_> {
         if rollback || self.held_back().is_some() {
             return Fallback::Keep;
         }
-        let other = |known: &&Target| known.artifact != want.artifact;
-        let proven = |running: &Target| self.good.iter().any(|g| g.artifact == running.artifact);
+        let other = |known: &&Target| known.bits() != want.bits();
+        let proven = |running: &Target| self.good.iter().any(|good| good.bits() == running.bits());
         let running = self.running.filter(proven);
         running
             .as_ref()
             .filter(other)
             .or_else(|| self.good.iter().find(other))
-            .filter(|back| self.held.contains(&back.artifact))
+            .filter(|back| self.has(**back))
             .map_or(Fallback::Remove, |back| Fallback::Back(*back))
     }
 }
@@ -277,17 +302,12 @@ pub fn spread_delay_ms(goal: &Goal, view: &HostView<'_>) -> u64 {
     u64::from_be_bytes(head).checked_rem(goal.spread_ms).unwrap_or(0)
 }
 
-/// Counts one more fault with `artifact`: 1 s, 4 s, 16 s, then each 60 s.
+/// Counts one more fault with `bits`: 1 s, 4 s, 16 s, then each 60 s.
 #[must_use]
-pub fn count_fault(
-    tries: Option<Tries>,
-    artifact: ArtifactId,
-    failure: Failure,
-    now: UnixMillis,
-) -> Tries {
-    let before = tries.filter(|tries| tries.artifact == artifact).map_or(0, |tries| tries.count);
+pub fn count_fault(tries: Option<Tries>, bits: Bits, failure: Failure, now: UnixMillis) -> Tries {
+    let before = tries.filter(|tries| tries.bits == bits).map_or(0, |tries| tries.count);
     let wait = if before < QUICK_TRIES { FIRST_WAIT * 4u32.pow(before) } else { SLOW_WAIT };
-    Tries { artifact, count: before.saturating_add(1), next_at: now + wait, failure }
+    Tries { bits, count: before.saturating_add(1), next_at: now + wait, failure }
 }
 
 /// Whether a failure is remembered as the release's; others are tried again.

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::digest::ArtifactId;
+use crate::model::config::Bits;
+use crate::model::digest::{ArtifactId, ConfigId};
 use crate::model::goal::{Goal, Target};
 use crate::model::time::UnixMillis;
 
@@ -25,7 +26,7 @@ pub struct Needs<'a> {
     /// The release of a local hold.
     pub hold: Option<Target>,
     /// The last one that failed.
-    pub failed: Option<ArtifactId>,
+    pub failed: Option<Bits>,
 }
 
 /// Shares of the disk quota, percent: above the first something goes, until it is back
@@ -67,11 +68,23 @@ pub fn evictable(quota: u64, taken: u64, idle: &[Idle]) -> Vec<ArtifactId> {
 /// The artifacts among `held` that nothing needs.
 #[must_use]
 pub fn prunable(held: &[ArtifactId], needs: &Needs<'_>) -> Vec<ArtifactId> {
-    let targets = needs.good.iter().take(GOOD_MAX).chain(&needs.running).chain(&needs.hold);
-    let mut kept: BTreeSet<ArtifactId> = targets.map(|target| target.artifact).collect();
-    kept.extend(needs.failed);
-    kept.extend(needs.goal.into_iter().flat_map(Goal::artifacts));
+    let kept: BTreeSet<ArtifactId> = needs.kept().map(|bits| bits.artifact).collect();
     held.iter().filter(|artifact| !kept.contains(artifact)).copied().collect()
+}
+
+/// The configurations among `held` that nothing needs.
+#[must_use]
+pub fn prunable_configs(held: &[ConfigId], needs: &Needs<'_>) -> Vec<ConfigId> {
+    let kept: BTreeSet<ConfigId> = needs.kept().filter_map(|bits| bits.config).collect();
+    held.iter().filter(|config| !kept.contains(config)).copied().collect()
+}
+
+impl Needs<'_> {
+    fn kept(&self) -> impl Iterator<Item = Bits> + '_ {
+        let targets = self.good.iter().take(GOOD_MAX).chain(&self.running).chain(&self.hold);
+        let named = self.goal.into_iter().flat_map(Goal::named);
+        targets.map(Target::bits).chain(self.failed).chain(named)
+    }
 }
 
 /// The known-good list after `target` proved itself: it comes first. After a rollback
@@ -79,9 +92,9 @@ pub fn prunable(held: &[ArtifactId], needs: &Needs<'_>) -> Vec<ArtifactId> {
 /// goes further back and never toggles.
 #[must_use]
 pub fn good_after(good: &[Target], target: Target, rollback: bool) -> Vec<Target> {
-    let left = good.iter().position(|known| known.artifact == target.artifact);
+    let left = good.iter().position(|known| known.bits() == target.bits());
     let skipped = if rollback { left.unwrap_or(0) } else { 0 };
-    let rest = good[skipped..].iter().filter(|known| known.artifact != target.artifact);
+    let rest = good[skipped..].iter().filter(|known| known.bits() != target.bits());
     std::iter::once(target).chain(rest.copied()).take(GOOD_MAX).collect()
 }
 
@@ -89,8 +102,8 @@ pub fn good_after(good: &[Target], target: Target, rollback: bool) -> Vec<Target
 /// not `running`.
 #[must_use]
 pub fn previous(good: &[Target], running: Option<Target>) -> Option<Target> {
-    let at = running.map(|running| running.artifact);
-    let after = good.iter().position(|known| Some(known.artifact) == at).map_or(0, |i| i + 1);
+    let at = running.map(|running| running.bits());
+    let after = good.iter().position(|known| Some(known.bits()) == at).map_or(0, |i| i + 1);
     good[after..].first().copied()
 }
 
@@ -101,7 +114,7 @@ mod tests {
     use crate::model::id::ReleaseNo;
 
     fn target(n: u64) -> Target {
-        Target { release: ReleaseNo(n), artifact: Digest::of(&n.to_be_bytes()) }
+        Target { release: ReleaseNo(n), artifact: Digest::of(&n.to_be_bytes()), config: None }
     }
 
     #[test]
@@ -113,10 +126,39 @@ mod tests {
             good: &good,
             goal: None,
             hold: Some(target(2)),
-            failed: Some(target(5).artifact),
+            failed: Some(target(5).bits()),
         };
         let gone: Vec<ArtifactId> = [1, 3, 4].map(|n| target(n).artifact).to_vec();
         assert_eq!(prunable(&held, &needs), gone);
+    }
+
+    #[test]
+    fn configs_stay_as_long_as_what_they_belong_to() {
+        let id = |n: u8| Digest::of(&[n]);
+        let with = |n: u8| Target { config: Some(id(n)), ..target(1) };
+        let goal = Goal {
+            next: with(1),
+            base: Some(with(2)),
+            tolerate_configured: vec![with(3).bits()],
+            ..Goal::sample()
+        };
+        let needs = Needs {
+            running: Some(with(4)),
+            good: &[with(5)],
+            goal: Some(&goal),
+            hold: Some(with(6)),
+            failed: Some(with(7).bits()),
+        };
+        let held: Vec<ConfigId> = (1..10).map(id).collect();
+        assert_eq!(prunable_configs(&held, &needs), [id(8), id(9)]);
+    }
+
+    #[test]
+    fn the_same_code_with_another_config_is_another_release() {
+        let (old, new) = (target(1), Target { config: Some(Digest::of(b"c")), ..target(1) });
+        let good = good_after(&[old], new, false);
+        assert_eq!(good, [new, old]);
+        assert_eq!(previous(&good, Some(new)), Some(old));
     }
 
     #[test]

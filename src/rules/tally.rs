@@ -61,18 +61,18 @@ struct Group<'a> {
 
 impl<'a> Count<'a> {
     fn add(&mut self, goal: &Goal, region: &RegionName, seen: &Seen<'a>) {
-        let running = seen.status.and_then(|status| status.running).map(|t| t.artifact);
+        let running = seen.status.and_then(|status| status.running).map(|target| target.bits());
         let view = HostView { host: seen.host, region, labels: seen.labels, running };
         let admitted = goal.admits(&view);
-        let desired = goal.desired(&view).map(|target| target.artifact);
-        let next = goal.next.artifact;
+        let desired = goal.desired(&view).map(|target| target.bits());
+        let next = goal.next.bits();
         self.tally.hosts += 1;
         self.tally.admitted += u32::from(admitted);
         let kept = goal.pin(seen.host, region).is_some();
         self.tally.pinned += u32::from(kept && seen.reachable);
         self.tally.unreachable += u32::from(!seen.reachable);
         self.tally.admitted_unreachable += u32::from(admitted && !seen.reachable);
-        let staged = seen.status.is_some_and(|status| status.held.contains(&next));
+        let staged = seen.status.is_some_and(|status| status.held.contains(&next.artifact));
         self.tally.staged += u32::from(staged);
 
         let fresh = seen.status.filter(|status| {
@@ -153,7 +153,7 @@ mod tests {
     use crate::model::id::ReleaseNo;
 
     fn target(n: u64) -> Target {
-        Target { release: ReleaseNo(n), artifact: Digest::of(&n.to_be_bytes()) }
+        Target { release: ReleaseNo(n), artifact: Digest::of(&n.to_be_bytes()), config: None }
     }
 
     fn version(generation: u64, step: u32) -> GoalVersion {

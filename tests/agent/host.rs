@@ -1,7 +1,7 @@
 //! One agent on one host, as real processes, with a fake region in front of it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -18,7 +18,8 @@ use deployctl::model::id::{AppName, ReleaseNo};
 use deployctl::model::recipe::RunSpec;
 use deployctl::model::selector::Selector;
 use deployctl::model::time::UnixMillis;
-use deployctl::net::server::{Json, serve};
+use deployctl::net::server::{Json, Path, serve};
+use deployctl::wire::problem::{Code, Problem};
 use deployctl::wire::seal::{GOAL, Sealed, public_key, sign};
 use deployctl::wire::v1::fleet::{PollReply, PollRequest, Report, ReportReply};
 use ed25519_dalek::SigningKey;
@@ -48,6 +49,8 @@ pub(crate) struct Told {
     goals: Vec<Sealed>,
     pub(crate) reports: Vec<Report>,
     pub(crate) polls: u64,
+    /// Configurations that it gives, by digest.
+    pub(crate) configs: BTreeMap<Digest, String>,
 }
 
 /// A region that holds one list of goals.
@@ -94,6 +97,14 @@ async fn report(
     Json(ReportReply { report_ms: 500 })
 }
 
+async fn config(
+    State(told): State<Arc<Mutex<Told>>>,
+    Path(config): Path<Digest>,
+) -> Result<String, Problem> {
+    let kept = told.lock().unwrap().configs.get(&config).cloned();
+    kept.ok_or_else(|| Problem::new(Code::NotFound, "no such config"))
+}
+
 impl Region {
     /// Starts it on a free port of the loopback interface.
     pub(crate) fn start() -> Self {
@@ -111,6 +122,7 @@ impl Region {
                     .route("/v1/agent/poll", post(poll))
                     .route("/v1/agent/report", post(report))
                     .route("/v1/agent/trust", get(trust))
+                    .route("/v1/agent/configs/{config}", get(config))
                     .with_state(state);
                 serve(listener, router, stopped).await;
             });
@@ -133,6 +145,13 @@ impl Region {
     /// Signs and says one more goal.
     pub(crate) fn say_goal(&self, goal: &Goal) {
         self.say(seal(goal, &key()));
+    }
+
+    /// `target` with the configuration `text`, which the region gives from now on.
+    pub(crate) fn configured(&self, release: u64, target: Target, text: &str) -> Target {
+        let config = Digest::of(text.as_bytes());
+        self.told().configs.insert(config, text.into());
+        Target { release: ReleaseNo(release), config: Some(config), ..target }
     }
 
     /// Waits for a status of the app that `check` likes.
@@ -193,6 +212,7 @@ pub(crate) fn goal(generation: u64, next: Target, base: Option<Target>) -> Goal 
         base,
         next,
         tolerate: vec![],
+        tolerate_configured: vec![],
         region_base: BTreeMap::new(),
         pins: vec![],
         admit: BTreeMap::from([("*".into(), 10_000)]),
@@ -245,7 +265,7 @@ impl Host {
         let since = UnixMillis(i64::try_from(number).unwrap());
         let sources = Sources::default();
         folder.save_known(&Known { artifact, run: Some(run), pieces: 1, sources, since }).unwrap();
-        Target { release: ReleaseNo(number), artifact }
+        Target { release: ReleaseNo(number), artifact, config: None }
     }
 
     /// Starts the agent and waits until it is ready.
@@ -272,7 +292,7 @@ impl Host {
 
     /// What `current` points to.
     pub(crate) fn current(&self) -> Option<ArtifactId> {
-        self.folder().current()
+        self.folder().current().map(|bits| bits.artifact)
     }
 
     /// The number of the app's process while it runs.
@@ -302,7 +322,7 @@ impl Drop for Host {
     }
 }
 
-fn stop_app(path: &Path) {
+fn stop_app(path: &std::path::Path) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _ = runtime.block_on(service::stop(path));
 }

@@ -42,6 +42,7 @@ pub(crate) fn release(state: RolloutState) -> Release {
         commit: "a".repeat(40).parse().unwrap(),
         subject: "Second".into(),
         artifact: Some(deployctl::model::digest::Digest([7; 32])),
+        config: None,
         plan: PlanName::Standard,
         regions: vec![],
         state,
@@ -89,6 +90,7 @@ pub(crate) fn rollout(state: RolloutState, stamp: u64) -> Rollout {
         base: Some(Target {
             release: "r1".parse().unwrap(),
             artifact: deployctl::model::digest::Digest([6; 32]),
+            config: None,
         }),
         regions: [("eu".parse().unwrap(), tally)].into(),
         gates: vec![],

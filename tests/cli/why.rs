@@ -17,7 +17,11 @@ use crate::support::{Coordinator, Done, Person};
 const VERSION: GoalVersion = GoalVersion { epoch: 1, generation: 7, step: 2 };
 
 fn target(n: u8) -> Target {
-    Target { release: format!("r{n}").parse().unwrap(), artifact: Digest([n + 5; 32]) }
+    Target {
+        release: format!("r{n}").parse().unwrap(),
+        artifact: Digest([n + 5; 32]),
+        config: None,
+    }
 }
 
 fn on_host(running: u8, desired: u8, phase: Phase) -> AppStatus {

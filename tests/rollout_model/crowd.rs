@@ -14,7 +14,7 @@ use deployctl::model::time::UnixMillis;
 use deployctl::rules::rollout::plan::{Fleet, waves};
 use deployctl::rules::rollout::{Action, Facts, RegionFacts, Rollout};
 
-use crate::{artifact, deploy, target};
+use crate::{bits, deploy, target};
 
 /// Fleets in a test run.
 const CROWDS: u64 = 4;
@@ -109,7 +109,7 @@ impl Crowd {
         }
         let fleet = Fleet { waves: waves(&[], &self.regions), buckets, everywhere: true };
         let fresh = GoalVersion { epoch: 1, generation: 1, step: 1 };
-        let actions = self.rollout.begin(self.now, artifact(2), fresh, &fleet);
+        let actions = self.rollout.begin(self.now, bits(2).artifact, fresh, &fleet);
         self.follow(&actions);
     }
 

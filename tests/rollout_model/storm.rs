@@ -18,7 +18,7 @@ use deployctl::rules::rollout::command::Command;
 use deployctl::rules::rollout::plan::{Fleet, waves};
 use deployctl::rules::rollout::{Action, Admission, Facts, RegionFacts, Rollout};
 
-use crate::{artifact, deploy, target};
+use crate::{bits, deploy, target};
 
 /// Sequences in a test run: a few seconds without optimisation.
 const STORMS: u64 = 6_000;
@@ -123,7 +123,7 @@ impl Storm {
             let copy: Goal = serde_json::from_str(&serde_json::to_string(goal).unwrap()).unwrap();
             let host: HostId = format!("h{}", self.rng.below(1000)).parse().unwrap();
             let (region, labels) = (&self.regions[0], Labels::new());
-            let running = Some(artifact(self.rng.below(4)));
+            let running = Some(bits(self.rng.below(6)));
             let view = HostView { host: &host, region, labels: &labels, running };
             assert_eq!(goal.desired(&view), copy.desired(&view), "seed {seed}");
         }
@@ -191,7 +191,7 @@ impl Storm {
         let mut tolerate = vec![];
         if !self.rollout.state.is_final() {
             let healthy = self.rollout.state == RolloutState::Running;
-            tolerate.extend(self.rollout.next.filter(|_| healthy).map(|next| next.artifact));
+            tolerate.extend(self.rollout.next.filter(|_| healthy).map(|next| next.bits()));
             let facts = self.facts.clone();
             let superseded = self.rollout.command(self.now, Command::Supersede { by }, &facts);
             self.follow(superseded.expect("an open rollout gives way"));
@@ -214,6 +214,7 @@ impl Storm {
             plan,
             regions,
             stable: self.stable.clone(),
+            config: bits(by.0).config,
             tolerate,
             start_by: self.now + Duration::from_secs(3600),
             ..deploy(base, 20)
@@ -229,8 +230,10 @@ impl Storm {
 
     fn begin(&mut self) {
         let fleet = self.fleet();
-        let (fresh, bits) = (self.facts.fresh, artifact(self.rollout.release.0));
-        let actions = self.rollout.begin(self.now, bits, fresh, &fleet);
+        let (fresh, of) = (self.facts.fresh, bits(self.rollout.release.0));
+        let actions = self.rollout.begin(self.now, of.artifact, fresh, &fleet);
+        let next = self.rollout.next.map(|next| next.bits());
+        assert!(next.is_none_or(|next| next == of), "seed {}: {next:?}", self.seed);
         self.follow(actions);
     }
 

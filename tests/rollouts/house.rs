@@ -230,6 +230,7 @@ pub(crate) fn deploy(target: &str) -> RolloutRequest {
     RolloutRequest {
         kind: RolloutKind::Deploy,
         target: target.into(),
+        config: None,
         plan: PlanName::Standard,
         regions: vec![],
         bake_s: Some(0),

@@ -121,7 +121,7 @@ impl FakeRegion {
     fn obey(&mut self, goal: &Goal) {
         let labels = Labels::new();
         for host in self.hosts.iter_mut().filter(|host| host.reachable && !host.idle) {
-            let running = host.running.map(|target| target.artifact);
+            let running = host.running.map(|target| target.bits());
             let view = HostView { host: &host.id, region: &self.name, labels: &labels, running };
             let desired = goal.desired(&view);
             let same_goal = host
@@ -133,7 +133,10 @@ impl FakeRegion {
                 && host.status.as_ref().is_some_and(|status| status.failure.is_some());
             let (mut phase, mut failure) = (Phase::Healthy, None);
             match desired {
-                Some(target) if self.broken.contains(&target.artifact) => {
+                Some(target)
+                    if self.broken.contains(&target.artifact)
+                        || target.config.is_some_and(|config| self.broken.contains(&config)) =>
+                {
                     phase = Phase::Reverted;
                     failure = Some(Failure {
                         class: FailureClass::Release,

@@ -1,6 +1,10 @@
 //! Who gets in, under which name, and what a form from elsewhere can do.
 
+use deployctl::model::digest::Digest;
+use deployctl::model::rollout::RolloutState;
+use deployctl::wire::v1::config::ConfigWish;
 use deployctl::wire::v1::link::{Link, LinkRequest};
+use deployctl::wire::v1::rollout::RolloutRequest;
 use reqwest::header::{CONTENT_SECURITY_POLICY, COOKIE, HOST, LOCATION, SET_COOKIE};
 use reqwest::{Client, Response, StatusCode, redirect};
 use serde_json::{Value, json};
@@ -169,6 +173,38 @@ async fn a_link_signs_in_once() {
     assert_eq!(first.headers()[LOCATION], "/apps/api/prod");
     assert_eq!(look(&house, &cookie(&first), "/").await.status(), StatusCode::OK);
     assert_eq!(press(&house, "", "/signin", query).await.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_name_the_config_of_a_release_and_what_a_deploy_keeps() {
+    let house = House::open().await;
+    let mut eu = house.region("eu", 2);
+    eu.live().await;
+    for n in 1..=2 {
+        house.build(n, "SUCCEEDED", "complete");
+    }
+    let config = Some(ConfigWish::Text("level = 1".into()));
+    house.ask(&RolloutRequest { config, ..deploy("b1") }).await.unwrap();
+    house.until_state("r1", &mut [&mut eu], RolloutState::Succeeded).await;
+    let config = Some(ConfigWish::Text("level = 2".into()));
+    house.ask(&RolloutRequest { config, ..deploy("@") }).await.unwrap();
+    house.until_state("r2", &mut [&mut eu], RolloutState::Succeeded).await;
+    let own = cookie(&sign_in(&house, &house.token("admin")).await);
+    let [one, two] = ["level = 1", "level = 2"].map(|text| Digest::of(text.as_bytes()).short());
+    for (path, named) in [
+        ("/apps/api/prod", vec![&one, &two]),
+        ("/apps/api/prod/r1", vec![&one]),
+        ("/do/deploy?app=api&env=prod&build=b2", vec![&two]),
+        ("/do/rollback?app=api&env=prod", vec![&one, &two]),
+    ] {
+        let html = look(&house, &own, path).await.text().await.unwrap();
+        for config in named {
+            assert!(html.contains(&format!(">{config}</code>")), "{path} lacks {config}: {html}");
+        }
+    }
+    // The code is the same, and yet there is something to go back to.
+    let html = look(&house, &own, "/apps/api/prod").await.text().await.unwrap();
+    assert!(html.contains("Roll back to it"), "{html}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use clap_complete::ArgValueCompleter;
 use reqwest::Method;
 
 use crate::cli::api::Api;
+use crate::cli::commands::app_config::{self, AppConfigArgs};
 use crate::cli::commands::app_settings::SettingArgs;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
@@ -32,6 +33,7 @@ enum AppsCommand {
     Show(ShowArgs),
     Add(AddArgs),
     Set(SetArgs),
+    Config(AppConfigArgs),
 }
 
 /// List the apps
@@ -104,6 +106,7 @@ pub async fn run(ctx: &Context, args: AppsArgs) -> Result<ExitCode, Failure> {
         }
         AppsCommand::Add(args) => add(ctx, args).await?,
         AppsCommand::Set(args) => set(ctx, args).await?,
+        AppsCommand::Config(args) => app_config::run(ctx, args).await?,
     }
     Ok(ExitCode::Ok)
 }

@@ -5,6 +5,7 @@ use clap_complete::ArgValueCompleter;
 
 use crate::cli::api::Api;
 use crate::cli::args::{HowArgs, WaitArgs, seconds};
+use crate::cli::config_file::ConfigArgs;
 use crate::cli::confirm;
 use crate::cli::conflict::ConflictArgs;
 use crate::cli::context::Context;
@@ -23,10 +24,11 @@ const READY_AFTER_BUILD_S: u32 = 3600;
 /// Roll a commit out and wait for the outcome
 ///
 /// The commit must be built and replicated, unless --build or --when-ready is given.
+/// `deploy @ --config FILE` changes only the config, by the same waves and gates.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  deployctl deploy HEAD -m \"retry jitter\"\n  deployctl deploy HEAD --build --yes\n  \
-    deployctl deploy r411 --region eu --plan all-at-once"
+    deployctl deploy r411 --region eu --plan all-at-once\n  deployctl deploy @ --config api.toml -m \"more workers\""
 )]
 pub struct DeployArgs {
     /// A git revision, r411, b12, @latest, staging:@: `deployctl help refs`
@@ -41,6 +43,8 @@ pub struct DeployArgs {
     when_ready: Option<u32>,
     #[command(flatten)]
     how: HowArgs,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Only say what would happen
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -75,6 +79,7 @@ pub async fn run(ctx: &Context, args: DeployArgs) -> Result<ExitCode, Failure> {
         reference::check_pushed(ctx, &api, &app, commit).await?;
     }
     let mut request = args.how.request(target.text());
+    request.config = args.config.wish()?;
     request.when_ready_s = args.when_ready;
     request.allow_bad = args.allow_bad;
     request.break_glass = args.break_glass;

@@ -9,6 +9,7 @@ use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::prompt::pick_app;
 use crate::cli::table::{Cell, Table, bytes, count};
 use crate::cli::{complete, reference};
+use crate::model::digest::ConfigId;
 use crate::wire::v1::diff::{Diff, DiffGroup, DiffPath, DiffWay, Moved, PathChange};
 use crate::wire::v1::patch::PatchOutcome;
 
@@ -49,7 +50,7 @@ pub async fn run(ctx: &Context, args: DiffArgs) -> Result<ExitCode, Failure> {
     let diff: Diff = api.get(&with_query(&path, query)).await?;
     tell(ctx, &diff);
     ctx.out.answer(&diff, &table(&diff));
-    let differ = diff.from.artifact != diff.to.artifact;
+    let differ = diff.from.artifact != diff.to.artifact || configs(&diff).is_some();
     Ok(if args.exit_code && differ { ExitCode::Changes } else { ExitCode::Ok })
 }
 
@@ -65,6 +66,11 @@ fn tell(ctx: &Context, diff: &Diff) {
         to.commit.short(),
         bytes(to.wire_size)
     ));
+    if let Some(both) = configs(diff) {
+        let word = |config: Option<ConfigId>| config.map_or("none".to_owned(), |id| id.short());
+        let [from, to] = both.map(word);
+        ctx.out.story(&format!("config: {from} {} {to}", ctx.out.arrow()));
+    }
     let paths = &diff.paths;
     ctx.out.story(&format!(
         "paths: {} added, {} removed, {} changed, {} of the same size and unclear, {} the same",
@@ -83,6 +89,12 @@ fn tell(ctx: &Context, diff: &Diff) {
         PatchOutcome::Making => "patch: being made".to_owned(),
         PatchOutcome::None { reason } => format!("patch: none, {reason}"),
     });
+}
+
+/// Both configurations, when two releases are compared that differ in it.
+fn configs(diff: &Diff) -> Option<[Option<ConfigId>; 2]> {
+    let both = diff.from.release.is_some() && diff.to.release.is_some();
+    (both && diff.from.config != diff.to.config).then_some([diff.from.config, diff.to.config])
 }
 
 fn line(path: &DiffPath) -> String {

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod api;
+pub mod app_config;
 pub mod app_settings;
 pub mod approve;
 pub mod apps;

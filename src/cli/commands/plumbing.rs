@@ -13,6 +13,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::table::Table;
 use crate::host::clock;
+use crate::model::config::Bits;
 use crate::model::goal::{Goal, Target};
 use crate::net::auth;
 use crate::wire::seal::{GOAL, Sealed, sign};
@@ -165,7 +166,7 @@ async fn show(ctx: &Context) -> Result<ExitCode, Failure> {
 
 fn sign_back(ctx: &Context, args: &SignArgs) -> Result<ExitCode, Failure> {
     let goal = read(&document(&args.goal)?)?;
-    let before = goal.base.filter(|base| base.artifact != goal.next.artifact);
+    let before = goal.base.filter(|base| base.bits() != goal.next.bits());
     let target = args.to.or(before).ok_or_else(|| {
         Failure::usage("the goal does not say what ran before")
             .hint("say it: --to r411=ARTIFACT (deployctl-agent status on a host lists them)")
@@ -231,7 +232,10 @@ fn document(path: &Path) -> Result<Sealed, Failure> {
 /// Reads `r411=ARTIFACT`.
 fn target(text: &str) -> Result<Target, String> {
     let both = text.split_once('=').and_then(|(release, artifact)| {
-        Some(Target { release: release.parse().ok()?, artifact: artifact.parse().ok()? })
+        let Bits { artifact, config } = artifact.parse().ok()?;
+        Some(Target { release: release.parse().ok()?, artifact, config })
     });
-    both.ok_or_else(|| "a release and its artifact's 64 digits: r411=3f2a…".to_owned())
+    both.ok_or_else(|| {
+        "a release and its artifact's 64 digits, then + and its config's: r411=3f2a…".to_owned()
+    })
 }

@@ -61,6 +61,7 @@ pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure>
     let mut request = RolloutRequest {
         kind: RolloutKind::Rollback,
         target,
+        config: None,
         plan: PlanName::default(),
         regions: args.regions,
         bake_s: None,

@@ -14,10 +14,12 @@ use crate::host::clock;
 use crate::model::fleet::Tally;
 use crate::model::hold::Hold;
 use crate::model::id::AppName;
-use crate::model::rollout::RolloutState;
+use crate::model::rollout::{Release, RolloutState};
 use crate::wire::v1::fleet::Status;
 use crate::wire::v1::rollout::EnvStatus;
 
+/// Where the table names configurations: after commits.
+const CONFIG_AT: usize = 4;
 /// Holds of hosts and regions that are told one by one.
 const PINS_TOLD: usize = 5;
 
@@ -61,7 +63,7 @@ pub async fn run(ctx: &Context, args: StatusArgs) -> Result<ExitCode, Failure> {
 
 fn table(reply: &Status) -> Table {
     let empty = "no app is registered yet: deployctl init, or deployctl apps add";
-    let columns = [
+    let mut columns = vec![
         "APP",
         "ENV",
         "RELEASE",
@@ -75,10 +77,16 @@ fn table(reply: &Status) -> Table {
         "ACTOR",
         "WAITING ON",
     ];
-    let mut table = Table::new(&columns, 8, empty);
+    // Who has no config need not know of the word.
+    let named = |row: &EnvStatus| shown(row).is_some_and(|release| release.config.is_some());
+    let configured = reply.apps.iter().any(named);
+    if configured {
+        columns.insert(CONFIG_AT, "CONFIG");
+    }
+    let mut table = Table::new(&columns, 8 + usize::from(configured), empty);
     for row in &reply.apps {
         let open = row.rollout.as_ref();
-        let release = open.map(|rollout| &rollout.release).or(row.current.as_ref());
+        let release = shown(row);
         let all = sum(row.regions.values());
         let faults = all.failed + all.host_faults + all.transport_faults;
         let state = match (open, release) {
@@ -88,7 +96,7 @@ fn table(reply: &Status) -> Table {
             (None, Some(release)) => Cell::state(release.state.word(), rollout_tone(release.state)),
             (None, None) => Cell::state("never deployed", Tone::Dim),
         };
-        table.push([
+        let mut cells = vec![
             row.app.as_str().into(),
             row.env.as_str().into(),
             Cell::maybe(release.map(|release| release.release)),
@@ -101,9 +109,20 @@ fn table(reply: &Status) -> Table {
             all.unreachable.to_string().into(),
             Cell::maybe(release.map(|release| &release.actor)),
             Cell::maybe(open.map(|rollout| &rollout.waiting_on)),
-        ]);
+        ];
+        if configured {
+            let config = release.and_then(|release| release.config);
+            cells.insert(CONFIG_AT, config.map_or(Cell::maybe(None::<&str>), Cell::id));
+        }
+        table.push(cells);
     }
     table
+}
+
+/// The release that a row is about: the one that is tried, else what runs.
+fn shown(row: &EnvStatus) -> Option<&Release> {
+    let open = row.rollout.as_ref().map(|rollout| &rollout.release);
+    open.or(row.current.as_ref())
 }
 
 fn hosts(all: &Tally, moving: bool) -> Cell {

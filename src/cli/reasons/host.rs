@@ -104,7 +104,8 @@ fn pin_of(seen: Seen<'_>) -> Option<&Hold> {
 fn wanted(env: &EnvStatus) -> Option<Target> {
     let back = |rollout: &Rollout| rollout.release.state == RolloutState::Reverting;
     let of = |release: &crate::model::rollout::Release| {
-        Some(Target { release: release.release, artifact: release.artifact? })
+        let artifact = release.artifact?;
+        Some(Target { release: release.release, artifact, config: release.config })
     };
     match &env.rollout {
         Some(open) if back(open) => open.base,
@@ -115,7 +116,7 @@ fn wanted(env: &EnvStatus) -> Option<Target> {
 
 /// The same bits, whatever number they were deployed under.
 fn same(one: Option<Target>, other: Option<Target>) -> bool {
-    one.is_some() && one.map(|target| target.artifact) == other.map(|target| target.artifact)
+    one.is_some() && one.map(|target| target.bits()) == other.map(|target| target.bits())
 }
 
 fn headline(

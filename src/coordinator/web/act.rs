@@ -146,6 +146,7 @@ impl Wish {
         Ok(RolloutRequest {
             kind,
             target,
+            config: None,
             plan: self.plan.unwrap_or_default(),
             regions: self.regions()?,
             bake_s: self.bake_s,

@@ -123,7 +123,8 @@ fn now(calls: &Calls, row: &EnvStatus) -> Markup {
                 Some(release) => {
                     p .lead {
                         (parts::release_link(&row.app, &row.env, release.release)) " "
-                        (parts::commit(&release.commit)) " " span .subject { (release.subject) } " "
+                        (parts::commit(&release.commit)) " " span .subject { (release.subject) }
+                        (parts::config(release.config)) " "
                         (parts::release_state(release))
                         span .dim { " by " (release.actor) ", " (parts::time(release.created_at)) }
                         @if row.rollout.is_some() { span .dim { " (before the rollout above)" } }
@@ -232,7 +233,7 @@ fn freezes_of(calls: &Calls, row: &EnvStatus, freezes: &Freezes) -> Markup {
 }
 
 fn history(calls: &Calls, row: &EnvStatus, list: &Releases) -> Markup {
-    let runs = row.current.as_ref().and_then(|release| release.artifact);
+    let runs = row.current.as_ref().map(|release| (release.artifact, release.config));
     let barred = calls.barred(Class::Deploy);
     html! {
         section aria-labelledby="h-history" {
@@ -252,13 +253,14 @@ fn history(calls: &Calls, row: &EnvStatus, list: &Releases) -> Markup {
                             (release.kind.word())
                             @if let Some(same) = release.same_as { " to " (same) } " "
                             (parts::commit(&release.commit)) " " span .subject { (release.subject) }
+                            (parts::config(release.config))
                         }
                         td title=(release.reason) { (parts::release_state(release)) }
                         td { (parts::time(release.created_at)) }
                         td { (release.actor) }
                         td .why { (release.message) }
                         td { @if release.state == RolloutState::Succeeded && !release.bad
-                                && runs != release.artifact {
+                                && runs != Some((release.artifact, release.config)) {
                             (parts::ask("Roll back to it", "rollback", &[
                                 ("app", row.app.to_string()),
                                 ("env", row.env.to_string()),

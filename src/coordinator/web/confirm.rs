@@ -199,13 +199,14 @@ async fn change(calls: &Calls, row: &EnvStatus, planned: &Rollout) -> Markup {
         table .change {
             tbody {
                 (line("Runs now", &html! { @match &row.current {
-                    Some(now) => { (now.release) " " (parts::commit(&now.commit)) " " span .subject { (now.subject) } }
+                    Some(now) => { (now.release) " " (parts::commit(&now.commit)) " " span .subject { (now.subject) } (parts::config(now.config)) }
                     None => { "nothing" }
                 } }))
                 (line("Then", &html! {
                     strong { (release.release) }
                     @if let Some(same) = release.same_as { ", as " (same) } " "
                     (parts::commit(&release.commit)) " " span .subject { (release.subject) }
+                    (parts::config(release.config))
                     span .dim { " (" (release.build) ")" }
                 }))
                 @if let Some(brings) = &brings { (line("Brings", brings)) }

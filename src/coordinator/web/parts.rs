@@ -5,6 +5,7 @@ use maud::{Markup, html};
 
 use crate::coordinator::web::call::Calls;
 use crate::model::commit::CommitId;
+use crate::model::digest::ConfigId;
 use crate::model::fleet::FailureGroup;
 use crate::model::freeze::Freeze;
 use crate::model::id::{AppName, EnvName, ReleaseNo};
@@ -61,6 +62,11 @@ pub(super) fn maybe_time(at: Option<UnixMillis>, never: &str) -> Markup {
 /// A commit, in its first digits.
 pub(super) fn commit(commit: &CommitId) -> Markup {
     html! { code title=(commit) { (commit.short()) } }
+}
+
+/// A release's configuration, in its first digits; nothing when it has none.
+pub(super) fn config(config: Option<ConfigId>) -> Markup {
+    html! { @if let Some(config) = config { " config " code title=(config) { (config.short()) } } }
 }
 
 /// The path of an app's env.

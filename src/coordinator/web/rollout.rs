@@ -71,7 +71,7 @@ pub(super) fn panel(calls: &Calls, rollout: &Rollout) -> Markup {
             h2 #h-open {
                 (parts::release_link(&release.app, &release.env, release.release)) " "
                 (release.kind.word()) " of " (parts::commit(&release.commit)) " "
-                span .subject { (release.subject) }
+                span .subject { (release.subject) } (parts::config(release.config))
             }
             (body(calls, rollout))
         }
@@ -84,6 +84,7 @@ fn about(rollout: &Rollout) -> Markup {
         p .lead {
             (release.kind.word()) " of " a href={ "/builds/" (release.build) } { (release.build) } " "
             (parts::commit(&release.commit)) " " span .subject { (release.subject) }
+            (parts::config(release.config))
             @if let Some(same) = release.same_as { ", which " (same) " brought" }
             @if let Some(base) = rollout.base { span .dim { " over " (base.release) } }
         }

@@ -9,8 +9,11 @@ use crate::model::id::{HostId, RegionName, ReleaseNo};
 use crate::model::selector::Labels;
 use crate::rules::retention::good_after;
 
+/// Releases 1 and 2 are the same code, and so are 3 and 4: even ones have a configuration.
 fn target(n: u64) -> Target {
-    Target { release: ReleaseNo(n), artifact: Digest::of(&n.to_be_bytes()) }
+    let artifact = Digest::of(&n.div_ceil(2).to_be_bytes());
+    let config = n.is_multiple_of(2).then(|| Digest::of(&n.to_be_bytes()));
+    Target { release: ReleaseNo(n), artifact, config }
 }
 
 fn goal(generation: u64, next: u64, base: Option<u64>) -> Goal {
@@ -39,6 +42,7 @@ struct World {
     up: Up,
     good: Vec<Target>,
     held: Vec<ArtifactId>,
+    configs: Vec<ConfigId>,
     failed: Option<Failed>,
     tries: Option<Tries>,
 }
@@ -55,6 +59,7 @@ impl World {
             up: Up::Fine,
             good: vec![],
             held: vec![],
+            configs: vec![],
             failed: None,
             tries: None,
         }
@@ -82,9 +87,16 @@ impl World {
             up: self.up,
             good: &self.good,
             held: &self.held,
+            configs: &self.configs,
             failed: self.failed.as_ref(),
             tries: self.tries.as_ref(),
         }
+    }
+
+    /// All of it is on disk.
+    fn keep(&mut self, bits: Bits) {
+        self.held.push(bits.artifact);
+        self.configs.extend(bits.config);
     }
 
     fn step(&self) -> Step {
@@ -95,8 +107,8 @@ impl World {
 #[test]
 fn a_release_is_fetched_then_activated_with_a_way_back() {
     let mut world = World::runs_first(goal(2, 2, Some(1)));
-    assert_eq!(world.step(), Step::Stage { artifact: target(2).artifact, urgent: true });
-    world.held.push(target(2).artifact);
+    assert_eq!(world.step(), Step::Stage { bits: target(2).bits(), urgent: true });
+    world.keep(target(2).bits());
     let step = Step::Activate { to: target(2), fallback: Fallback::Back(target(1)) };
     assert_eq!(world.step(), step);
     assert_eq!(world.facts().standing(), Phase::Staged);
@@ -108,10 +120,10 @@ fn a_release_is_fetched_then_activated_with_a_way_back() {
 #[test]
 fn a_first_release_has_no_way_back_and_a_rollback_needs_none() {
     let mut world = World::new(goal(1, 1, None));
-    world.held.push(target(1).artifact);
+    world.keep(target(1).bits());
     assert_eq!(world.step(), Step::Activate { to: target(1), fallback: Fallback::Remove });
     let mut world = World::runs_first(goal(3, 2, Some(1)));
-    world.held.push(target(2).artifact);
+    world.keep(target(2).bits());
     world.goal.as_mut().unwrap().kind = GoalKind::Rollback;
     assert_eq!(world.step(), Step::Activate { to: target(2), fallback: Fallback::Keep });
 }
@@ -120,8 +132,8 @@ fn a_first_release_has_no_way_back_and_a_rollback_needs_none() {
 fn a_host_that_is_not_admitted_only_fetches_ahead() {
     let mut world = World::runs_first(goal(2, 2, Some(1)));
     world.goal.as_mut().unwrap().admit = BTreeMap::from([("*".into(), 0)]);
-    assert_eq!(world.step(), Step::Stage { artifact: target(2).artifact, urgent: false });
-    world.held.push(target(2).artifact);
+    assert_eq!(world.step(), Step::Stage { bits: target(2).bits(), urgent: false });
+    world.keep(target(2).bits());
     assert_eq!((world.step(), world.facts().standing()), (Step::Nothing, Phase::Healthy));
     world.goal.as_mut().unwrap().stage = false;
     world.held.pop();
@@ -135,11 +147,12 @@ fn a_host_that_is_not_admitted_only_fetches_ahead() {
 #[test]
 fn a_release_that_failed_is_not_tried_until_a_retry_is_asked_for() {
     let mut world = World::runs_first(goal(2, 2, Some(1)));
-    world.held.push(target(2).artifact);
+    world.keep(target(2).bits());
     world.failed = Some(Failed {
         version: world.goal.as_ref().unwrap().version,
         retry: 0,
         artifact: target(2).artifact,
+        config: target(2).config,
         reverted: true,
         failure: failure(FailureClass::Release),
     });
@@ -162,11 +175,11 @@ fn a_release_that_failed_is_not_tried_until_a_retry_is_asked_for() {
 #[test]
 fn faults_of_the_host_wait_longer_each_time_and_are_reported_after_three() {
     let mut world = World::runs_first(goal(2, 2, Some(1)));
-    let (artifact, mut now) = (target(2).artifact, UnixMillis(2000));
+    let (bits, mut now) = (target(2).bits(), UnixMillis(2000));
     let mut waits = vec![];
     for _ in 0..5 {
         let fault = failure(FailureClass::Transport);
-        world.tries = Some(count_fault(world.tries.take(), artifact, fault, now));
+        world.tries = Some(count_fault(world.tries.take(), bits, fault, now));
         let Step::Wait(until) = world.facts().next_step(now) else { panic!("no wait") };
         waits.push(until.since(now).as_secs());
         now = until;
@@ -189,7 +202,7 @@ fn what_should_run_and_does_not_is_started_whatever_else_is_wrong() {
     world.goal = None;
     assert_eq!(world.step(), keep);
     world.goal = Some(goal(2, 2, Some(1)));
-    world.held.push(target(2).artifact);
+    world.keep(target(2).bits());
     assert!(matches!(world.step(), Step::Activate { to, .. } if to == target(2)));
 }
 
@@ -197,7 +210,7 @@ fn what_should_run_and_does_not_is_started_whatever_else_is_wrong() {
 fn a_hold_wins_over_the_goals_that_were_known_and_over_no_newer_one() {
     let mut world = World::runs_first(goal(5, 2, Some(1)));
     world.running = Some(target(2));
-    world.held.push(target(2).artifact);
+    world.keep(target(2).bits());
     world.good.insert(0, target(2));
     let over = world.goal.as_ref().unwrap().version;
     world.hold = Some(Hold { target: target(1), over });
@@ -209,7 +222,7 @@ fn a_hold_wins_over_the_goals_that_were_known_and_over_no_newer_one() {
 #[test]
 fn hosts_are_spread_and_the_same_artifact_is_only_renamed() {
     let mut world = World::runs_first(goal(2, 2, Some(1)));
-    world.held.push(target(2).artifact);
+    world.keep(target(2).bits());
     world.goal.as_mut().unwrap().spread_ms = 60_000;
     let goal = world.goal.clone().unwrap();
     let delays = (0..1000).map(|n| {
@@ -268,23 +281,24 @@ proptest! {
 fn act(world: &mut World, works: impl Fn(Target) -> bool) -> bool {
     match world.step() {
         Step::Nothing | Step::Wait(_) => return false,
-        Step::Stage { artifact, .. } => world.held.push(artifact),
+        Step::Stage { bits, .. } => world.keep(bits),
         Step::Adopt(target) => world.running = Some(target),
         Step::Activate { to, fallback } if works(to) => {
             let back = fallback == Fallback::Keep;
             world.good = good_after(&world.good, to, back);
-            if world.facts().desired().is_none_or(|want| want.artifact == to.artifact) {
+            if world.facts().desired().is_none_or(|want| want.bits() == to.bits()) {
                 world.failed = None;
             }
             (world.running, world.up) = (Some(to), Up::Fine);
         }
         Step::Activate { to, fallback } => {
-            world.good.retain(|known| known.artifact != to.artifact);
+            world.good.retain(|known| known.bits() != to.bits());
             let goal = world.goal.as_ref().unwrap();
             world.failed = Some(Failed {
                 version: goal.version,
                 retry: goal.retry,
                 artifact: to.artifact,
+                config: to.config,
                 reverted: matches!(fallback, Fallback::Back(_)),
                 failure: failure(FailureClass::Release),
             });
@@ -296,4 +310,37 @@ fn act(world: &mut World, works: impl Fn(Target) -> bool) -> bool {
         }
     }
     true
+}
+
+#[test]
+fn a_change_of_config_alone_is_a_change_of_release() {
+    let mut world = World::runs_first(goal(2, 2, Some(1)));
+    assert_eq!(world.step(), Step::Stage { bits: target(2).bits(), urgent: true });
+    assert_eq!(world.facts().standing(), Phase::Idle, "the code alone is not the release");
+    world.configs.extend(target(2).config);
+    let step = Step::Activate { to: target(2), fallback: Fallback::Back(target(1)) };
+    assert_eq!((world.step(), world.facts().standing()), (step, Phase::Staged));
+    world.failed = Some(Failed {
+        version: world.goal.as_ref().unwrap().version,
+        retry: 0,
+        artifact: target(2).artifact,
+        config: target(2).config,
+        reverted: true,
+        failure: failure(FailureClass::Release),
+    });
+    assert_eq!((world.step(), world.facts().standing()), (Step::Nothing, Phase::Reverted));
+    // The same code with what it had before is not what failed.
+    world.goal.as_mut().unwrap().next = target(1);
+    assert_eq!((world.step(), world.facts().standing()), (Step::Nothing, Phase::Healthy));
+}
+
+#[test]
+fn a_config_that_is_gone_comes_back_before_what_needs_it_is_started() {
+    let mut world = World::runs_first(goal(3, 2, Some(1)));
+    world.running = Some(target(2));
+    world.good.insert(0, target(2));
+    world.up = Up::Down;
+    assert_eq!(world.step(), Step::Stage { bits: target(2).bits(), urgent: true });
+    world.configs.extend(target(2).config);
+    assert_eq!(world.step(), Step::Activate { to: target(2), fallback: Fallback::Keep });
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::digest::ArtifactId;
+use crate::model::config::Bits;
+use crate::model::digest::ConfigId;
 use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
 use crate::model::rollout::{PlanName, RolloutKind, RolloutState, Stable, Stage, Unavailable};
 use crate::model::selector::Selector;
@@ -31,8 +32,10 @@ pub struct Admission {
     pub bake_s: Option<u32>,
     /// What ran before.
     pub stable: Stable,
-    /// Artifacts that hosts may go on running until they are admitted.
-    pub tolerate: Vec<ArtifactId>,
+    /// The configuration beside its artifact.
+    pub config: Option<ConfigId>,
+    /// What hosts may go on running until they are admitted.
+    pub tolerate: Vec<Bits>,
     /// Whether it passes freezes and holds.
     pub through_freeze: bool,
     /// Whether it may bring a commit that is older than what runs.
@@ -63,6 +66,7 @@ impl Rollout {
             hosts: admission.hosts,
             bake_s: admission.bake_s,
             next: None,
+            config: admission.config,
             stable: admission.stable,
             tolerate: admission.tolerate,
             state: RolloutState::Pending,

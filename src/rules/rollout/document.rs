@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::config::Bits;
 use crate::model::goal::{BUCKETS, Goal, GoalKind, Target};
 use crate::model::rollout::RolloutKind;
 use crate::model::selector::Selector;
@@ -24,6 +25,9 @@ impl Rollout {
             RolloutKind::Rollback => self.stable.with(next, &self.regions),
             RolloutKind::Deploy => self.stable.clone(),
         };
+        let tolerate = if back { vec![] } else { self.tolerate.clone() };
+        let (tolerate_configured, tolerate): (Vec<Bits>, Vec<Bits>) =
+            tolerate.into_iter().partition(|bits| bits.config.is_some());
         Some(Goal {
             v: FORMAT,
             app: self.app.clone(),
@@ -33,7 +37,8 @@ impl Rollout {
             rollout: self.release,
             base: stable.base,
             next,
-            tolerate: if back { vec![] } else { self.tolerate.clone() },
+            tolerate: tolerate.iter().map(|bits| bits.artifact).collect(),
+            tolerate_configured,
             region_base: stable.region_base,
             admit,
             salt: version.generation.to_string(),

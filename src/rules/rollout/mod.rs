@@ -44,7 +44,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::digest::ArtifactId;
+use crate::model::config::Bits;
+use crate::model::digest::{ArtifactId, ConfigId};
 use crate::model::fleet::{FailureGroup, Tally};
 use crate::model::goal::{GoalVersion, Target};
 use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
@@ -100,8 +101,11 @@ pub struct Rollout {
     pub next: Option<Target>,
     /// What ran before; where a revert goes.
     pub stable: Stable,
-    /// Artifacts that hosts may go on running until they are admitted.
-    pub tolerate: Vec<ArtifactId>,
+    /// The configuration beside its artifact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigId>,
+    /// What hosts may go on running until they are admitted.
+    pub tolerate: Vec<Bits>,
 
     /// Where it stands.
     pub state: RolloutState,
@@ -265,7 +269,7 @@ impl Rollout {
         if self.state != RolloutState::Pending || self.lacks_approvals() > 0 {
             return vec![];
         }
-        let next = Target { release: self.release, artifact };
+        let next = Target { release: self.release, artifact, config: self.config };
         self.next = Some(next);
         let first = self.stable.base.is_none() && self.stable.region_base.is_empty();
         // A rollback goes flat out whatever plan its request named.

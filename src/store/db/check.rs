@@ -125,11 +125,7 @@ mod tests {
         let (_folder, places) = both_places().await;
         let health = looked_at(&places[1]).await;
         assert_eq!(health.schema, 0);
-        assert!(
-            health.problems.iter().all(|problem| problem.ends_with("is not applied: migrate it"))
-        );
-        let newest = format!("schema version {} (", health.known);
-        assert!(health.problems.last().unwrap().starts_with(&newest), "{:?}", health.problems);
+        assert_eq!(health.problems.len(), schema::MIGRATIONS.len());
     }
 
     #[tokio::test]

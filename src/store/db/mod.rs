@@ -12,6 +12,7 @@ pub mod artifacts;
 pub mod backup;
 pub mod check;
 mod clock;
+pub mod configs;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod coordinators;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{DbError, Row, Topic, Tx, envs, values};
 use crate::model::commit::CommitId;
+use crate::model::config::Bits;
 use crate::model::digest::ArtifactId;
 use crate::model::fleet::Tally;
 use crate::model::id::{AppName, EnvName, JobNo, RegionName, ReleaseNo};
@@ -57,6 +58,7 @@ impl ReleaseRow {
             commit: self.commit.clone(),
             subject: self.subject.clone(),
             artifact: self.artifact,
+            config: rollout.config,
             plan: rollout.plan,
             regions: rollout.regions.clone(),
             state: rollout.state,
@@ -152,34 +154,35 @@ pub fn list(
     tx.rows(&sql, values![app, env, before, limit], read)
 }
 
-/// Whether the artifact was marked bad in the env.
+/// Whether these bits were marked bad in the env.
 ///
 /// # Errors
 /// When the database fails.
-pub fn is_bad(
-    tx: &Tx,
-    app: &AppName,
-    env: &EnvName,
-    artifact: &ArtifactId,
-) -> Result<bool, DbError> {
-    let sql = "SELECT count(*) FROM releases
-               WHERE app = ?1 AND env = ?2 AND artifact = ?3 AND bad = 1";
-    Ok(tx.number(sql, values![app, env, artifact])? > 0)
+pub fn is_bad(tx: &Tx, app: &AppName, env: &EnvName, bits: &Bits) -> Result<bool, DbError> {
+    let sql = "SELECT count(*) FROM releases WHERE app = ?1 AND env = ?2 AND artifact = ?3
+                   AND coalesce(config, '') = ?4 AND bad = 1";
+    Ok(tx.number(sql, values![app, env, bits.artifact, word(bits)])? > 0)
 }
 
-/// Marks every release of the artifact in the env bad, or good again.
+/// The configuration as it is compared in SQL: no digest is empty.
+fn word(bits: &Bits) -> String {
+    bits.config.map_or_else(String::new, |config| config.to_string())
+}
+
+/// Marks every release of these bits in the env bad, or good again.
 ///
 /// # Errors
 /// When the database fails.
 pub fn mark(
     tx: &mut Tx,
     (app, env): (&AppName, &EnvName),
-    artifact: &ArtifactId,
+    bits: &Bits,
     bad: bool,
 ) -> Result<(), DbError> {
     tx.exec(
-        "UPDATE releases SET bad = ?4 WHERE app = ?1 AND env = ?2 AND artifact = ?3",
-        values![app, env, artifact, bad],
+        "UPDATE releases SET bad = ?5 WHERE app = ?1 AND env = ?2 AND artifact = ?3
+             AND coalesce(config, '') = ?4",
+        values![app, env, bits.artifact, word(bits), bad],
     )?;
     Ok(())
 }
@@ -192,8 +195,8 @@ pub fn insert(tx: &mut Tx, row: &ReleaseRow) -> Result<(), DbError> {
     let rollout = &row.rollout;
     tx.exec(
         "INSERT INTO releases (app, env, release, kind, same_as, build, commit_id, subject,
-             artifact, state, bad, actor, message, rollout, created_at, ended_at, stamp)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 1)",
+             artifact, state, bad, actor, message, rollout, created_at, ended_at, config, stamp)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, 1)",
         values![
             &rollout.app,
             &rollout.env,
@@ -210,7 +213,8 @@ pub fn insert(tx: &mut Tx, row: &ReleaseRow) -> Result<(), DbError> {
             &row.message,
             json(rollout),
             row.created_at,
-            row.ended_at
+            row.ended_at,
+            rollout.config
         ],
     )?;
     changed(tx, rollout)
@@ -261,15 +265,16 @@ pub fn known_good(
     tx: &Tx,
     (app, env): (&AppName, &EnvName),
     before: ReleaseNo,
-    leaving: &ArtifactId,
+    leaving: &Bits,
 ) -> Result<Option<ReleaseRow>, DbError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM releases WHERE app = ?1 AND env = ?2 AND release < ?3
-             AND state = '{}' AND bad = 0 AND artifact IS NOT NULL AND artifact <> ?4
+             AND state = '{}' AND bad = 0 AND artifact IS NOT NULL
+             AND (artifact <> ?4 OR coalesce(config, '') <> ?5)
          ORDER BY release DESC LIMIT 1",
         RolloutState::Succeeded.word()
     );
-    tx.row(&sql, values![app, env, before, leaving], read)
+    tx.row(&sql, values![app, env, before, leaving.artifact, word(leaving)], read)
 }
 
 /// What a repeated request with the same key was answered with.
@@ -343,6 +348,12 @@ pub fn remember_asked(
 }
 
 impl ReleaseRow {
+    /// What it consists of; `None` while the build is not done.
+    #[must_use]
+    pub fn bits(&self) -> Option<Bits> {
+        Some(Bits { artifact: self.artifact?, config: self.rollout.config })
+    }
+
     /// Whether it is a rollback.
     #[must_use]
     pub fn is_rollback(&self) -> bool {

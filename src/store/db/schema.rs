@@ -7,7 +7,7 @@ use super::{DbError, Tx, values};
 use crate::model::digest::Digest;
 
 /// Version, name, text; ascending.
-const MIGRATIONS: &[(i64, &str, &str)] = &[
+pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "core", include_str!("schema/0001_core.sql")),
     (2, "rollouts", include_str!("schema/0002_rollouts.sql")),
     (3, "replication", include_str!("schema/0003_replication.sql")),
@@ -21,6 +21,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (11, "coordinators", include_str!("schema/0011_coordinators.sql")),
     (12, "holds", include_str!("schema/0012_holds.sql")),
     (13, "requirements", include_str!("schema/0013_requirements.sql")),
+    (14, "configs", include_str!("schema/0014_configs.sql")),
     (15, "tellers", include_str!("schema/0015_tellers.sql")),
 ];
 

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::patch::PatchOutcome;
 use crate::model::commit::CommitId;
-use crate::model::digest::ArtifactId;
-use crate::model::id::{AppName, EnvName, JobNo, RegionName};
+use crate::model::digest::{ArtifactId, ConfigId};
+use crate::model::id::{AppName, EnvName, JobNo, RegionName, ReleaseNo};
 
 /// The query of [`Diff`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,12 @@ pub struct DiffSide {
     pub build: JobNo,
     /// Its commit.
     pub commit: CommitId,
+    /// The release, when one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<ReleaseNo>,
+    /// That release's configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigId>,
     /// Raw bytes.
     pub size: u64,
     /// Bytes of its pack.

@@ -4,6 +4,7 @@
 pub mod app;
 pub mod build;
 pub mod commits;
+pub mod config;
 pub mod diff;
 pub mod event;
 pub mod fleet;

@@ -14,6 +14,7 @@ use crate::model::id::{AppName, EnvName, RegionName};
 pub use crate::model::rollout::{GateNumbers, GateWord, Judged, Stage, Step as StepView};
 use crate::model::rollout::{OnConflict, PlanName, Release, RolloutKind, Unavailable};
 use crate::model::time::UnixMillis;
+use crate::wire::v1::config::ConfigWish;
 
 /// Asks for a rollout. An identical open one is joined instead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,10 @@ pub struct RolloutRequest {
     /// The plan.
     #[serde(default)]
     pub plan: PlanName,
+    /// The configuration beside it; `None`: that of the release it names, if the env has run
+    /// it, else that of the release whose place it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigWish>,
     /// Only these regions; empty: all.
     #[serde(default)]
     pub regions: Vec<RegionName>,

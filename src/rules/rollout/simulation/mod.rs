@@ -17,7 +17,7 @@ use crate::model::rollout::{
 use crate::model::selector::{Labels, Selector};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::command::Command;
-use crate::rules::rollout::simulation::world::{Weather, World, artifact, target};
+use crate::rules::rollout::simulation::world::{Weather, World, bits, target};
 use crate::rules::rollout::{Action, Admission, Rollout};
 
 fn deploy(base: Option<Target>, bake_s: u32) -> Admission {
@@ -34,6 +34,7 @@ fn deploy(base: Option<Target>, bake_s: u32) -> Admission {
         hosts: Selector::default(),
         bake_s: Some(bake_s),
         stable: Stable { base, region_base: BTreeMap::new() },
+        config: bits(2).config,
         tolerate: vec![],
         approvals: 0,
         spread_s: 0,
@@ -112,12 +113,12 @@ proptest! {
             RolloutState::Reverted => {
                 prop_assert!(based && world.bad);
                 for host in world.hosts.iter().filter(|host| host.reachable) {
-                    prop_assert_eq!(host.running, Some(artifact(1)), "{} was left", host.id);
+                    prop_assert_eq!(host.running, Some(bits(1)), "{} was left", host.id);
                 }
             }
             RolloutState::Succeeded => {
                 for host in world.hosts.iter().filter(|host| host.reachable) {
-                    prop_assert_eq!(host.running, Some(artifact(2)), "{} was left", host.id);
+                    prop_assert_eq!(host.running, Some(bits(2)), "{} was left", host.id);
                 }
             }
             RolloutState::Failed => prop_assert!(world.bad),
@@ -199,7 +200,7 @@ proptest! {
             prop_assert_eq!(world.rollout.state, RolloutState::Failed);
         }
         for host in world.hosts.iter().filter(|host| host.reachable) {
-            prop_assert_eq!(host.running, Some(artifact(2)));
+            prop_assert_eq!(host.running, Some(bits(2)));
         }
     }
 
@@ -222,7 +223,7 @@ proptest! {
         }
         prop_assert_eq!(world.rollout.state, RolloutState::Canceled);
         for host in &world.hosts {
-            prop_assert_eq!(host.running, Some(artifact(1)));
+            prop_assert_eq!(host.running, Some(bits(1)));
         }
         check_documents(&world.goals, &world.regions)?;
     }
@@ -296,7 +297,7 @@ proptest! {
         if away == 0 {
             prop_assert_eq!(world.rollout.state, RolloutState::Succeeded);
             for host in &world.hosts {
-                prop_assert_eq!(host.running, Some(artifact(2)), "{} was left", host.id);
+                prop_assert_eq!(host.running, Some(bits(2)), "{} was left", host.id);
             }
         }
     }
@@ -429,6 +430,6 @@ fn a_rollout_of_some_regions_leaves_the_others_alone() {
     assert_eq!(world.rollout.state, RolloutState::Succeeded);
     for host in &world.hosts {
         let expected = if host.region == world.regions[1] { 2 } else { 1 };
-        assert_eq!(host.running, Some(artifact(expected)), "{}", host.id);
+        assert_eq!(host.running, Some(bits(expected)), "{}", host.id);
     }
 }

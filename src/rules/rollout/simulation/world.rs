@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::model::digest::{ArtifactId, Digest};
+use crate::model::config::Bits;
+use crate::model::digest::Digest;
 use crate::model::fleet::Tally;
 use crate::model::goal::{Goal, GoalVersion, HostView, Target, bucket};
 use crate::model::id::{HostId, RegionName, ReleaseNo};
@@ -28,7 +29,7 @@ pub(super) struct Host {
     pub(super) id: HostId,
     pub(super) region: RegionName,
     pub(super) reachable: bool,
-    pub(super) running: Option<ArtifactId>,
+    pub(super) running: Option<Bits>,
     pub(super) health: Health,
     /// The goal that `health` was found under.
     pub(super) version: GoalVersion,
@@ -66,12 +67,15 @@ pub(super) struct World {
     pub(super) bad: bool,
 }
 
-pub(super) fn artifact(n: u64) -> ArtifactId {
-    Digest::of(&n.to_be_bytes())
+/// Releases 1 and 2 are the same code: all that release 2 brings is a configuration.
+pub(super) fn bits(n: u64) -> Bits {
+    let config = n.is_multiple_of(2).then(|| Digest::of(&n.to_be_bytes()));
+    Bits { artifact: Digest::of(&n.div_ceil(2).to_be_bytes()), config }
 }
 
 pub(super) fn target(n: u64) -> Target {
-    Target { release: ReleaseNo(n), artifact: artifact(n) }
+    let Bits { artifact, config } = bits(n);
+    Target { release: ReleaseNo(n), artifact, config }
 }
 
 impl World {
@@ -79,7 +83,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let regions: Vec<RegionName> =
             (0..sizes.len()).map(|n| format!("r{n}").parse().unwrap()).collect();
-        let running = admission.stable.base.map(|base| base.artifact);
+        let running = admission.stable.base.map(|base| base.bits());
         let mut hosts = Vec::new();
         for (region, size) in regions.iter().zip(sizes) {
             for n in 0..*size {
@@ -123,7 +127,7 @@ impl World {
     pub(super) fn begin(&mut self) {
         let fresh = self.fresh();
         let fleet = self.fleet(fresh);
-        let actions = self.rollout.begin(self.now, artifact(2), fresh, &fleet);
+        let actions = self.rollout.begin(self.now, bits(2).artifact, fresh, &fleet);
         self.follow(actions);
     }
 
@@ -184,7 +188,7 @@ impl World {
                 continue;
             }
             let view = HostView { host: &host.id, region, labels: &labels, running: host.running };
-            let desired = goal.desired(&view).map(|target| target.artifact);
+            let desired = goal.desired(&view).map(|target| target.bits());
             let failed_here = host.health == Health::ReleaseFault
                 && host.version.generation == goal.version.generation
                 && host.retry == goal.retry;
@@ -195,14 +199,14 @@ impl World {
                 }
                 continue;
             }
-            if failed_here && desired == Some(goal.next.artifact) {
+            if failed_here && desired == Some(goal.next.bits()) {
                 continue;
             }
             host.retry = goal.retry;
             let draw = self.rng.below(100);
             let broken =
                 u64::from(bucket("broken", &goal.app, &host.id)) < self.weather.broken * 100;
-            if desired == Some(artifact(2)) && broken {
+            if desired == Some(bits(2)) && broken {
                 host.health = Health::ReleaseFault;
             } else if draw < self.weather.sick {
                 host.health =
@@ -248,8 +252,8 @@ impl World {
             let view = HostView { host: &host.id, region, labels: &labels, running: host.running };
             let admitted = goal.admits(&view);
             let current = host.version.generation == goal.version.generation;
-            let on_next = host.running == Some(goal.next.artifact);
-            let desired = goal.desired(&view).map(|target| target.artifact);
+            let on_next = host.running == Some(goal.next.bits());
+            let desired = goal.desired(&view).map(|target| target.bits());
             tally.hosts += 1;
             tally.admitted += u32::from(admitted);
             if !host.reachable {
@@ -295,7 +299,7 @@ impl World {
         let here = self.hosts.iter().filter(|host| host.region == *region && host.reachable);
         let moving = |host: &&Host| {
             let view = HostView { host: &host.id, region, labels: &labels, running: host.running };
-            goal.admits(&view) && host.running != Some(goal.next.artifact)
+            goal.admits(&view) && host.running != Some(goal.next.bits())
         };
         (here.clone().filter(moving).count() as u32, here.count() as u32)
     }

@@ -1,0 +1,141 @@
+//! Configurations that goals name: fetched from a coordinator as soon as a goal names
+//! one, kept on disk, given to hosts.
+//!
+//! What is kept is enough to serve hosts with every coordinator gone. A digest is all
+//! that is believed. Nothing that a goal names is dropped.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use tokio::sync::watch;
+
+use crate::model::config::identify;
+use crate::model::digest::ConfigId;
+use crate::net::client::CallError;
+use crate::net::server::Path;
+use crate::region::coordinators::Coordinators;
+use crate::region::db::{DbError, RegionDb};
+use crate::region::mirror::Mirror;
+use crate::region::serve::Shared;
+use crate::wire::problem::{Code, Problem};
+use crate::wire::v1::config::Config;
+
+/// How many configurations stay that no goal names any more, newest first: a goal by hand
+/// may go back to one. At most 64 KiB each.
+pub const IDLE_CONFIGS_MAX: usize = 256;
+/// Time for one fetch from a coordinator.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// Wait before what could not be had is asked for again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Why a configuration is not here.
+#[derive(Debug, thiserror::Error)]
+enum Missing {
+    #[error("no goal of this region names it")]
+    Unnamed,
+    #[error("the coordinator gave another document than was asked for")]
+    Other,
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    Db(#[from] DbError),
+    #[error("the disk's work was broken off: {0}")]
+    Work(#[from] tokio::task::JoinError),
+}
+
+/// The configurations of a region.
+pub struct Configs {
+    db: Arc<RegionDb>,
+    mirror: Arc<Mirror>,
+    coordinators: Coordinators,
+}
+
+impl Configs {
+    /// Over what `db` keeps and `mirror`'s goals name.
+    #[must_use]
+    pub fn new(db: Arc<RegionDb>, mirror: Arc<Mirror>, coordinators: Coordinators) -> Self {
+        Self { db, mirror, coordinators }
+    }
+
+    /// Fetches what goals name, at every change of the mirror, until `stop` turns true.
+    pub async fn keep(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let mut changes = self.mirror.changes();
+        loop {
+            changes.borrow_and_update();
+            let complete = self.round().await;
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                Ok(()) = changes.changed() => {}
+                () = tokio::time::sleep(RETRY), if !complete => {}
+            }
+        }
+    }
+
+    /// Says whether all that goals name is here.
+    async fn round(&self) -> bool {
+        let mut complete = true;
+        let named = self.named();
+        for config in &named {
+            if let Err(error) = self.find(*config).await {
+                tracing::warn!(config = config.short(), %error, "config not had yet");
+                complete = false;
+            }
+        }
+        let db = self.db.clone();
+        let pruned = tokio::task::spawn_blocking(move || db.prune_configs(&named)).await;
+        if let Ok(Err(error)) = pruned {
+            tracing::warn!(%error, "old configs not dropped");
+        }
+        complete
+    }
+
+    fn named(&self) -> BTreeSet<ConfigId> {
+        self.mirror.goals().iter().flat_map(|goal| goal.configs().collect::<Vec<_>>()).collect()
+    }
+
+    /// What is kept, else what a coordinator has.
+    async fn find(&self, config: ConfigId) -> Result<String, Missing> {
+        let db = self.db.clone();
+        let kept = tokio::task::spawn_blocking(move || db.config(&config)).await??;
+        if let Some(text) = kept.filter(|text| identify(text.as_bytes()) == Ok(config)) {
+            return Ok(text);
+        }
+        if !self.named().contains(&config) {
+            return Err(Missing::Unnamed);
+        }
+        let path = format!("/v1/region/configs/{config}");
+        let asked = self.coordinators.current().get::<Config>(&path, TIMEOUT).await;
+        let text = asked.inspect_err(|_| self.coordinators.rotate())?.text;
+        if identify(text.as_bytes()) != Ok(config) {
+            return Err(Missing::Other);
+        }
+        let (db, saved) = (self.db.clone(), text.clone());
+        tokio::task::spawn_blocking(move || db.save_config(&config, &saved)).await??;
+        tracing::info!(config = config.short(), bytes = text.len(), "config kept");
+        Ok(text)
+    }
+}
+
+/// `GET /v1/agent/configs/{config}`: the document itself.
+pub(super) async fn give(
+    State(listener): Shared,
+    Path(config): Path<ConfigId>,
+) -> Result<Response, Problem> {
+    match listener.configs.find(config).await {
+        Ok(text) => {
+            Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response())
+        }
+        Err(Missing::Unnamed) => {
+            let title = format!("there is no config {}", config.short());
+            Err(Problem::new(Code::NotFound, title).because(Missing::Unnamed))
+        }
+        Err(error) => {
+            let title = format!("config {} is not here yet", config.short());
+            Err(Problem::new(Code::Unavailable, title).because(error))
+        }
+    }
+}
