@@ -11,6 +11,9 @@ use serde_json::Value;
 use crate::cli::demo::fleet::Reach;
 use crate::cli::output::Output;
 
+/// Lines of a command's story that are told when it ends badly.
+const SAID_LINES: usize = 20;
+
 /// What one step did.
 #[derive(Debug, Serialize)]
 pub(crate) struct Step {
@@ -48,7 +51,7 @@ pub(crate) enum ScriptError {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The command ended with another code.
-    #[error("`{command}` ended with {found}, not {wanted}")]
+    #[error("`{command}` ended with {found}, not {wanted}{said}")]
     Code {
         /// What was typed.
         command: String,
@@ -56,6 +59,8 @@ pub(crate) enum ScriptError {
         found: i32,
         /// How it should have.
         wanted: i32,
+        /// The end of what it said, where it was not shown.
+        said: String,
     },
 }
 
@@ -74,7 +79,7 @@ impl Script {
         let number = self.steps.len() + 1;
         self.out.story(&format!("\n{number}/{} {title}\n$ {command}", self.total));
         let began = Instant::now();
-        let (found, result) = self.run(args)?;
+        let (found, result, said) = self.run(args)?;
         let seconds = (began.elapsed().as_secs_f64() * 10.0).round() / 10.0;
         self.out.story(&format!("  ({seconds} s)"));
         self.steps.push(Step {
@@ -84,19 +89,26 @@ impl Script {
             seconds,
             result,
         });
-        if found == wanted { Ok(()) } else { Err(ScriptError::Code { command, found, wanted }) }
+        if found == wanted {
+            return Ok(());
+        }
+        Err(ScriptError::Code { command, found, wanted, said })
     }
 
-    fn run(&self, args: &[&str]) -> io::Result<(i32, Value)> {
+    /// Its exit code, its document, and the end of what it said that nobody saw.
+    fn run(&self, args: &[&str]) -> io::Result<(i32, Value, String)> {
         let mut command = deployctl(&self.reach, &self.repository)?;
         command.args(args);
         if !self.out.is_json() {
             let code = command.status()?.code().unwrap_or(-1);
-            return Ok((code, Value::Null));
+            return Ok((code, Value::Null, String::new()));
         }
-        let done = command.args(["-o", "json"]).stderr(Stdio::null()).output()?;
+        let done = command.args(["-o", "json"]).output()?;
         let document = serde_json::from_slice(&done.stdout).unwrap_or(Value::Null);
-        Ok((done.status.code().unwrap_or(-1), document))
+        let story = String::from_utf8_lossy(&done.stderr);
+        let last = story.lines().rev().take(SAID_LINES).collect::<Vec<_>>();
+        let said = last.iter().rev().map(|line| format!("\n  {line}")).collect();
+        Ok((done.status.code().unwrap_or(-1), document, said))
     }
 }
 
