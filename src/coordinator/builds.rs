@@ -9,7 +9,7 @@ use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::Shared;
 use crate::coordinator::{apps, logs};
 use crate::model::id::{AppName, JobNo};
-use crate::model::job::{BuildFailure, JobState, Outcome};
+use crate::model::job::JobState;
 use crate::model::replication::ReplicationStatus;
 use crate::net::auth::Identity;
 use crate::net::server::{Json, Params, Path};
@@ -243,44 +243,6 @@ pub(super) fn build(tx: &Tx, row: &JobRow) -> Result<Build, DbError> {
         replication,
         deployable,
     })
-}
-
-/// Writes what the rules made of a running job: the row, its attempt's end, the
-/// event, and the wake-ups. `outcome`: `None` when it was handed back.
-///
-/// # Errors
-/// When the database fails, or the job was changed since it was read.
-pub(super) fn end_attempt(
-    tx: &mut Tx,
-    row: &JobRow,
-    job: &crate::model::job::Job,
-    outcome: Option<&Outcome>,
-    now: crate::model::time::UnixMillis,
-) -> Result<(), DbError> {
-    let (no, app) = (row.no, &row.asked.app);
-    jobs::update(tx, row, job, now)?;
-    jobs::end_attempt(tx, (no, row.job.attempt), outcome, now)?;
-    let reason = job.failure.as_ref().map_or("", |(_, reason)| reason.as_str());
-    let (kind, message) = match (job.state, &job.failure) {
-        (JobState::Succeeded, _) => ("build.succeeded", format!("{no} of {app} succeeded")),
-        (JobState::Failed, Some((BuildFailure::Canceled, _))) => {
-            ("build.canceled", format!("{no} of {app} was canceled"))
-        }
-        (JobState::Failed, _) => ("build.failed", format!("{no} of {app} failed: {reason}")),
-        _ => {
-            let why = match outcome {
-                None => "its worker handed it back".to_owned(),
-                Some(Outcome::Failed { reason, .. }) => reason.clone(),
-                Some(Outcome::Succeeded { .. }) => String::new(),
-            };
-            ("build.requeued", format!("{no} of {app} waits again: {why}"))
-        }
-    };
-    tx.event(&NewEvent::new(now, kind, "deployctl", message).app(app).build(no))?;
-    tx.touch(Topic::Jobs);
-    tx.touch(Topic::Logs);
-    tx.touch(Topic::Rollouts);
-    Ok(())
 }
 
 fn one_line(text: &str) -> String {

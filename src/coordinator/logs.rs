@@ -4,8 +4,8 @@
 use axum::extract::State;
 use serde::Deserialize;
 
+use crate::coordinator::attempts::fenced;
 use crate::coordinator::builds::unknown;
-use crate::coordinator::claims::fenced;
 use crate::coordinator::state::{Shared, wait_of};
 use crate::model::id::JobNo;
 use crate::net::server::{Json, Params, Path};

@@ -7,6 +7,7 @@ mod admission;
 mod ancestry;
 mod apps;
 mod artifact;
+mod attempts;
 mod auth;
 pub mod backup;
 mod bars;

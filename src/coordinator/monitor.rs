@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::coordinator::claims::take_back_lapsed;
+use crate::coordinator::attempts::take_back_lapsed;
 use crate::coordinator::peers;
 use crate::coordinator::state::{Coordinator, Shared};
 use crate::store::db::{DbError, Tx, hosts, jobs, workers};

@@ -17,8 +17,9 @@ use axum::routing::{MethodFilter, MethodRouter, get as on_get, on};
 
 use crate::coordinator::state::Shared;
 use crate::coordinator::{
-    apps, auth, builds, claims, commits, configs, curves, diff, events, feed, fleet, freezes,
-    holds, hosts, openapi, patches, releases, rollouts, scale, status, tokens, web, webhooks,
+    apps, attempts, auth, builds, claims, commits, configs, curves, diff, events, feed, fleet,
+    freezes, holds, hosts, openapi, patches, releases, rollouts, scale, status, tokens, web,
+    webhooks,
 };
 use crate::rules::authorize::Class;
 use crate::wire::problem::{Code, Problem};
@@ -41,6 +42,7 @@ pub(super) struct Route {
 pub(super) fn table() -> Vec<Route> {
     let tables = [
         apps::routes(),
+        attempts::routes(),
         builds::routes(),
         claims::routes(),
         commits::routes(),

@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use crate::config::daemon::{Config, Tls};
 use crate::coordinator::state::{Coordinator, Shared};
 use crate::coordinator::{
-    claims, first_start, metrics, monitor, notify, outbox, peers, publisher, router, synchronizer,
-    tick,
+    attempts, claims, first_start, metrics, monitor, notify, outbox, peers, publisher, router,
+    synchronizer, tick,
 };
 use crate::net::tls::{Security, TlsError, TlsFiles};
 use crate::net::{metrics as listeners, server};
@@ -75,10 +75,15 @@ pub async fn run(
     let scheme = if matches!(security, Security::Plain) { "http" } else { "https" };
     let url = format!("{scheme}://{address}");
     let metered = config.metrics;
-    let (shared, line) = Coordinator::new(db, config, blobs, keys, stop.clone()).await?;
+    let ((claims, line), (words, said)) = (claims::line(), attempts::mouth());
+    let ends = (claims, words);
+    let shared = Coordinator::new(db, config, blobs, keys, stop.clone(), ends).await?;
     first_start::client_file(&data, scheme, address)?;
     monitor::grant_grace(&shared).await?;
     let mut loops = start_loops(&shared, line);
+    // Until the last open request was answered; ends with this function.
+    let mut hearing = JoinSet::new();
+    hearing.spawn(attempts::hear(shared.clone(), said));
     if shared.db.is_shared() {
         loops.spawn(peers::beat(shared.clone(), peers::own(shared.steady_now(), &url)));
         loops.spawn(peers::follow_tokens(shared.clone()));

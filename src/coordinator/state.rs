@@ -12,7 +12,8 @@ use ed25519_dalek::SigningKey;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::daemon::Config;
-use crate::coordinator::claims::{self, Waiter};
+use crate::coordinator::attempts::Waiting;
+use crate::coordinator::claims::Waiter;
 use crate::coordinator::peers;
 use crate::model::id::RegionName;
 use crate::model::time::UnixMillis;
@@ -49,6 +50,8 @@ pub struct Coordinator {
     pub stop: watch::Receiver<bool>,
     /// Where workers join the line for jobs.
     pub(super) claims: mpsc::Sender<Waiter>,
+    /// Where attempts say what becomes of them.
+    pub(super) words: mpsc::Sender<Waiting>,
     /// Goals as they were decided, on their way to the regions.
     pub goals: Goals,
     /// Where they are put as well, if anywhere: `goals` of the configuration.
@@ -78,8 +81,7 @@ pub struct Keys {
 }
 
 impl Coordinator {
-    /// Puts the parts together and loads the keyring; also returns the line of
-    /// waiting workers, for [`claims::give_out`].
+    /// Puts the parts together and loads the keyring.
     ///
     /// # Errors
     /// When the database fails, or the goal store's URL is not one.
@@ -89,10 +91,10 @@ impl Coordinator {
         blobs: Blobs,
         keys: Keys,
         stop: watch::Receiver<bool>,
-    ) -> Result<(Shared, mpsc::Receiver<Waiter>), GoalError> {
+        (claims, words): (mpsc::Sender<Waiter>, mpsc::Sender<Waiting>),
+    ) -> Result<Shared, GoalError> {
         let keyring = RwLock::new(Keyring::default());
         let started = (peers::now(&db), Instant::now());
-        let (claims, line) = claims::line();
         let (goals, outbox) = (Goals::embedded(db.clone()), tokio::sync::Mutex::new(()));
         let global_goals = config.goals.as_deref().map(Goals::etcd).transpose()?;
         let reloading = tokio::sync::Mutex::new(());
@@ -103,6 +105,7 @@ impl Coordinator {
             keys,
             stop,
             claims,
+            words,
             goals,
             global_goals,
             outbox,
@@ -113,7 +116,7 @@ impl Coordinator {
             started,
         };
         coordinator.reload_keyring().await?;
-        Ok((Arc::new(coordinator), line))
+        Ok(Arc::new(coordinator))
     }
 
     /// The time that leases are judged by: it never jumps while the process lives. All

@@ -127,7 +127,7 @@ impl Keeper {
         loop {
             let lapse = self.good + self.times.patience;
             tokio::select! {
-                () = tokio::time::sleep_until(next) => {
+                () = self.turn(next) => {
                     let Some(wait) = self.beat().await else { return };
                     next = Instant::now() + wait.unwrap_or_else(|| self.times.next(&mut rng));
                 }
@@ -140,6 +140,20 @@ impl Keeper {
                     self.change(Standing::Draining);
                 }
             }
+        }
+    }
+
+    /// Waits for the next beat: at its time, or when another attempt of this worker beats
+    /// not long before, so that one call carries both.
+    async fn turn(&self, next: Instant) {
+        let soon = next - self.times.beat / 2;
+        let called = async {
+            tokio::time::sleep_until(soon).await;
+            self.calls.called().await;
+        };
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => self.calls.call_others(),
+            () = called => {}
         }
     }
 

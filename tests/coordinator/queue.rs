@@ -7,7 +7,7 @@ use deployctl::model::job::{BuildFailure, JobState};
 use deployctl::net::client::CallError;
 use deployctl::wire::problem::Code;
 use deployctl::wire::v1::fleet::{QueueScale, Workers};
-use deployctl::wire::v1::worker::{Claims, Order};
+use deployctl::wire::v1::worker::{Claims, Heard, Order, ReportReply};
 use serde_json::json;
 
 use crate::process::{Coordinator, PATIENCE, manifest, refusal};
@@ -186,6 +186,37 @@ async fn beats_hold_a_job_and_a_release_gives_it_back() {
     let again = worker.claim(5000).await.unwrap();
     assert_eq!((again.build, again.attempt), (job.build, 2));
     assert_eq!(refusal(worker.beat(&claim).await).code, Code::Fenced);
+}
+
+#[tokio::test]
+async fn each_word_of_a_report_is_answered_by_itself() {
+    let coordinator = Coordinator::new(SLOW).await;
+    let worker = coordinator.worker("a");
+    for commit in 1..=2 {
+        coordinator.queue(commit).await;
+        worker.claim(5000).await.unwrap();
+    }
+    let artifact = coordinator.publish(1, b"good").await;
+    let made = json!({"finish": {"outcome": {"outcome": "succeeded", "artifact": artifact}}});
+    let said = json!({"worker": "a", "said": [
+        {"build": "b1", "attempt": 1, "word": "beat"},
+        {"build": "b2", "attempt": 7, "word": "release"},
+        {"build": "b2", "attempt": 1, "word": made},
+        {"build": "b1", "attempt": 1, "word": made},
+        {"build": "b2", "attempt": 1, "word": "release"},
+    ]});
+    let client = coordinator.client("worker");
+    let reply: ReportReply = client.post("/v1/worker/report", &said, PATIENCE).await.unwrap();
+    let code = |heard| match heard {
+        Heard::Order(order) => Ok(order),
+        Heard::Refused(problem) => Err(problem.code),
+    };
+    let heard: Vec<_> = reply.heard.into_iter().map(code).collect();
+    let go_on = Ok(Order::Continue);
+    let refused = [Err(Code::Fenced), Err(Code::NotDeployable)];
+    assert_eq!(heard, [go_on, refused[0], refused[1], go_on, go_on]);
+    let state = async |no| coordinator.build(JobNo(no)).await.state;
+    assert_eq!((state(1).await, state(2).await), (JobState::Succeeded, JobState::Queued));
 }
 
 #[tokio::test]

@@ -13,7 +13,8 @@ use deployctl::model::job::Outcome;
 use deployctl::net::server::Json;
 use deployctl::wire::problem::{Code, Problem};
 use deployctl::wire::v1::worker::{
-    Beat, BeatReply, Claim, Claims, ClaimsRequest, Finish, HandBack, LogChunk, Order,
+    Beat, BeatReply, Claim, Claims, ClaimsRequest, Finish, HandBack, Heard as Answer, LogChunk,
+    Order, Report, ReportReply, Said, Word,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -36,6 +37,10 @@ pub(crate) struct Heard {
     pub(crate) jobs: BTreeMap<String, Job>,
     /// Answers 503 to everything.
     pub(crate) away: bool,
+    /// Knows no reports.
+    pub(crate) older: bool,
+    /// How much each report said.
+    pub(crate) reports: Vec<usize>,
 }
 
 #[derive(Clone, Default)]
@@ -48,6 +53,7 @@ impl Coordinator {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = Router::new()
             .route("/v1/worker/claims", post(claim))
+            .route("/v1/worker/report", post(report))
             .route("/v1/worker/jobs/{build}/{verb}", post(job))
             .with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -96,6 +102,43 @@ fn read<T: DeserializeOwned>(body: Value) -> T {
     serde_json::from_value(body).expect("the worker speaks the wire's shapes")
 }
 
+/// One after the other; an older coordinator does not know the call.
+async fn report(State(all): State<Coordinator>, Json(report): Json<Report>) -> Response {
+    if let Some(problem) = all.heard(|heard| {
+        heard.reports.push(report.said.len());
+        let older = || Problem::new(Code::NotFound, "there is no POST /v1/worker/report");
+        let away = heard.away.then(|| Problem::new(Code::Unavailable, "starting"));
+        away.or_else(|| heard.older.then(older))
+    }) {
+        return problem.into_response();
+    }
+    let answer = |Said { build, attempt, word }| {
+        all.heard(|heard| {
+            let job = heard.jobs.get_mut(&build.to_string()).expect("a job that was handed out");
+            if job.fenced || attempt != job.attempt {
+                return Answer::Refused(fenced());
+            }
+            match word {
+                Word::Beat => job.beats += 1,
+                Word::Finish { outcome, .. } => job.outcome = Some(outcome),
+                Word::Release => job.handed_back = true,
+            }
+            Answer::Order(job.order())
+        })
+    };
+    Json(ReportReply { heard: report.said.into_iter().map(answer).collect() }).into_response()
+}
+
+fn fenced() -> Problem {
+    Problem::new(Code::Fenced, "another attempt holds the job")
+}
+
+impl Job {
+    fn order(&self) -> Order {
+        if self.cancel { Order::Cancel } else { Order::Continue }
+    }
+}
+
 async fn job(
     State(all): State<Coordinator>,
     Path((build, verb)): Path<(String, String)>,
@@ -108,14 +151,13 @@ async fn job(
         }
         let job = heard.jobs.get_mut(&build).expect("a job that was handed out");
         if job.fenced || attempt != Some(job.attempt.into()) {
-            return Problem::new(Code::Fenced, "another attempt holds the job").into_response();
+            return fenced().into_response();
         }
         match verb.as_str() {
             "beat" => {
                 read::<Beat>(body);
                 job.beats += 1;
-                let order = if job.cancel { Order::Cancel } else { Order::Continue };
-                return Json(BeatReply { order }).into_response();
+                return Json(BeatReply { order: job.order() }).into_response();
             }
             "log" => {
                 let chunk: LogChunk = read(body);

@@ -36,6 +36,31 @@ async fn an_order_to_cancel_ends_the_build_as_canceled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn attempts_beat_together_in_one_call() {
+    let mut farm = Farm::new().await;
+    farm.lease_ms = 2000;
+    let _worker = farm.worker("work", &["--slots", "3"]);
+    let commit = farm.commit("sleep 1000", "artifact = 'out'");
+    let builds = [(); 3].map(|()| farm.queue(&commit));
+    eventually("a call for all", || farm.coordinator.heard(|heard| heard.reports.contains(&3)))
+        .await;
+    assert!(builds.iter().all(|build| farm.coordinator.job(build).beats > 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_coordinator_hears_attempts_one_by_one() {
+    let mut farm = Farm::new().await;
+    farm.lease_ms = 2000;
+    farm.coordinator.heard(|heard| heard.older = true);
+    let _worker = farm.worker("work", &[]);
+    let build = hanging(&farm).await;
+    eventually("a beat", || farm.coordinator.job(&build).beats > 0).await;
+    farm.coordinator.change(&build, |job| job.cancel = true);
+    let (outcome, _) = farm.ended(&build).await;
+    assert!(matches!(outcome, Outcome::Failed { class: BuildFailure::Canceled, .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_fenced_attempt_is_killed_and_says_no_more() {
     let mut farm = Farm::new().await;
     farm.lease_ms = 2000;

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::config::daemon::{Flags, load};
 use crate::coordinator::state::{Coordinator, Keys};
+use crate::coordinator::{attempts, claims};
 use crate::host::clock;
 use crate::model::digest::PieceDigest;
 use crate::model::manifest::{Codec, Entry, Manifest, Node, Piece, Provenance, Shape, piece_bytes};
@@ -51,7 +52,8 @@ impl World {
         let db = Db::open(&folder.path().join("db")).unwrap();
         let blobs = Blobs::open(&at("main")).unwrap();
         let config = load(&flags).unwrap();
-        let (shared, _) = Coordinator::new(db, config, blobs, keys, stopped).await.unwrap();
+        let ends = (claims::line().0, attempts::mouth().0);
+        let shared = Coordinator::new(db, config, blobs, keys, stopped, ends).await.unwrap();
         let (manifest, pack) = artifact();
         let world = Self { folder, shared, _stop: stop, manifest, pack };
         world.insert().await;

@@ -78,8 +78,8 @@ impl NewEvent {
 }
 
 impl NewEvent {
-    fn row(&self) -> [Value; 9] {
-        [
+    fn row(&self) -> Vec<Value> {
+        vec![
             self.at.into(),
             self.kind.into(),
             self.app.as_ref().into(),
@@ -99,10 +99,7 @@ impl Tx {
     /// # Errors
     /// When the database fails.
     pub fn event(&mut self, event: &NewEvent) -> Result<(), DbError> {
-        let insert = INSERT.replace("{rows}", "(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
-        self.exec_later(&insert, &event.row())?;
-        self.touch(Topic::Events);
-        Ok(())
+        self.events(std::slice::from_ref(event))
     }
 
     /// Writes several.
@@ -110,8 +107,8 @@ impl Tx {
     /// # Errors
     /// When the database fails.
     pub fn events(&mut self, events: &[NewEvent]) -> Result<(), DbError> {
-        let rows: Vec<_> = events.iter().map(|event| event.row().to_vec()).collect();
-        self.exec_rows(INSERT, &[], &rows)?;
+        let rows: Vec<_> = events.iter().map(NewEvent::row).collect();
+        self.exec_rows(None, INSERT, &[], &rows)?;
         self.touch(Topic::Events);
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! The queue's rows: jobs and their attempts. What may happen to a job is
 //! decided in `rules::queue`; here it is read, and written under a guard.
 
+use std::collections::BTreeSet;
+
 use super::{DbError, Row, Tx, values};
 use crate::model::commit::CommitId;
 use crate::model::digest::{ArtifactId, Digest};
@@ -156,6 +158,15 @@ pub fn insert(tx: &mut Tx, asked: &NewJob, job: &Job, now: UnixMillis) -> Result
 /// When the database fails.
 pub fn find(tx: &Tx, no: JobNo) -> Result<Option<JobRow>, DbError> {
     tx.row(&format!("SELECT {COLUMNS} FROM jobs WHERE id = ?1"), values![no], read)
+}
+
+/// Those of the jobs with these numbers that there are.
+///
+/// # Errors
+/// When the database fails.
+pub fn find_all(tx: &Tx, numbers: &BTreeSet<JobNo>) -> Result<Vec<JobRow>, DbError> {
+    let keys: Vec<_> = numbers.iter().map(|no| values![*no].to_vec()).collect();
+    tx.rows_of(&format!("SELECT {COLUMNS} FROM jobs WHERE id IN ({{rows}})"), &keys, read)
 }
 
 /// The live or succeeded job that does the same as `asked`.
@@ -371,58 +382,106 @@ pub struct Begun<'a> {
 /// # Errors
 /// [`DbError::Raced`] when one was changed since it was read, else when the database fails.
 pub fn begin(tx: &mut Tx, begun: &[Begun], now: UnixMillis) -> Result<(), DbError> {
-    // As text: a server takes the columns of VALUES for text unless told otherwise.
-    let text = |begun: &Begun| {
+    let row = |begun: &Begun| {
         let Job { attempt, worker, lease_until, .. } = begun.job;
-        let lease = lease_until.map(|until| until.0.to_string());
-        let numbers = (begun.before.no.0.to_string(), attempt.to_string());
-        values![numbers.0, numbers.1, worker.as_ref(), lease].to_vec()
+        values![begun.before.no, *attempt, worker.as_ref(), *lease_until].to_vec()
     };
-    let changed = tx.exec_rows(
-        "UPDATE jobs SET status = 'RUNNING', attempt = CAST(column2 AS BIGINT),
-            worker_id = column3, lease_expires_at = CAST(column4 AS BIGINT),
-            last_heartbeat = ?1, started_at = ?1
-         FROM (VALUES {rows}) AS begun WHERE id = CAST(column1 AS BIGINT)
-            AND attempt = CAST(column2 AS BIGINT) - 1 AND status = 'QUEUED'",
+    tx.exec_rows(
+        Some("the job"),
+        "UPDATE jobs SET status = 'RUNNING', attempt = column2, worker_id = column3,
+            lease_expires_at = column4, last_heartbeat = ?1, started_at = ?1
+         FROM (VALUES {rows}) AS begun
+         WHERE id = column1 AND attempt = column2 - 1 AND status = 'QUEUED'",
         values![now],
-        &begun.iter().map(text).collect::<Vec<_>>(),
+        &begun.iter().map(row).collect::<Vec<_>>(),
     )?;
-    if changed != begun.len() {
-        return Err(DbError::Raced("the job"));
-    }
     let attempt = |begun: &Begun| {
         let Begun { before, job, machine } = begun;
         values![before.no, job.attempt, job.worker.as_ref(), *machine, now, before.log_bytes]
             .to_vec()
     };
     tx.exec_rows(
+        None,
         "INSERT INTO attempts (job, attempt, worker_id, machine, started_at, log_start)
          VALUES {rows}",
         &[],
         &begun.iter().map(attempt).collect::<Vec<_>>(),
     )
-    .map(drop)
 }
 
-/// Records how an attempt ended; `None`: it was handed back.
+/// Writes that leases of running jobs were renewed.
 ///
 /// # Errors
-/// When the database fails.
-pub fn end_attempt(
-    tx: &mut Tx,
-    (job, attempt): (JobNo, u32),
-    outcome: Option<&Outcome>,
-    now: UnixMillis,
-) -> Result<(), DbError> {
-    let (word, reason, artifact) = match outcome {
-        None => ("released", "", None),
-        Some(Outcome::Succeeded { artifact }) => ("succeeded", "", Some(*artifact)),
-        Some(Outcome::Failed { class, reason }) => (class.word(), reason.as_str(), None),
+/// [`DbError::Raced`] when one was changed since it was read, else when the database fails.
+pub fn renew(tx: &mut Tx, renewed: &[(JobNo, &Job)], now: UnixMillis) -> Result<(), DbError> {
+    let row = |(no, job): &(JobNo, &Job)| values![*no, job.attempt, job.lease_until].to_vec();
+    tx.exec_rows(
+        Some("the job"),
+        "UPDATE jobs SET lease_expires_at = column3, last_heartbeat = ?1
+         FROM (VALUES {rows}) AS renewed
+         WHERE id = column1 AND attempt = column2 AND status = 'RUNNING'",
+        values![now],
+        &renewed.iter().map(row).collect::<Vec<_>>(),
+    )
+}
+
+/// An attempt that is over.
+#[derive(Debug)]
+pub struct Ended<'a> {
+    /// The job as it was read in this transaction.
+    pub before: &'a JobRow,
+    /// What the rules made of it.
+    pub job: &'a Job,
+    /// How it ended, in the worker's words; `None`: it was handed back.
+    pub outcome: Option<&'a Outcome>,
+}
+
+/// Writes jobs that run no more, and how their attempts ended.
+///
+/// # Errors
+/// [`DbError::Raced`] when one was changed since it was read, else when the database fails.
+pub fn end(tx: &mut Tx, ended: &[Ended], now: UnixMillis) -> Result<(), DbError> {
+    let row = |ended: &Ended| {
+        let Ended { before, job, .. } = ended;
+        let failure = job.failure.as_ref();
+        values![
+            before.no,
+            before.job.attempt,
+            job.state.word(),
+            job.max_attempts,
+            job.not_before,
+            job.artifact,
+            failure.map(|(class, _)| class.word()),
+            failure.map(|(_, reason)| reason)
+        ]
+        .to_vec()
     };
-    tx.exec_later(
-        "UPDATE attempts SET ended_at = ?3, outcome = ?4, reason = ?5, artifact = ?6
-         WHERE job = ?1 AND attempt = ?2",
-        values![job, attempt, now, word, reason, artifact],
+    tx.exec_rows(
+        Some("the job"),
+        "UPDATE jobs SET status = column3, max_attempts = column4, not_before = column5,
+            artifact = column6, failure_class = column7, failure_reason = column8,
+            ended_at = CASE column3 WHEN 'QUEUED' THEN NULL ELSE CAST(?1 AS BIGINT) END,
+            worker_id = NULL, lease_expires_at = NULL
+         FROM (VALUES {rows}) AS ended
+         WHERE id = column1 AND attempt = column2 AND status = 'RUNNING'",
+        values![now],
+        &ended.iter().map(row).collect::<Vec<_>>(),
+    )?;
+    let attempt = |ended: &Ended| {
+        let (word, reason, artifact) = match ended.outcome {
+            None => ("released", "", None),
+            Some(Outcome::Succeeded { artifact }) => ("succeeded", "", Some(*artifact)),
+            Some(Outcome::Failed { class, reason }) => (class.word(), reason.as_str(), None),
+        };
+        values![ended.before.no, ended.before.job.attempt, word, reason, artifact].to_vec()
+    };
+    tx.exec_rows(
+        Some("the attempt"),
+        "UPDATE attempts SET ended_at = ?1, outcome = column3, reason = column4,
+            artifact = column5
+         FROM (VALUES {rows}) AS ended WHERE job = column1 AND attempt = column2",
+        values![now],
+        &ended.iter().map(attempt).collect::<Vec<_>>(),
     )
 }
 

@@ -1,5 +1,7 @@
 //! Patches between artifacts: what workers said of each, and which are there.
 
+use std::collections::BTreeSet;
+
 use super::{DbError, Row, Tx, values};
 use crate::model::digest::ArtifactId;
 use crate::model::id::AppName;
@@ -89,19 +91,19 @@ pub fn put(
     Ok(changed > 0)
 }
 
-/// The last artifacts of `app` that were deployed anywhere, newest first, each once.
+/// The last artifacts of each app that were deployed anywhere, newest first, each once.
 ///
 /// # Errors
 /// When the database fails.
-pub fn bases(tx: &Tx, app: &AppName) -> Result<Vec<ArtifactId>, DbError> {
+pub fn bases(tx: &Tx, apps: &[&AppName]) -> Result<Vec<Vec<ArtifactId>>, DbError> {
     let sql = "SELECT artifact FROM releases
                WHERE app = ?1 AND artifact IS NOT NULL AND state NOT IN ('pending', 'expired')
                ORDER BY created_at DESC LIMIT ?2";
-    let mut bases: Vec<ArtifactId> = vec![];
-    for artifact in tx.rows(sql, values![app, RELEASES_MAX], |row| row.parse(0))? {
-        if !bases.contains(&artifact) && bases.len() < BASES_MAX {
-            bases.push(artifact);
-        }
+    let each: Vec<_> = apps.iter().map(|app| values![*app, RELEASES_MAX].to_vec()).collect();
+    let mut all = tx.rows_for_each(sql, &each, |row| row.parse::<ArtifactId>(0))?;
+    for bases in &mut all {
+        let mut known = BTreeSet::new();
+        bases.retain(|base| known.len() < BASES_MAX && known.insert(*base));
     }
-    Ok(bases)
+    Ok(all)
 }

@@ -1,8 +1,7 @@
 //! What builds need of other apps, as their commits said it.
 
 use super::{DbError, Tx, values};
-use crate::model::commit::CommitId;
-use crate::model::id::{AppName, JobNo};
+use crate::model::id::JobNo;
 use crate::model::recipe::{REQUIRES_MAX, Requirement};
 
 /// Writes down what `build` needs; the first [`REQUIRES_MAX`] of it.
@@ -27,14 +26,4 @@ pub fn record(tx: &mut Tx, build: JobNo, requires: &[Requirement]) -> Result<(),
 pub fn of(tx: &Tx, build: JobNo) -> Result<Vec<Requirement>, DbError> {
     let sql = "SELECT needs, commit_id FROM requirements WHERE build = ?1 ORDER BY needs";
     tx.rows(sql, values![build], |row| Ok(Requirement { app: row.parse(0)?, min: row.parse(1)? }))
-}
-
-/// The commits of `app` that the newest builds of others need, at most `limit`.
-///
-/// # Errors
-/// When the database fails.
-pub fn needed_of(tx: &Tx, app: &AppName, limit: usize) -> Result<Vec<CommitId>, DbError> {
-    let sql = "SELECT commit_id FROM requirements WHERE needs = ?1
-               GROUP BY commit_id ORDER BY max(build) DESC LIMIT ?2";
-    tx.rows(sql, values![app, limit], |row| row.parse(0))
 }

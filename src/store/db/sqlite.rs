@@ -3,6 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, params_from_iter};
 
 use super::tx::Raw;
@@ -12,6 +13,11 @@ use super::{DbError, Row, Value};
 const ENGINE_VERSION_MIN: i32 = 3_051_003;
 /// Statements kept prepared per connection; there are fewer than this in all.
 const STATEMENTS_KEPT: usize = 256;
+
+/// A connection is one thread's at a time: it needs no lock of its own.
+const WRITER: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE
+    .union(OpenFlags::SQLITE_OPEN_CREATE)
+    .union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
 /// One connection to the file.
 pub(super) struct Sqlite {
@@ -27,14 +33,15 @@ impl Sqlite {
             return Err(DbError::OldEngine(rusqlite::version_number()));
         }
         let lock = lock(path)?;
-        let connection = Connection::open(path)?;
+        let connection = Connection::open_with_flags(path, WRITER)?;
         // FULL: an answered write survives power loss, not only a crash.
         connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
              PRAGMA mmap_size = 0; PRAGMA journal_size_limit = 67108864;
-             PRAGMA busy_timeout = 5000;",
+             PRAGMA busy_timeout = 5000; PRAGMA cache_size = -16384;
+             PRAGMA wal_autocheckpoint = 4096;",
         )?;
-        Ok(Self::keeping(connection, Some(lock)))
+        Self::keeping(connection, Some(lock))
     }
 
     /// Opens the file to read only.
@@ -42,12 +49,14 @@ impl Sqlite {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.execute_batch("PRAGMA query_only = ON; PRAGMA busy_timeout = 5000;")?;
-        Ok(Self::keeping(connection, None))
+        Self::keeping(connection, None)
     }
 
-    fn keeping(connection: Connection, lock: Option<File>) -> Self {
+    fn keeping(connection: Connection, lock: Option<File>) -> Result<Self, DbError> {
         connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
-        Self { connection, _lock: lock }
+        // Or it prepares a statement anew for other parameters, for a plan that is the same.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+        Ok(Self { connection, _lock: lock })
     }
 
     pub(super) fn exec(&self, sql: &str, values: &[Value]) -> Result<usize, DbError> {

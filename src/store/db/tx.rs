@@ -3,6 +3,7 @@
 //! Parameters are `?1`, `?2`, …; never text pasted into SQL. Statements are
 //! prepared once and kept.
 
+use std::fmt::Write;
 use std::str::FromStr;
 
 use rusqlite::types::ValueRef;
@@ -14,8 +15,8 @@ use super::sqlite::Sqlite;
 use super::{DbError, ServerError, Topic, Value};
 use crate::model::time::UnixMillis;
 
-/// Rows that one statement of [`Tx::exec_rows`] carries; more gain nothing.
-const ROWS_MAX: usize = 64;
+/// Rows that one statement carries; more gain nothing.
+const ROWS_MAX: usize = 256;
 
 /// A transaction. Made by [`super::Db::write`] and [`super::Db::read`], which also end it.
 pub struct Tx {
@@ -61,37 +62,79 @@ impl Tx {
     pub fn exec_later(&mut self, sql: &str, values: &[Value]) -> Result<(), DbError> {
         match &self.engine {
             Engine::Sqlite(sqlite) => sqlite.exec(sql, values).map(drop),
-            Engine::Postgres(postgres) => postgres.exec_later(sql, values, None),
+            Engine::Postgres(postgres) => postgres.exec_later(sql, values.to_vec(), None),
         }
     }
 
-    /// Changes rows by one statement for many: `{rows}` in `sql` becomes a bracket of
-    /// parameters for each of `rows`, numbered after `fixed`; returns how many changed.
-    /// On a server a statement costs more than its rows.
+    /// Changes rows by one statement for many, told of as by [`Tx::exec_later`]: `{rows}` in
+    /// `sql` becomes a bracket of parameters for each of `rows`, numbered after `fixed`. On a
+    /// server a statement costs more than its rows. With `guard`, as many rows as are given
+    /// must change.
     ///
     /// # Errors
-    /// When the engine refuses.
+    /// [`DbError::Raced`] naming `guard` when fewer did, else when the engine refuses.
     pub fn exec_rows(
         &mut self,
+        guard: Option<&'static str>,
         sql: &str,
         fixed: &[Value],
         rows: &[Vec<Value>],
-    ) -> Result<usize, DbError> {
-        let (mut rest, mut changed) = (rows, 0);
-        while !rest.is_empty() {
-            // Powers of two, so that few statements are prepared.
-            let (now, later) = rest.split_at(1 << rest.len().min(ROWS_MAX).ilog2());
-            let mut values = fixed.to_vec();
-            let mut brackets = Vec::with_capacity(now.len());
-            for row in now {
-                let numbers = (1..=row.len()).map(|n| format!("?{}", values.len() + n));
-                brackets.push(format!("({})", numbers.collect::<Vec<_>>().join(", ")));
-                values.extend_from_slice(row);
+    ) -> Result<(), DbError> {
+        for (rows, sql, values) in in_brackets(sql, fixed, rows) {
+            let guard = guard.map(|what| (what, rows));
+            match &self.engine {
+                Engine::Postgres(postgres) => postgres.exec_later(&sql, values, guard)?,
+                Engine::Sqlite(sqlite) => {
+                    let changed = sqlite.exec(&sql, &values)?;
+                    if let Some((what, _)) = guard.filter(|(_, rows)| changed < *rows) {
+                        return Err(DbError::Raced(what));
+                    }
+                }
             }
-            changed += self.exec(&sql.replace("{rows}", &brackets.join(", ")), &values)?;
-            rest = later;
         }
-        Ok(changed)
+        Ok(())
+    }
+
+    /// What a query finds for many keys, in no order: `{rows}` in `sql` is as for
+    /// [`Tx::exec_rows`].
+    ///
+    /// # Errors
+    /// When the engine refuses or `read` does.
+    pub fn rows_of<T>(
+        &self,
+        sql: &str,
+        keys: &[Vec<Value>],
+        mut read: impl FnMut(&Row) -> Result<T, DbError>,
+    ) -> Result<Vec<T>, DbError> {
+        let mut all = Vec::with_capacity(keys.len());
+        for (_, sql, values) in in_brackets(sql, &[], keys) {
+            all.append(&mut self.rows(&sql, &values, &mut read)?);
+        }
+        Ok(all)
+    }
+
+    /// The rows of one query for each set of parameters, in their order: on a server in one
+    /// round trip.
+    ///
+    /// # Errors
+    /// When the engine refuses or `read` does.
+    pub fn rows_for_each<T>(
+        &self,
+        sql: &str,
+        all: &[Vec<Value>],
+        mut read: impl FnMut(&Row) -> Result<T, DbError>,
+    ) -> Result<Vec<Vec<T>>, DbError> {
+        match &self.engine {
+            Engine::Sqlite(_) => {
+                all.iter().map(|values| self.rows(sql, values, &mut read)).collect()
+            }
+            Engine::Postgres(postgres) => {
+                let each = postgres.query_each(sql, all)?;
+                let read = |row| read(&Row(Raw::Postgres(row)));
+                let mut read = read;
+                each.iter().map(|rows| rows.iter().map(&mut read).collect()).collect()
+            }
+        }
     }
 
     /// [`Tx::exec_guarded`], told of as by [`Tx::exec_later`].
@@ -106,7 +149,9 @@ impl Tx {
     ) -> Result<(), DbError> {
         match &self.engine {
             Engine::Sqlite(_) => self.exec_guarded(what, sql, values),
-            Engine::Postgres(postgres) => postgres.exec_later(sql, values, Some(what)),
+            Engine::Postgres(postgres) => {
+                postgres.exec_later(sql, values.to_vec(), Some((what, 1)))
+            }
         }
     }
 
@@ -290,6 +335,36 @@ impl Tx {
     pub(super) fn is_shared(&self) -> bool {
         matches!(self.engine, Engine::Postgres(_))
     }
+}
+
+/// `sql` with its `{rows}` written out, how many they are, and all parameters: once for as
+/// many rows as a statement carries. Powers of two, so that few statements are prepared.
+fn in_brackets(
+    sql: &str,
+    fixed: &[Value],
+    rows: &[Vec<Value>],
+) -> impl Iterator<Item = (usize, String, Vec<Value>)> {
+    let mut rest = rows;
+    std::iter::from_fn(move || {
+        let (now, later) = rest.split_at(1 << rest.len().min(ROWS_MAX).checked_ilog2()?);
+        rest = later;
+        let (mut values, mut brackets) = (fixed.to_vec(), String::new());
+        for row in now {
+            for (i, value) in row.iter().enumerate() {
+                let before = if i > 0 { ", " } else { "(" };
+                values.push(value.clone());
+                let n = values.len();
+                // A server takes a column of VALUES for text unless told otherwise.
+                let _ = match value {
+                    Value::Int(_) => write!(brackets, "{before}CAST(?{n} AS BIGINT)"),
+                    _ => write!(brackets, "{before}?{n}"),
+                };
+            }
+            brackets.push_str("), ");
+        }
+        brackets.truncate(brackets.len().saturating_sub(", ".len()));
+        Some((now.len(), sql.replace("{rows}", &brackets), values))
+    })
 }
 
 /// One row; columns count from 0.

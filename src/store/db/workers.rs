@@ -1,9 +1,15 @@
 //! Workers that were heard of, for people to see.
 
+use std::collections::BTreeSet;
+
 use super::{DbError, Tx, values};
 use crate::model::id::WorkerId;
 use crate::model::time::UnixMillis;
 use crate::wire::v1::fleet::WorkerRow;
+
+/// How exact the time is that a worker was last heard of, milliseconds: a busy one speaks
+/// many times a second, and people and autoscalers look at seconds.
+const SEEN_EVERY_MS: i64 = 1000;
 
 /// A worker that asked for work.
 #[derive(Debug, Clone)]
@@ -29,21 +35,27 @@ pub fn seen(tx: &mut Tx, asked: &[&Seen], now: UnixMillis) -> Result<(), DbError
     };
     let rows: Vec<_> = asked.iter().map(row).collect();
     tx.exec_rows(
+        None,
         "INSERT INTO workers (id, machine, slots, token, seen_at) VALUES {rows}
          ON CONFLICT (id) DO UPDATE SET machine = excluded.machine, slots = excluded.slots,
-            token = excluded.token, seen_at = excluded.seen_at",
-        &[],
+            token = excluded.token, seen_at = excluded.seen_at
+            WHERE workers.seen_at < excluded.seen_at - ?1 OR workers.slots <> excluded.slots",
+        values![SEEN_EVERY_MS],
         &rows,
     )
-    .map(drop)
 }
 
-/// Records that a known worker beat.
+/// Records that known workers beat.
 ///
 /// # Errors
 /// When the database fails.
-pub fn beat(tx: &mut Tx, worker: &WorkerId, now: UnixMillis) -> Result<(), DbError> {
-    tx.exec_later("UPDATE workers SET seen_at = ?2 WHERE id = ?1", values![worker, now])
+pub fn beat(tx: &mut Tx, workers: &BTreeSet<&WorkerId>, now: UnixMillis) -> Result<(), DbError> {
+    tx.exec_rows(
+        None,
+        "UPDATE workers SET seen_at = ?1 WHERE seen_at < ?2 AND id IN ({rows})",
+        values![now, now.0 - SEEN_EVERY_MS],
+        &workers.iter().map(|worker| values![*worker].to_vec()).collect::<Vec<_>>(),
+    )
 }
 
 /// Workers heard of since `since`, by machine; at most 10,000.

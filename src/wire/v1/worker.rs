@@ -1,6 +1,7 @@
-//! A worker's calls: `POST /v1/worker/claim`, `POST /v1/worker/jobs/{b}/beat`,
-//! `…/log`, `…/finish`, `…/release`. Every one but the claim carries the attempt,
-//! the fencing token; a stale attempt gets 409 `fenced` and must kill its build.
+//! A worker's calls: `POST /v1/worker/claims`, `POST /v1/worker/report`,
+//! `POST /v1/worker/jobs/{b}/log`; older workers call `…/beat`, `…/finish`, `…/release` for
+//! each job in place of reports. Every one but the claim carries the attempt, the fencing
+//! token; a stale attempt gets 409 `fenced` and must kill its build.
 //! What comes after the build is in [`super::patch`].
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use crate::model::digest::ArtifactId;
 use crate::model::id::{AppName, JobNo, WorkerId};
 use crate::model::job::Outcome;
 use crate::model::recipe::{Recipe, Requirement};
+use crate::wire::problem::Problem;
 
 /// Waits for a job. 200 with a [`Claim`], or 204 when there was none in time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,7 +87,64 @@ pub struct Claim {
     pub compare: Vec<CommitId>,
 }
 
-/// `POST …/beat`.
+/// `POST /v1/worker/report`: what this worker's attempts have to say at the same moment.
+/// Each is taken or refused by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// Who holds the jobs.
+    pub worker: WorkerId,
+    /// At most 1024.
+    pub said: Vec<Said>,
+}
+
+/// What one attempt says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// The job.
+    pub build: JobNo,
+    /// The fencing token.
+    pub attempt: u32,
+    /// What.
+    pub word: Word,
+}
+
+/// A word of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    /// It goes on; renews the lease.
+    Beat,
+    /// As [`Finish`].
+    Finish {
+        /// As [`Finish::outcome`].
+        outcome: Outcome,
+        /// As [`Finish::learnt`].
+        #[serde(flatten)]
+        learnt: Learnt,
+    },
+    /// As [`HandBack`].
+    Release,
+}
+
+/// What the coordinator answers to a [`Report`], in its order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportReply {
+    /// One for each that was said.
+    pub heard: Vec<Heard>,
+}
+
+/// The answer to one attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Heard {
+    /// It was taken down.
+    Order(Order),
+    /// It was not; as the call for this attempt alone would have been.
+    Refused(Problem),
+}
+
+/// `POST …/beat`, for one job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Beat {

@@ -18,7 +18,7 @@ pub(super) use dialect::schema;
 pub(super) use listen::Listener;
 pub(super) use value::Number;
 
-use self::session::{Mark, Session};
+use self::session::{Guard, Mark, Session};
 use super::tx::Raw;
 use super::{DbError, Row, Topic, Value};
 
@@ -111,10 +111,19 @@ impl Postgres {
     pub(super) fn exec_later(
         &self,
         sql: &str,
-        values: &[Value],
-        guard: Option<&'static str>,
+        values: Vec<Value>,
+        guard: Option<Guard>,
     ) -> Result<(), DbError> {
         self.session()?.exec_later(sql, values, guard)
+    }
+
+    /// The rows of one query for each set of parameters.
+    pub(super) fn query_each(
+        &self,
+        sql: &str,
+        all: &[Vec<Value>],
+    ) -> Result<Vec<Vec<tokio_postgres::Row>>, DbError> {
+        self.session()?.query_each(sql, all)
     }
 
     pub(super) fn script(&self, sql: &str) -> Result<(), DbError> {

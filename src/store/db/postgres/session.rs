@@ -10,6 +10,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
+use futures_util::future::try_join_all;
 use futures_util::poll;
 use tokio::runtime::Runtime;
 use tokio_postgres::error::Severity;
@@ -29,9 +30,12 @@ const LATER_MAX: usize = 256;
 enum Later {
     /// Of the transaction itself: `BEGIN`, a savepoint.
     Control(&'static str),
-    /// Changes rows; with a name when changing none means that somebody was faster.
-    Exec(Statement, Vec<Value>, Option<&'static str>),
+    /// Changes rows.
+    Exec(Statement, Vec<Value>, Option<Guard>),
 }
+
+/// What is guarded, and how many rows must change: fewer mean that somebody was faster.
+pub(super) type Guard = (&'static str, usize);
 
 /// A connection.
 pub(super) struct Session {
@@ -91,20 +95,38 @@ impl Session {
     /// Every row of a query.
     pub(super) fn query(&self, sql: &str, values: &[Value]) -> Result<Vec<Row>, DbError> {
         let statement = self.prepared(sql)?;
+        self.after_later(self.rows(&statement, values))
+    }
+
+    /// The same for each set of values, sent together.
+    pub(super) fn query_each(
+        &self,
+        sql: &str,
+        all: &[Vec<Value>],
+    ) -> Result<Vec<Vec<Row>>, DbError> {
+        let statement = self.prepared(sql)?;
+        self.after_later(try_join_all(all.iter().map(|values| self.rows(&statement, values))))
+    }
+
+    async fn rows(
+        &self,
+        statement: &Statement,
+        values: &[Value],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
         let values: Vec<&(dyn ToSql + Sync)> =
             values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
-        self.after_later(self.client.query(&statement, &values))
+        self.client.query(statement, &values).await
     }
 
     /// Changes rows with the next statement that somebody waits for.
     pub(super) fn exec_later(
         &self,
         sql: &str,
-        values: &[Value],
-        guard: Option<&'static str>,
+        values: Vec<Value>,
+        guard: Option<Guard>,
     ) -> Result<(), DbError> {
         let statement = self.prepared(sql)?;
-        self.put_later(Later::Exec(statement, values.to_vec(), guard))
+        self.put_later(Later::Exec(statement, values, guard))
     }
 
     /// Sends `sql` with the next statement that somebody waits for.
@@ -180,7 +202,9 @@ impl Session {
                 };
                 outcome = outcome.and(match (answer, guard) {
                     (Err(error), _) => Err(ServerError::from(error).into()),
-                    (Ok(0), Some(what)) => Err(DbError::Raced(what)),
+                    (Ok(changed), Some((what, rows))) if changed < rows as u64 => {
+                        Err(DbError::Raced(what))
+                    }
                     (Ok(_), _) => Ok(()),
                 });
             }
@@ -192,7 +216,7 @@ impl Session {
         })
     }
 
-    fn send<'a>(&'a self, later: &'a Later) -> (Sent<'a>, Option<&'static str>) {
+    fn send<'a>(&'a self, later: &'a Later) -> (Sent<'a>, Option<Guard>) {
         match later {
             Later::Control(sql) => {
                 let done = self.client.batch_execute(sql);
