@@ -1,6 +1,5 @@
 -- Attempts without a foreign key: an attempt is written only where its job's row was changed
--- just before, under a guard. Looking each job up and locking its row once more was a tenth
--- of what a claim costs a server.
+-- just before, under a guard. A server looked each job up and locked its row once more.
 
 CREATE TABLE attempts_next (
     job          INTEGER NOT NULL,
