@@ -133,6 +133,9 @@ impl std::fmt::Display for LocalStatus {
                 format!("{} ({})", target.release, target.artifact.short())
             });
             write!(f, "{}  {running}", app.app)?;
+            if let Some(config) = app.running.and_then(|target| target.config) {
+                write!(f, "  config {}", config.short())?;
+            }
             if let Some(pid) = app.pid {
                 write!(f, "  pid {pid}")?;
             }

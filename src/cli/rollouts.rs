@@ -21,7 +21,7 @@ use super::table::{Cell, Table, bytes, count, took};
 use super::wait;
 use crate::host::clock;
 
-/// Where the table of releases names their configurations: after their commits.
+/// Where people find the configurations in the table of releases: after the commits.
 const CONFIG_AT: usize = 3;
 
 /// What the status says of the app and env that the command is about.
@@ -295,16 +295,15 @@ fn document(rollout: &Rollout) -> serde_json::Value {
 /// Releases as a table.
 #[must_use]
 pub fn table(releases: &[&Release]) -> Table {
-    let mut columns = vec![
+    let columns = [
         "RELEASE", "KIND", "COMMIT", "STATE", "AGE", "ACTOR", "SUBJECT", "MESSAGE", "BUILD",
-        "PLAN", "SAME AS", "ARTIFACT", "REASON",
+        "PLAN", "SAME AS", "ARTIFACT", "REASON", "CONFIG",
     ];
+    let mut table = Table::new(&columns, 8, "never deployed");
     // Who has no config need not know of the word.
-    let configured = releases.iter().any(|release| release.config.is_some());
-    if configured {
-        columns.insert(CONFIG_AT, "CONFIG");
+    if releases.iter().any(|release| release.config.is_some()) {
+        table.show("CONFIG", CONFIG_AT);
     }
-    let mut table = Table::new(&columns, 8 + usize::from(configured), "never deployed");
     for release in releases {
         let kind = match release.kind {
             RolloutKind::Deploy => "deploy",
@@ -316,7 +315,7 @@ pub fn table(releases: &[&Release]) -> Table {
         } else {
             Cell::state(word, rollout_tone(release.state))
         };
-        let mut row = vec![
+        table.push([
             release.release.to_string().into(),
             kind.into(),
             Cell::id(&release.commit),
@@ -330,11 +329,8 @@ pub fn table(releases: &[&Release]) -> Table {
             Cell::maybe(release.same_as),
             release.artifact.map_or(Cell::maybe(None::<&str>), Cell::id),
             release.reason.as_str().into(),
-        ];
-        if configured {
-            row.insert(CONFIG_AT, release.config.map_or(Cell::maybe(None::<&str>), Cell::id));
-        }
-        table.push(row);
+            release.config.map_or(Cell::maybe(None::<&str>), Cell::id),
+        ]);
     }
     table
 }

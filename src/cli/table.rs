@@ -77,6 +77,8 @@ pub struct Table {
     columns: Vec<&'static str>,
     /// Columns from here on are shown only when wide.
     narrow: usize,
+    /// A wide column that people see anyway, and the place among the others.
+    beside: Option<(usize, usize)>,
     rows: Vec<Vec<Cell>>,
     /// What people read when there are no rows.
     pub when_empty: String,
@@ -109,7 +111,15 @@ impl Table {
     /// A table whose columns from `narrow` on are shown only when wide.
     #[must_use]
     pub fn new(columns: &[&'static str], narrow: usize, when_empty: impl Into<String>) -> Self {
-        Self { columns: columns.to_vec(), narrow, rows: vec![], when_empty: when_empty.into() }
+        let (columns, when_empty) = (columns.to_vec(), when_empty.into());
+        Self { columns, narrow, beside: None, rows: vec![], when_empty }
+    }
+
+    /// Shows the wide column `name` to people anyway, as column number `at`. Programs find
+    /// it where it always is.
+    pub fn show(&mut self, name: &str, at: usize) {
+        let column = self.columns.iter().position(|column| *column == name);
+        self.beside = column.map(|column| (column, at));
     }
 
     /// Adds a row: as many cells as there are columns.
@@ -134,7 +144,11 @@ impl Table {
             Mode::Tabs { wide } => self.tabs(shown(wide)),
             Mode::Aligned { .. } if self.rows.is_empty() => String::new(),
             Mode::Aligned { wide, width, color, unicode } => {
-                let shown = self.fitting(shown(wide), usize::from(width));
+                let mut shown: Vec<usize> = (0..shown(wide)).collect();
+                if let Some((column, at)) = self.beside.filter(|_| !wide) {
+                    shown.insert(at.min(shown.len()), column);
+                }
+                let shown = self.fitting(shown, usize::from(width));
                 let mut table = comfy_table::Table::new();
                 table.load_style(presets::NOTHING);
                 table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
@@ -165,7 +179,7 @@ impl Table {
 
     /// The columns that fit `width`: of those with prose the last go first, until each
     /// that is left has room for a few words. `-o wide` in a wide window shows them.
-    fn fitting(&self, shown: usize, width: usize) -> Vec<usize> {
+    fn fitting(&self, mut columns: Vec<usize>, width: usize) -> Vec<usize> {
         let long = |text: &str| text.chars().count();
         let widest = |column: usize| {
             let cells = self
@@ -175,7 +189,6 @@ impl Table {
             cells.max().unwrap_or(0).max(long(self.columns[column])) + 2
         };
         let is_prose = |column: &usize| FLEXIBLE.contains(&self.columns[*column]);
-        let mut columns: Vec<usize> = (0..shown).collect();
         loop {
             let (prose, fixed): (Vec<usize>, Vec<usize>) =
                 columns.iter().partition(|c| is_prose(c));
@@ -246,6 +259,18 @@ mod tests {
         assert!(!render(40).contains("MESSAGE"), "{}", render(40));
         assert!(render(40).contains("a subject of some length"), "{}", render(40));
         assert!(render(80).contains("a message as long"), "{}", render(80));
+    }
+
+    #[test]
+    fn people_see_a_wide_column_where_it_matters_and_programs_where_it_always_is() {
+        let mut table = sample();
+        let people = Mode::Aligned { wide: false, width: 60, color: false, unicode: false };
+        assert!(!table.render(people).contains("REPO"));
+        table.show("REPO", 1);
+        let text = table.render(people);
+        let header = text.lines().next().unwrap();
+        assert!(header.find("REPO") < header.find("STATE"), "{text}");
+        assert_eq!(table.render(Mode::Tabs { wide: false }), "a\trunning\nlonger\tfailed\n");
     }
 
     #[test]

@@ -217,6 +217,19 @@ mod tests {
     }
 
     #[test]
+    fn the_same_code_with_another_config_is_not_on_the_release() {
+        let config = Some(Digest::of(b"c"));
+        let next = Target { config, ..target(1) };
+        let goal = Goal { next, ..goal(10_000) };
+        let on = |config| {
+            let running = Some(Target { config, ..target(1) });
+            AppStatus { running, ..status(1, Phase::Healthy, version(5, 1)) }
+        };
+        let tally = count(&goal, &[(on(None), true), (on(config), true)]);
+        assert_eq!((tally.healthy, tally.on_next, tally.settled), (1, 1, 1));
+    }
+
+    #[test]
     fn a_silent_host_is_not_healthy_but_its_fault_stays() {
         let silent = [
             (status(2, Phase::Healthy, version(5, 1)), false),

@@ -26,6 +26,9 @@ fn a_config_alone_restarts_the_app_with_it_and_a_bad_one_reverts() {
     assert_eq!(said(), "level = 1\n");
     assert_ne!(host.pid(), process, "it was restarted");
     assert_eq!(host.folder().current(), Some(second.bits()));
+    let (_, text) = host.command(&["status"]);
+    let config = second.config.unwrap().short();
+    assert!(text.contains(&format!("config {config}")), "{text}");
     let file = host.folder().path().join("current/a");
     assert_eq!(std::fs::read_to_string(file).unwrap(), "1");
 

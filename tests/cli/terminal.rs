@@ -49,6 +49,22 @@ fn ready() -> (Coordinator, Person) {
 }
 
 #[test]
+fn the_question_says_from_which_config_to_which() {
+    let (coordinator, person) = ready();
+    let mut planned = rollout(RolloutState::Running, 1);
+    planned.release.config = Some(deployctl::model::digest::Digest([9; 32]));
+    coordinator.gives(ROLLOUTS, &planned);
+    std::fs::write(person.work().join("web.toml"), "level = 2").unwrap();
+    let line = ["deploy", "@", "--config", "web.toml"];
+    let done = on_terminal(&person, &line, ("[y/N]", "n"));
+    assert!(done.stdout.contains("config   none → 0909090909"), "{done:?}");
+    planned.base.as_mut().unwrap().config = planned.release.config;
+    coordinator.gives(ROLLOUTS, &planned);
+    let done = on_terminal(&person, &["deploy", COMMIT], ("[y/N]", "n"));
+    assert!(done.stdout.contains("config   0909090909, as it is"), "{done:?}");
+}
+
+#[test]
 fn yes_deploys_and_no_starts_nothing() {
     let (coordinator, person) = ready();
     let done = on_terminal(&person, &["deploy", COMMIT], ("[y/N]", "y"));

@@ -104,6 +104,19 @@ fn a_host_that_is_not_admitted_yet_knows_its_bucket_and_its_step() {
 }
 
 #[test]
+fn a_host_whose_agent_does_not_know_configs_says_so() {
+    let mut status = under_way();
+    let open = &mut status.apps[0].rollout.as_mut().unwrap().release;
+    open.config = Some(Digest([9; 32]));
+    let done = asked(host(on_host(2, 2, Phase::Healthy)), &status).stdout;
+    for words in
+        ["it runs the code of r2 without its config", "hint: update deployctl-agent on web-1"]
+    {
+        assert!(done.contains(words), "{words}: {done}");
+    }
+}
+
+#[test]
 fn a_host_that_is_held_or_pinned_says_by_whom_and_until_when() {
     let hold = |at: Option<Target>| -> deployctl::wire::v1::hold::Hold {
         serde_json::from_value(serde_json::json!({"hold": "h3", "app": "web", "env": "prod",

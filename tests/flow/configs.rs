@@ -64,8 +64,9 @@ fn a_config_alone_is_deployed_reverted_and_rolled_back_as_code_is() {
     let releases = history["releases"].as_array().unwrap();
     assert_eq!(releases[0]["config"], releases[2]["config"]);
     assert_ne!(releases[0]["config"], releases[3]["config"]);
-    assert!(fleet.expect(&at, &["history"], 0).contains("CONFIG"));
-    assert!(fleet.expect(&at, &["status", "api"], 0).contains("CONFIG"));
+    let config = releases[0]["config"].as_str().unwrap();
+    assert!(fleet.expect(&at, &["history", "-o", "wide"], 0).contains(config));
+    assert!(fleet.expect(&at, &["status", "api", "-o", "wide"], 0).contains(config));
     let diff = fleet.json(&at, &["diff", "r1", "r2", "--exit-code"], 20);
     assert_eq!(diff["from"]["artifact"], diff["to"]["artifact"]);
     assert_ne!(diff["from"]["config"], diff["to"]["config"]);

@@ -151,3 +151,14 @@ async fn what_is_no_config_is_refused() {
     let refused = house.admin.get::<Config>(&path, PATIENCE).await;
     assert!(refused.is_err(), "a dry run leaves nothing behind");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_brings_the_code_and_each_env_keeps_its_own_config() {
+    let (house, mut eu, mut us) = settled().await;
+    done(&house, (&mut eu, &mut us), &with("@", "of prod"), "r2").await;
+    let staged = house.ask_in("staging", &with("b3", "of staging")).await.unwrap();
+    assert_eq!(staged.release.config, id("of staging"));
+    let dry = RolloutRequest { dry_run: true, ..deploy("staging:r1") };
+    let promoted = house.ask(&dry).await.unwrap().release;
+    assert_eq!((promoted.artifact, promoted.config), (Some(artifact(3)), id("of prod")));
+}

@@ -18,7 +18,7 @@ use crate::model::rollout::{Release, RolloutState};
 use crate::wire::v1::fleet::Status;
 use crate::wire::v1::rollout::EnvStatus;
 
-/// Where the table names configurations: after commits.
+/// Where people find configurations in the table: after the commits.
 const CONFIG_AT: usize = 4;
 /// Holds of hosts and regions that are told one by one.
 const PINS_TOLD: usize = 5;
@@ -63,7 +63,7 @@ pub async fn run(ctx: &Context, args: StatusArgs) -> Result<ExitCode, Failure> {
 
 fn table(reply: &Status) -> Table {
     let empty = "no app is registered yet: deployctl init, or deployctl apps add";
-    let mut columns = vec![
+    let columns = [
         "APP",
         "ENV",
         "RELEASE",
@@ -76,17 +76,18 @@ fn table(reply: &Status) -> Table {
         "UNREACHABLE",
         "ACTOR",
         "WAITING ON",
+        "CONFIG",
     ];
+    let mut table = Table::new(&columns, 8, empty);
     // Who has no config need not know of the word.
     let named = |row: &EnvStatus| shown(row).is_some_and(|release| release.config.is_some());
-    let configured = reply.apps.iter().any(named);
-    if configured {
-        columns.insert(CONFIG_AT, "CONFIG");
+    if reply.apps.iter().any(named) {
+        table.show("CONFIG", CONFIG_AT);
     }
-    let mut table = Table::new(&columns, 8 + usize::from(configured), empty);
     for row in &reply.apps {
         let open = row.rollout.as_ref();
         let release = shown(row);
+        let config = release.and_then(|release| release.config);
         let all = sum(row.regions.values());
         let faults = all.failed + all.host_faults + all.transport_faults;
         let state = match (open, release) {
@@ -96,7 +97,7 @@ fn table(reply: &Status) -> Table {
             (None, Some(release)) => Cell::state(release.state.word(), rollout_tone(release.state)),
             (None, None) => Cell::state("never deployed", Tone::Dim),
         };
-        let mut cells = vec![
+        table.push([
             row.app.as_str().into(),
             row.env.as_str().into(),
             Cell::maybe(release.map(|release| release.release)),
@@ -109,12 +110,8 @@ fn table(reply: &Status) -> Table {
             all.unreachable.to_string().into(),
             Cell::maybe(release.map(|release| &release.actor)),
             Cell::maybe(open.map(|rollout| &rollout.waiting_on)),
-        ];
-        if configured {
-            let config = release.and_then(|release| release.config);
-            cells.insert(CONFIG_AT, config.map_or(Cell::maybe(None::<&str>), Cell::id));
-        }
-        table.push(cells);
+            config.map_or(Cell::maybe(None::<&str>), Cell::id),
+        ]);
     }
     table
 }

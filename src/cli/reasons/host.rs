@@ -84,12 +84,24 @@ pub fn of(seen: Seen<'_>) -> Reasons {
                 .hint(format!("deployctl hold end {hold}", hold = hold.hold));
         }
     }
+    if is_too_old(status, wanted) {
+        return reasons
+            .because(format!("it runs the code of {} without its config", wanted.release))
+            .because("its agent is of a release that does not know configs")
+            .hint(format!("update deployctl-agent on {name}"));
+    }
     match status.desired {
         Some(desired) if !same(status.running, Some(desired)) || status.failure.is_some() => {
             on_its_way(reasons, env, status, desired)
         }
         _ => stays(reasons, seen, status),
     }
+}
+
+/// Whether the agent was told of a config and did not understand.
+fn is_too_old(status: &AppStatus, wanted: Target) -> bool {
+    let told = status.desired.is_some_and(|desired| desired.release == wanted.release);
+    told && wanted.config.is_some() && status.desired.is_some_and(|told| told.config.is_none())
 }
 
 /// What keeps the host where it is: its own hold goes before its region's.
