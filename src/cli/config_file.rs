@@ -15,7 +15,7 @@ use crate::wire::v1::rollout::Rollout;
 /// What a deploy does to the configuration.
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
-    /// Give the release this file, 64 KiB of text at most; without, the config stays
+    /// Its config, a file; without, the config stays
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Take the config away
