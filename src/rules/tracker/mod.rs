@@ -26,6 +26,8 @@ const STRIKES: usize = 2;
 /// How long a host in quarantine serves nobody [distribution 6.5].
 const QUARANTINE: Duration = Duration::from_secs(600);
 
+/// A beat may come after this many tenths of its time: agents spread them by a fifth.
+const LATE_TENTHS: u32 = 12;
 /// Beats of a download, at least; the rest of its calls are join, leases, done.
 const BEATS: f64 = 6.0;
 /// First beat after a join: by then the graph has grown.
@@ -54,7 +56,8 @@ pub struct Settings {
     pub reads_at_first: usize,
     /// Egress budget, thousandths of the wire size.
     pub budget_permille: u64,
-    /// A member not heard of for this long, and three beats, is gone.
+    /// A member whose beat is late by this much is gone: what it alone held is leased
+    /// again.
     pub silent: Duration,
     /// Shortest and longest beat.
     pub beat: (Duration, Duration),
@@ -242,7 +245,7 @@ impl Tracker {
     ) -> Word {
         let (lease, ask_in) = self.offer(now, host, beat);
         let beat_in = self.beat_in(now, host);
-        let silent = self.settings.silent.max(beat_in * 3);
+        let silent = self.settings.silent + beat_in * LATE_TENTHS / 10;
         if let Some(member) = self.members.get_mut(&host) {
             member.due = now + silent;
         }
