@@ -51,6 +51,15 @@ fn a_clean_swarm_reads_the_store_once_and_ends_near_the_bound() {
 }
 
 #[test]
+fn two_pieces_a_second_keep_a_link_as_busy_as_many() {
+    let mut setting = setting(60, 100, 7);
+    setting.wire = vec![6 << 20; 100].into();
+    let ratio = last(&run(&setting)).as_secs_f64() / setting.bound().as_secs_f64();
+    // With two in flight instead of a sender's four slots: 1.78.
+    assert!(ratio < 1.4, "{ratio}");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_swarm() {
     let told = |seed| {
         let outcome = run(&setting(30, 20, seed));

@@ -20,17 +20,24 @@ use crate::model::pieces::PieceSet;
 use crate::model::rng::Rng;
 
 use custody::Custody;
-use peers::{Peers, has};
+use peers::{Peers, has, positions};
 use timing::{Allowance, Timing};
 pub use words::{
     ALONE, Action, ENDING_SHARE, Event, Haves, Leave, Micros, Pace, PeerNo, Source, Start, Word,
     micros,
 };
 
-/// Requests in flight, in pieces: at least, at most. The most is a sender's slots:
-/// when both are equal, free slots and free windows find each other at once, and no
-/// link idles while requests wait in line elsewhere (docs/decisions).
-const WINDOW_PIECES: (u64, u64) = (2, uploads::UPLOAD_SLOTS as u64);
+/// Requests in flight, in pieces: a sender's slots. When both are equal, free slots and
+/// free windows find each other at once, and no link idles while requests wait in line
+/// elsewhere (docs/decisions). A host that is slow, or was starved for a while, has as
+/// many: with two it would never be quick again (docs/decisions/0038).
+const WINDOW_PIECES: u64 = uploads::UPLOAD_SLOTS as u64;
+/// Requests beside those, to neighbours that are slow: each takes the time of several.
+const SLOW_FLIGHTS: usize = 2;
+/// Requests at once to farther racks because the last piece came from there.
+const FAR_AGAIN: usize = 1;
+/// One of so many pieces lets go of its sender's slot, for whoever else waits for it.
+const LET_GO: u64 = 16;
 /// Nothing in flight for this long: call the tracker. Doubles up to [`IDLE_MAX`].
 const IDLE: Duration = Duration::from_secs(2);
 /// See [`IDLE`].
@@ -51,6 +58,10 @@ struct Flight {
     doubled: bool,
     /// Since when its last bytes are on their way: the next request may go out.
     ending: Option<Micros>,
+    /// It was asked of a slow neighbour, and does not count.
+    slow: bool,
+    /// It was asked of another rack while the own is known.
+    far: bool,
 }
 
 /// One download.
@@ -77,6 +88,8 @@ pub struct Swarm {
     lost: Duration,
     custody: Custody,
     reading: Option<u32>,
+    /// Who sent the last piece: it has a free slot now.
+    sender: Option<PeerNo>,
     timing: Timing,
     allowance: Allowance,
     pace_at: Micros,
@@ -118,6 +131,7 @@ impl Swarm {
             lost: LOST,
             custody,
             reading: None,
+            sender: None,
             timing: Timing::new(now),
             allowance: Allowance::new(now, pace),
             pace_at: now,
@@ -145,8 +159,9 @@ impl Swarm {
             return;
         }
         // One peer's news change what that peer offers, and nothing else.
-        let idle = |peer| self.hungry && !self.peers.offers(now, peer, &self.wanted, haves);
-        if !news.is_some_and(idle) {
+        let idle = self.hungry
+            && news.is_some_and(|peer| !self.peers.offers(now, peer, &self.wanted, haves));
+        if !idle {
             self.request(now, haves, actions);
         }
         self.call(now, actions);
@@ -273,6 +288,7 @@ impl Swarm {
             if source == Source::Peer(flight.peer) {
                 let took = now.saturating_sub(flight.since);
                 self.peers.delivered(flight.peer, bytes, took);
+                self.sender = (self.rng.below(LET_GO) > 0).then_some(flight.peer);
                 self.timing.took(took);
                 self.timing.lagged(took, flight.ending.map(|at| now.saturating_sub(at)));
             } else {
@@ -327,11 +343,24 @@ impl Swarm {
         }
     }
 
-    /// The next piece and whom to ask for it: a neighbour near by that is not slow, if one
-    /// has anything; else one that is not slow; else any.
+    /// The next piece and whom to ask for it: who has just sent one, as its slot is free;
+    /// a neighbour near by that is not slow, if one has anything; else one that is not
+    /// slow; else any.
     fn pick(&mut self, now: Micros, haves: &impl Haves) -> Option<(u32, usize)> {
+        let mut tiers = self.peers.tiers(now);
+        if self.flights.iter().filter(|flight| flight.slow).count() >= SLOW_FLIGHTS {
+            tiers[2] = tiers[1];
+        }
+        if let Some(at) = self.sender.take().and_then(|peer| self.peers.at(peer))
+            && tiers[1] >> at & 1 == 1
+            && self.worth_again(at)
+            && let Some(piece) =
+                picker::pick(&self.wanted, (&self.peers, 1 << at), haves, &mut self.rng)
+        {
+            return Some((piece, at));
+        }
         let mut tried = 0;
-        for free in self.peers.tiers(now) {
+        for free in tiers {
             if free == std::mem::replace(&mut tried, free) {
                 continue;
             }
@@ -342,6 +371,13 @@ impl Swarm {
             }
         }
         None
+    }
+
+    /// Whether to ask a neighbour again as soon as its piece is there: one of the rack and
+    /// few others, as they would send most bytes else.
+    fn worth_again(&self, at: usize) -> bool {
+        let far = || self.flights.iter().filter(|flight| flight.far).count();
+        self.peers.quick(at) && (!self.peers.far(at) || far() < FAR_AGAIN)
     }
 
     /// Beats when it is time, asks for leases when it may, and calls when nothing
@@ -374,7 +410,7 @@ impl Swarm {
         }
         let mut alone = [0; picker::WORDS_MAX];
         for (at, word) in self.wanted.iter().enumerate() {
-            let offered = self.peers.reachable().fold(0, |all, peer| {
+            let offered = positions(self.peers.reachable()).fold(0, |all, peer| {
                 all | haves.words(self.peers.no(peer)).get(at).copied().unwrap_or(0)
             });
             let mut rest = word & !offered;
@@ -410,8 +446,7 @@ impl Swarm {
             return;
         }
         let mut free = self.peers.free(now);
-        let same = self.peers.reachable().find(|at| self.peers.no(*at) == only.peer);
-        same.into_iter().for_each(|at| free &= !(1 << at));
+        self.peers.at(only.peer).into_iter().for_each(|at| free &= !(1 << at));
         if let Some(at) = self.peers.choose(piece, free, haves, &mut self.rng) {
             self.hedged += u64::from(self.wire[piece as usize]);
             self.flights.iter_mut().filter(|f| f.piece == piece).for_each(|f| f.doubled = true);
@@ -436,7 +471,8 @@ impl Swarm {
         self.peers.sent(at);
         self.unwant(piece);
         self.allowance.spend(u64::from(self.wire[piece as usize]));
-        self.flights.push(Flight { piece, peer, since: now, doubled, ending: None });
+        let (slow, far) = (!self.peers.quick(at), self.peers.far(at));
+        self.flights.push(Flight { piece, peer, since: now, doubled, ending: None, slow, far });
         actions.push(Action::Request(peer, piece));
     }
 
@@ -476,8 +512,14 @@ impl Swarm {
     }
 
     fn room(&self) -> bool {
-        let flying = self.flights.iter().filter(|flight| flight.ending.is_none()).count();
-        (flying as u64) < self.window()
+        let counts = |flight: &&Flight| flight.ending.is_none() && !flight.slow;
+        let counted = self.flights.iter().filter(counts).count() as u64;
+        counted < self.window() && (self.flights.len() as u64) < self.buffers()
+    }
+
+    /// Pieces that memory has room for.
+    fn buffers(&self) -> u64 {
+        (self.window_max / self.sizes.0.max(1)).max(1)
     }
 
     /// Bytes a second that pieces come at; 0: not known.
@@ -490,10 +532,9 @@ impl Swarm {
     /// for. Senders give it as many slots (docs/decisions/0034).
     #[must_use]
     pub fn window(&self) -> u64 {
-        let largest = self.sizes.0.max(1);
-        let most = WINDOW_PIECES.1 + self.timing.more();
+        let most = WINDOW_PIECES + self.timing.more();
         let rate = if self.timing.rate == 0 { u64::MAX } else { self.timing.rate };
-        (rate / largest).clamp(WINDOW_PIECES.0, most).min((self.window_max / largest).max(1))
+        (rate / self.sizes.0.max(1)).clamp(WINDOW_PIECES, most).min(self.buffers())
     }
 
     /// A span and up to a fifth more or less, so that a fleet's calls stay apart.

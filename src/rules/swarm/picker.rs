@@ -6,7 +6,7 @@
 //! hosts with the same news do not all want the same piece [distribution 0.3].
 
 use super::Haves;
-use super::peers::{PEERS_MAX, Peers};
+use super::peers::{Bits, PEERS_MAX, Peers, positions};
 use crate::model::pieces::PIECES_MAX;
 use crate::model::rng::Rng;
 
@@ -15,31 +15,33 @@ pub(super) const WORDS_MAX: usize = PIECES_MAX as usize / 64;
 /// Bit planes of the holders' counts: up to 31 holders are told apart.
 const PLANES: usize = 5;
 /// Pieces on offer that are compared, at least, if there are so many.
-const ENOUGH: u32 = 32;
+const ENOUGH: u32 = 16;
 
 /// The rarest of some of `wanted` that a peer in `free` can give; ties by lot.
 pub(super) fn pick(
     wanted: &[u64],
-    (peers, free): (&Peers, u32),
+    (peers, free): (&Peers, Bits),
     haves: &impl Haves,
     rng: &mut Rng,
 ) -> Option<u32> {
-    let (mut sets, mut count): ([(&[u64], u64); PEERS_MAX], usize) = ([(&[], 0); PEERS_MAX], 0);
-    for at in peers.reachable() {
-        // All ones if it may be asked now.
-        let ask = u64::from(free >> at & 1).wrapping_neg();
-        sets[count] = (haves.words(peers.no(at)), ask);
-        count += 1;
+    let (mut sets, mut count): ([&[u64]; PEERS_MAX], usize) = ([&[]; PEERS_MAX], 0);
+    let askable = free & peers.reachable();
+    // Those that may be asked come first.
+    for bits in [askable, peers.reachable() & !askable] {
+        for at in positions(bits) {
+            sets[count] = haves.words(peers.no(at));
+            count += 1;
+        }
     }
-    let sets = &sets[..count];
+    let (asked, sets) = (&sets[..askable.count_ones() as usize], &sets[..count]);
     let start = rng.below(wanted.len() as u64) as usize;
     let (mut best, mut seen) = ((u32::MAX, 0, 0), 0);
     for w in (start..wanted.len()).chain(0..start) {
         if wanted[w] == 0 {
             continue;
         }
-        let word = |set: &(&[u64], u64)| set.0.get(w).copied().unwrap_or(0);
-        let offered = wanted[w] & sets.iter().fold(0, |all, set| all | word(set) & set.1);
+        let word = |set: &&[u64]| set.get(w).copied().unwrap_or(0);
+        let offered = wanted[w] & asked.iter().fold(0, |all, set| all | word(set));
         if offered == 0 {
             continue;
         }
