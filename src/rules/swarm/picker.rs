@@ -1,4 +1,4 @@
-//! Which piece to fetch next: the rarest of a few dozen that are on offer.
+//! Which piece to fetch next: the rarest of a dozen or two that are on offer.
 //!
 //! Looks at words of 64 pieces from a random place on, until enough pieces are
 //! on offer there, and counts their holders in bit planes: no allocation, and a
