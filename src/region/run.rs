@@ -167,10 +167,7 @@ pub async fn run(
     let stores = goal_stores(&options)?;
     let (main, local) = (&options.main_blobs, &options.blobs);
     let blobs = tokio::try_join!(Blobs::open_at_start(main), Blobs::open_at_start(local))?;
-    if options.direct_reads.is_some() && !blobs.1.signs() {
-        return Err(RegionError::Direct);
-    }
-    let direct = Direct::new(blobs.1.clone(), options.direct_reads.map(Duration::from_secs));
+    let direct = direct(&options, &blobs.1)?;
     let parts = Parts::open(&options, &token, blobs)?;
     let named = |source| RegionError::Io { path: options.listen.to_string().into(), source };
     let listener = TcpListener::bind(options.listen).await.map_err(named)?;
@@ -229,6 +226,14 @@ pub async fn run(
         }
     }
     Ok(())
+}
+
+/// What hosts may read at the store themselves.
+fn direct(options: &Options, local: &Blobs) -> Result<Direct, RegionError> {
+    if options.direct_reads.is_some() && !local.signs() {
+        return Err(RegionError::Direct);
+    }
+    Ok(Direct::new(local.clone(), options.direct_reads.map(Duration::from_secs)))
 }
 
 struct Parts {
