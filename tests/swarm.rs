@@ -91,6 +91,19 @@ fn halves(host: &Host, made: &Made) -> BTreeMap<u32, u64> {
     files.filter_map(named).collect()
 }
 
+/// What `look` says once it stays the same: requests of a fetcher that is gone may still
+/// be on their way.
+async fn at_rest<T: PartialEq>(look: impl Fn() -> T) -> T {
+    let (mut seen, mut same) = (look(), 0);
+    while same < 20 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let now = look();
+        same = if now == seen { same + 1 } else { 0 };
+        seen = now;
+    }
+    seen
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_fetch_asks_only_for_the_rest_of_what_was_half_received() {
     let made = make("api", BTreeMap::from([("a".into(), region::noise(1, 4 << 20, false))]), &[]);
@@ -109,8 +122,9 @@ async fn a_killed_fetch_asks_only_for_the_rest_of_what_was_half_received() {
     }
     host.fetcher = None;
     region.store.slow.store(false, Ordering::SeqCst);
+    let asked = || region.store.asked.lock().unwrap().len();
+    let (halves, before) = at_rest(|| (halves(&host, &made), asked())).await;
     host.restart(&region.url, Duration::from_secs(20)).await;
-    let (halves, before) = (halves(&host, &made), region.store.asked.lock().unwrap().len());
     let fetched = host.fetch(&made).await.unwrap().sources;
     assert_release(&host.release(&made), &made);
     let asked = region.store.asked.lock().unwrap()[before..].to_vec();
