@@ -15,7 +15,7 @@ use crate::wire::v1::rollout::Rollout;
 /// What a deploy does to the configuration.
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
-    /// Its config, a file; without, the config stays
+    /// Its config, a file or - (stdin); without, the config stays
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Take the config away
@@ -38,9 +38,7 @@ impl ConfigArgs {
 
 fn read(path: &Path) -> Result<String, Failure> {
     let unfit = |why: String| {
-        Failure::usage(format!("{} can't be deployed as a config", path.display()))
-            .because(why)
-            .hint("deployctl deploy @ --config FILE")
+        Failure::usage(format!("{} can't be deployed as a config", path.display())).because(why)
     };
     let mut bytes = vec![];
     let most = CONFIG_BYTES_MAX as u64 + 1;
@@ -51,7 +49,7 @@ fn read(path: &Path) -> Result<String, Failure> {
     };
     read.map_err(|error| unfit(error.to_string()))?;
     if bytes.len() > CONFIG_BYTES_MAX {
-        return Err(unfit(format!("it has over {CONFIG_BYTES_MAX} bytes")));
+        return Err(unfit(format!("it has over {CONFIG_BYTES_MAX} bytes, which is the most")));
     }
     identify(&bytes).map_err(|why| unfit(why.to_string()))?;
     String::from_utf8(bytes).map_err(|error| unfit(error.to_string()))

@@ -13,6 +13,9 @@ pub use crate::wire::words::{age, bytes, count, took};
 /// Columns of prose: these are cut where the terminal is too narrow.
 const FLEXIBLE: [&str; 6] = ["SUBJECT", "MESSAGE", "REASON", "REPO", "BLOBS", "WAITING ON"];
 
+/// Columns that go, in this order, where the only prose that is left has no room.
+const SPARE: [&str; 2] = ["ACTOR", "KIND"];
+
 /// Fewest characters of a column of prose that are worth showing beside another.
 const PROSE_MIN: usize = 16;
 
@@ -194,11 +197,16 @@ impl Table {
                 columns.iter().partition(|c| is_prose(c));
             let fixed: usize = fixed.into_iter().map(widest).sum();
             let wanted: usize = prose.iter().map(|column| widest(*column).min(PROSE_MIN)).sum();
-            if prose.len() < 2 || fixed + wanted <= width {
+            if prose.is_empty() || fixed + wanted <= width {
                 return columns;
             }
-            let last = prose[prose.len() - 1];
-            columns.retain(|column| *column != last);
+            let named = |name: &&str| columns.iter().find(|c| self.columns[**c] == *name);
+            let spare = match prose[..] {
+                [_] => SPARE.iter().find_map(named).copied(),
+                _ => prose.last().copied(),
+            };
+            let Some(spare) = spare else { return columns };
+            columns.retain(|column| *column != spare);
         }
     }
 

@@ -165,13 +165,13 @@ fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
         && !request.allow_bad
         && releases::is_bad(tx, &desk.asked.app, &desk.asked.env, &bits)?
     {
-        return Err(bad(desk, &load.build).into());
+        return Err(bad(desk, &load).into());
     }
     let readiness = readiness::of(tx, desk.shared, &load.build)?;
     load.artifact = match (&readiness, request.when_ready_s) {
         (Readiness::Ready(artifact), wait) => match unmet(tx, desk, &load.build)? {
             None => Some(*artifact),
-            Some(_) if wait.is_some() => None,
+            Some(unmet) if wait.is_some() && unmet.may_come => None,
             Some(unmet) => {
                 let place = (&desk.app.name, &desk.asked.env);
                 return Err(unmet.refusal(place, &load.build).into());
@@ -306,11 +306,16 @@ fn check_not_barred(tx: &mut Tx, desk: &Desk<'_>, build: &Deployable) -> Result<
     Ok(tx.event(&NewEvent::new(now, bar.broken(), actor, message).app(app).env(env))?)
 }
 
-fn bad(desk: &Desk<'_>, build: &Deployable) -> Problem {
-    let (short, env, app) = (build.commit.short(), &desk.asked.env, &desk.app.name);
-    Problem::new(Code::Blocked, format!("{short} was marked bad in {env}"))
+fn bad(desk: &Desk<'_>, load: &Load) -> Problem {
+    let (short, env, app) = (load.build.commit.short(), &desk.asked.env, &desk.app.name);
+    let (with, how) = match load.config {
+        Some(config) => (format!(" with config {}", config.short()), " --config FILE"),
+        None if desk.asked.request.config.is_some() => (" without a config".into(), " --no-config"),
+        None => (String::new(), ""),
+    };
+    Problem::new(Code::Blocked, format!("{short}{with} was marked bad in {env}"))
         .because("a release of it failed or was rolled back")
-        .hint(format!("deployctl deploy {short} -a {app} -e {env} --allow-bad -m WHY"))
+        .hint(format!("deployctl deploy {short}{how} -a {app} -e {env} --allow-bad -m WHY"))
         .hint(format!("deployctl history -a {app} -e {env}"))
 }
 

@@ -184,12 +184,11 @@ pub(super) async fn hear(shared: Shared, mut words: mpsc::Receiver<Waiting>) {
             let heard = match &together {
                 Ok(heard) => heard[i].clone(),
                 // What the database refuses must not take the others with it.
-                Err(problem) if problem.code == Code::Internal && all.len() > 1 => {
-                    take_down(&shared, all.clone(), i..i + 1)
-                        .await
-                        .and_then(|mut one| one.remove(0))
-                }
-                Err(problem) => Err(problem.clone()),
+                Err((_, true)) if all.len() > 1 => take_down(&shared, all.clone(), i..i + 1)
+                    .await
+                    .map_err(|(problem, _)| problem)
+                    .and_then(|mut one| one.remove(0)),
+                Err((problem, _)) => Err(problem.clone()),
             };
             // A caller that went away does not undo what it said.
             let _ = answer.send(heard);
@@ -197,15 +196,22 @@ pub(super) async fn hear(shared: Shared, mut words: mpsc::Receiver<Waiting>) {
     }
 }
 
+/// The answers to `part` of `all`; else why there are none, and whether one of them is at
+/// fault rather than the database.
 async fn take_down(
     shared: &Shared,
     all: Arc<[(Said, Option<ArtifactRow>)]>,
     part: Range<usize>,
-) -> Result<Vec<Result<Order, Problem>>, Problem> {
+) -> Result<Vec<Result<Order, Problem>>, (Problem, bool)> {
     let (now, timing) = (shared.steady_now(), shared.timing());
     let regions: Vec<_> = shared.config.regions.keys().cloned().collect();
     let write = move |tx: &mut Tx| take_down_all(tx, &all[part], (now, &timing), &regions);
-    Ok(shared.db.write(write).await?)
+    shared.db.write(write).await.map_err(|error| {
+        let raced = matches!(error, DbError::Raced(_));
+        let problem = Problem::from(error);
+        let at_fault = raced || problem.code == Code::Internal;
+        (problem, at_fault)
+    })
 }
 
 /// A job while words about it are taken down.

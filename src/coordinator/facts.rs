@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::coordinator::bars;
+use crate::coordinator::{bars, readiness};
+
 use crate::coordinator::state::Coordinator;
 use crate::model::goal::{GoalVersion, bucket};
 use crate::model::hold::Hold;
@@ -33,7 +34,8 @@ pub(super) fn load(tx: &Tx, shared: &Coordinator, rollout: &Rollout) -> Result<F
     let now = shared.steady_now();
     let barred = bars::stopping(tx, (&rollout.app, &rollout.env), now)?;
     let barred = barred.map(|bar| bar.sentence());
-    let mut facts = Facts { regions: BTreeMap::new(), fresh: envs::fresh(tx)?, barred };
+    let unmet = readiness::unmet(tx, shared, rollout)?.map(|unmet| unmet.sentence());
+    let mut facts = Facts { regions: BTreeMap::new(), fresh: envs::fresh(tx)?, barred, unmet };
     let names: BTreeSet<RegionName> =
         shared.config.regions.keys().chain(seen.keys()).chain(known.keys()).cloned().collect();
     for name in names {

@@ -1,14 +1,16 @@
 //! Whether a build may be deployed now, and what it lacks.
 
+use crate::coordinator::bars;
+use crate::coordinator::requirements::{self, Unmet};
 use crate::coordinator::state::Coordinator;
-use crate::coordinator::{bars, requirements};
 use crate::model::digest::ArtifactId;
 use crate::model::id::{AppName, EnvName};
 use crate::model::job::JobState;
 use crate::model::replication::ReplicationStatus;
 use crate::model::rollout::RolloutState;
+use crate::rules::rollout::Rollout;
 use crate::store::db::deployables::{self, Deployable};
-use crate::store::db::releases::ReleaseRow;
+use crate::store::db::releases::{self, ReleaseRow};
 use crate::store::db::{DbError, Tx, replicas};
 use crate::wire::problem::{Code, Problem};
 
@@ -41,6 +43,26 @@ pub(super) fn of(tx: &Tx, shared: &Coordinator, build: &Deployable) -> Result<Re
     })
 }
 
+/// What a pending rollout needs of other apps and lacks, when that is all that its build
+/// waits for.
+pub(super) fn unmet(
+    tx: &Tx,
+    shared: &Coordinator,
+    rollout: &Rollout,
+) -> Result<Option<Unmet>, DbError> {
+    if rollout.state != RolloutState::Pending || rollout.allow_unmet {
+        return Ok(None);
+    }
+    let Some(row) = releases::find(tx, &rollout.app, &rollout.env, rollout.release)? else {
+        return Ok(None);
+    };
+    let Some(build) = deployables::find(tx, &rollout.app, row.build)? else { return Ok(None) };
+    match of(tx, shared, &build)? {
+        Readiness::Ready(_) => requirements::unmet(tx, &rollout.env, &build),
+        _ => Ok(None),
+    }
+}
+
 /// What a pending rollout lacks, a freeze, a hold, an approval or another app included; `None` when it is not pending.
 pub(super) fn of_pending(
     tx: &Tx,
@@ -54,10 +76,7 @@ pub(super) fn of_pending(
     let Some(build) = deployables::find(tx, &rules.app, row.build)? else { return Ok(None) };
     let readiness = of(tx, shared, &build)?;
     let barred = bars::stopping(tx, (&rules.app, &rules.env), shared.steady_now())?;
-    let unmet = match readiness {
-        Readiness::Ready(_) if !rules.allow_unmet => requirements::unmet(tx, &rules.env, &build)?,
-        _ => None,
-    };
+    let unmet = unmet(tx, shared, rules)?;
     Ok(Some(match (readiness, barred) {
         (Readiness::Ready(_), Some(bar)) if !rules.through_freeze => {
             Readiness::Waiting(bar.sentence())

@@ -14,44 +14,57 @@ use crate::wire::problem::{Code, Problem};
 /// Something that a build needs and that is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unmet {
-    /// The other app.
-    app: AppName,
-    /// What of it is needed, and what is there: one line.
+    /// What of which app is needed, and what is there: one line.
     why: String,
+    /// What to type about it.
+    remedy: String,
+    /// Whether waiting may help.
+    pub(super) may_come: bool,
 }
 
-/// The first requirement of `build` that `env` does not meet.
+/// The first requirement of `build` that `env` does not meet, in every region.
 ///
 /// # Errors
 /// When the database fails.
 pub(super) fn unmet(tx: &Tx, env: &EnvName, build: &Deployable) -> Result<Option<Unmet>, DbError> {
     for needed in requirements::of(tx, build.build)? {
-        if let Some(why) = lacks(tx, env, &needed)? {
-            return Ok(Some(Unmet { app: needed.app, why }));
+        let unmet = lacks(tx, env, &needed)?;
+        if unmet.is_some() {
+            return Ok(unmet);
         }
     }
     Ok(None)
 }
 
-/// Why `env` does not have what is needed; `None`: it has, in every region.
-fn lacks(tx: &Tx, env: &EnvName, needed: &Requirement) -> Result<Option<String>, DbError> {
+fn lacks(tx: &Tx, env: &EnvName, needed: &Requirement) -> Result<Option<Unmet>, DbError> {
     let Requirement { app, min } = needed;
-    let wanted = format!("it needs {app} at {} or later in {env}", min.short());
+    let unmet = |there: String, remedy: String| Unmet {
+        why: format!("it needs {app} at {} or later in {env}; {there}", min.short()),
+        remedy,
+        may_come: true,
+    };
+    let status = format!("deployctl status {app} -e {env}");
     if apps::find(tx, app)?.is_none() {
-        return Ok(Some(format!("{wanted}; there is no app {app}")));
+        let unmet = unmet(format!("there is no app {app}"), "deployctl apps list".into());
+        return Ok(Some(Unmet { may_come: false, ..unmet }));
     }
     let stable = envs::find(tx, app, env)?.stable;
     let running = running(tx, (app, env), &stable)?;
     if running.is_empty() {
-        return Ok(Some(format!("{wanted}; {app} does not run there yet")));
+        return Ok(Some(unmet(format!("{app} does not run there yet"), status)));
     }
     let history = History::new(ancestry::of(tx, app)?);
-    let short = running.iter().find(|commit| !history.contains(commit, min));
-    Ok(short.map(|commit| {
-        if history.relation(commit, min).is_some() {
-            return format!("{wanted}; {} runs, which does not contain it", commit.short());
-        }
-        format!("{wanted}; {} runs, and nobody knows whether it contains it", commit.short())
+    let Some(short) = running.iter().find(|commit| !history.contains(commit, min)) else {
+        return Ok(None);
+    };
+    Ok(Some(if history.relation(short, min).is_some() {
+        unmet(format!("{} runs, which does not contain it", short.short()), status)
+    } else {
+        // The worker that builds the next commit of that app compares it.
+        let short = short.short();
+        let there =
+            format!("{short} runs, which nobody compared with it: build and deploy a newer one");
+        unmet(there, status)
     }))
 }
 
@@ -81,7 +94,7 @@ impl Unmet {
         let again = format!("deployctl deploy {short} -a {app} -e {env}");
         Problem::new(Code::Blocked, format!("{short} can't run in {env} yet"))
             .because(&self.why)
-            .hint(format!("deployctl status {} -e {env}", self.app))
+            .hint(&self.remedy)
             .hint(format!("{again} --when-ready"))
             .hint(format!("{again} --allow-unmet"))
     }

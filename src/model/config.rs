@@ -32,8 +32,11 @@ pub enum InvalidConfig {
     /// It is too large.
     #[error("it has {0} bytes; a configuration has at most {CONFIG_BYTES_MAX}")]
     Large(usize),
+    /// There is nothing in it: more likely a slip than meant.
+    #[error("it is empty; --no-config takes a configuration away")]
+    Empty,
     /// It is not text.
-    #[error("it is not UTF-8 text without NUL bytes")]
+    #[error("it is not text: UTF-8 without NUL bytes is needed")]
     NotText,
 }
 
@@ -46,6 +49,7 @@ pub fn identify(bytes: &[u8]) -> Result<ConfigId, InvalidConfig> {
         return Err(InvalidConfig::Large(bytes.len()));
     }
     match std::str::from_utf8(bytes) {
+        Ok("") => Err(InvalidConfig::Empty),
         Ok(text) if !text.contains('\0') => Ok(Digest::of(bytes)),
         _ => Err(InvalidConfig::NotText),
     }
@@ -118,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_configuration_is_text_of_a_bounded_size() {
-        assert_eq!(identify(b""), Ok(Digest::of(b"")));
+        assert_eq!(identify(b""), Err(InvalidConfig::Empty));
         assert_eq!(
             identify("gr\u{fc}n = 1\n".as_bytes()),
             Ok(Digest::of("gr\u{fc}n = 1\n".as_bytes()))

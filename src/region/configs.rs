@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::header;
@@ -29,6 +29,8 @@ use crate::wire::v1::config::Config;
 pub const IDLE_CONFIGS_MAX: usize = 256;
 /// Time for one fetch from a coordinator.
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// For so long nobody asks again for what could not be had: many hosts wait in a row.
+const JUST_NOW: Duration = Duration::from_secs(1);
 /// Wait before what could not be had is asked for again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -37,6 +39,8 @@ const RETRY: Duration = Duration::from_secs(5);
 enum Missing {
     #[error("no goal of this region names it")]
     Unnamed,
+    #[error("no coordinator had it a moment ago")]
+    JustNow,
     #[error("the coordinator gave another document than was asked for")]
     Other,
     #[error(transparent)]
@@ -52,13 +56,15 @@ pub struct Configs {
     db: Arc<RegionDb>,
     mirror: Arc<Mirror>,
     coordinators: Coordinators,
+    /// Held by who asks a coordinator; when that failed last.
+    asking: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl Configs {
     /// Over what `db` keeps and `mirror`'s goals name.
     #[must_use]
     pub fn new(db: Arc<RegionDb>, mirror: Arc<Mirror>, coordinators: Coordinators) -> Self {
-        Self { db, mirror, coordinators }
+        Self { db, mirror, coordinators, asking: tokio::sync::Mutex::default() }
     }
 
     /// Fetches what goals name, at every change of the mirror, until `stop` turns true.
@@ -97,16 +103,34 @@ impl Configs {
         self.mirror.goals().iter().flat_map(|goal| goal.configs().collect::<Vec<_>>()).collect()
     }
 
-    /// What is kept, else what a coordinator has.
-    async fn find(&self, config: ConfigId) -> Result<String, Missing> {
+    async fn kept(&self, config: ConfigId) -> Result<Option<String>, Missing> {
         let db = self.db.clone();
         let kept = tokio::task::spawn_blocking(move || db.config(&config)).await??;
-        if let Some(text) = kept.filter(|text| identify(text.as_bytes()) == Ok(config)) {
+        Ok(kept.filter(|text| identify(text.as_bytes()) == Ok(config)))
+    }
+
+    /// What is kept, else what a coordinator has.
+    async fn find(&self, config: ConfigId) -> Result<String, Missing> {
+        if let Some(text) = self.kept(config).await? {
             return Ok(text);
         }
         if !self.named().contains(&config) {
             return Err(Missing::Unnamed);
         }
+        // All hosts ask at once when a goal names it first: one call brings it for all.
+        let mut failed_at = self.asking.lock().await;
+        if let Some(text) = self.kept(config).await? {
+            return Ok(text);
+        }
+        if failed_at.is_some_and(|at| at.elapsed() < JUST_NOW) {
+            return Err(Missing::JustNow);
+        }
+        let fetched = self.fetch(config).await;
+        *failed_at = fetched.is_err().then(Instant::now);
+        fetched
+    }
+
+    async fn fetch(&self, config: ConfigId) -> Result<String, Missing> {
         let path = format!("/v1/region/configs/{config}");
         let asked = self.coordinators.current().get::<Config>(&path, TIMEOUT).await;
         let text = asked.inspect_err(|_| self.coordinators.rotate())?.text;

@@ -104,7 +104,7 @@ impl Processes {
         let own = plain(own);
         let ticket = keyed_hash(&[0; 32], format!("deployctl process v1:{token}").as_bytes());
         let ticket = to_hex(&ticket);
-        if !urls.is_empty() {
+        if !urls.is_empty() || !own.is_empty() {
             check(&urls, &own)?;
         }
         let others = urls.iter().filter(|url| **url != own).enumerate();
@@ -269,7 +269,7 @@ impl Processes {
         let differs = self.known()[number].differs.is_some_and(|at| at.elapsed() > GOALS_DIFFER);
         let Part { hosts, forgot, whole } = fleet.take_part(number);
         let goals = if differs { mirror.sealed() } else { vec![] };
-        let (process, started) = (self.own.clone(), self.started);
+        let (process, started, forgotten) = (self.own.clone(), self.started, forgot.clone());
         let word = ProcessWord { process, started, hosts, whole, forgot, goals };
         let answer: Result<ProcessReply, CallError> =
             other.client.post("/v1/region/process", &word, TIMEOUT).await;
@@ -283,7 +283,9 @@ impl Processes {
             }
             Err(error) => {
                 tracing::debug!(process = other.client.base(), %error, "process not told");
-                fleet.tell_all(number);
+                fleet.untold(number, forgotten);
+                // Next time without goals: if it refused them, it lives all the same.
+                self.known()[number].differs = None;
                 let reached = self.known()[number].reached;
                 if reached.is_none_or(|at| at.elapsed() > GONE_AFTER) {
                     self.set_lives(other, false);
@@ -319,7 +321,11 @@ fn check(urls: &[String], own: &str) -> Result<(), InvalidProcesses> {
         return refuse(format!("{bad:?} is no address"));
     }
     if !(2..=PROCESSES_MAX).contains(&urls.len()) {
-        return refuse(format!("{} addresses", urls.len()));
+        return refuse(match urls.len() {
+            0 => "it is empty".to_owned(),
+            1 => "one address".to_owned(),
+            many => format!("{many} addresses"),
+        });
     }
     if let Some(twice) = urls.iter().enumerate().find(|(at, url)| urls[..*at].contains(url)) {
         return refuse(format!("{} is there twice", twice.1));

@@ -86,7 +86,7 @@ pub struct Options {
     #[arg(long, value_name = "URL", requires = "processes")]
     pub url: Option<String>,
     /// Let hosts read packs from the regional store themselves (s3:// only), by URLs that are
-    /// valid for so long, seconds; without it they read through the region
+    /// valid for so long, 1 to 900 seconds; without it they read through the region
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=900))]
     pub direct_reads: Option<u64>,
     /// How often hosts report in a small region, milliseconds

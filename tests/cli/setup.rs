@@ -20,6 +20,9 @@ fn init_recognises_a_repository_and_never_overwrites() {
     }
     let again = person.ends(&["init"], 2);
     assert!(again.stderr.contains("init --force"), "{}", again.stderr);
+    // What is there is enough to register the app; here nobody answers.
+    let register = person.ends(&["init", "--register", "--build", "make"], 2);
+    assert!(register.stderr.contains("init --register"), "{}", register.stderr);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
     person.ends(&["init", "--force", "--app", "other"], 0);
     assert!(std::fs::read_to_string(&file).unwrap().contains("app = \"other\""));

@@ -32,6 +32,9 @@ fn a_deploy_waits_for_the_commit_of_another_app_that_it_needs() {
     let lacks = format!("it needs ledger at {} or later in prod", &min[..10]);
     assert!(refused.contains(&lacks) && refused.contains("--allow-unmet"), "{refused}");
 
+    let late = refusal(&["deploy", "--yes", "HEAD", "--when-ready=2s"]);
+    assert!(late.contains(&lacks) && late.contains("did not change in time"), "{late}");
+
     let args = ["deploy", "--yes", "HEAD", "--plan", "all-at-once", "--when-ready"];
     let waiter = fleet.command(at, &args).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let mut waiter = waiter.unwrap();

@@ -35,9 +35,13 @@ pub struct DeployArgs {
     #[arg(value_name = "REV", default_value = "HEAD", add = ArgValueCompleter::new(complete::targets))]
     rev: String,
     /// Build it first if that was not done yet
+    ///
+    /// Waits then as --when-ready does.
     #[arg(long)]
     build: bool,
     /// Wait until it is built and replicated, 1h at most
+    ///
+    /// What it needs of other apps ([[requires]]) is waited for too.
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true,
           default_missing_value = "1h", value_parser = seconds)]
     when_ready: Option<u32>,

@@ -11,7 +11,7 @@ use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::recipes::{self, Draft};
 use crate::cli::typed::quoted;
 use crate::cli::{origin, prompt};
-use crate::config::project::{PROJECT_FILE, ProjectFile};
+use crate::config::project::{self, PROJECT_FILE, ProjectFile};
 use crate::host::repo::Repo;
 use crate::model::selector::Selector;
 use crate::wire::v1::app::AppSpec;
@@ -58,19 +58,12 @@ pub async fn run(ctx: &Context, args: InitArgs) -> Result<ExitCode, Failure> {
     let repo = ctx.repo().ok();
     let root = repo.as_ref().map_or(ctx.dir.clone(), |repo| repo.root().to_owned());
     let path = root.join(PROJECT_FILE);
-    if path.exists() && !args.force {
-        return Err(Failure::usage(format!("{} is there already", path.display()))
-            .hint("to replace it: deployctl init --force"));
-    }
     let asks = prompt::can_ask(ctx);
-    let draft = fill(ctx, &args, recipes::draft(&root), asks).await?;
-    let text = draft.to_toml();
-    let file = ProjectFile::parse(&text, &path)?;
-    let unwritten = |e| {
-        Failure::new(ExitCode::Error, format!("{} can't be written", path.display())).because(e)
+    let file = if path.exists() && !args.force {
+        standing(&args, &path)?
+    } else {
+        write(ctx, &args, &root, &path).await?
     };
-    std::fs::write(&path, &text).map_err(unwritten)?;
-    ctx.out.story(&format!("wrote {} ({} lines)", path.display(), text.lines().count()));
     let register = args.register || (asks && prompt::confirm("Register the app?", true).await?);
     let registered = if register {
         let spec = spec(ctx, &args, &file, repo.as_ref(), &root)?;
@@ -92,6 +85,35 @@ pub async fn run(ctx: &Context, args: InitArgs) -> Result<ExitCode, Failure> {
     ctx.out.hint(&add);
     ctx.out.hint("deployctl build HEAD");
     Ok(ExitCode::Ok)
+}
+
+/// The file that is there, which is all that a registration needs.
+fn standing(args: &InitArgs, path: &Path) -> Result<ProjectFile, Failure> {
+    let said = [&args.build, &args.artifact, &args.start, &args.stop, &args.health];
+    if !args.register || said.iter().any(|said| said.is_some()) {
+        return Err(Failure::usage(format!("{} is there already", path.display()))
+            .hint("to register the app as it says: deployctl init --register")
+            .hint("to replace it: deployctl init --force"));
+    }
+    let text = project::read_bounded(path)?.unwrap_or_default();
+    Ok(ProjectFile::parse(&text, path)?)
+}
+
+async fn write(
+    ctx: &Context,
+    args: &InitArgs,
+    root: &Path,
+    path: &Path,
+) -> Result<ProjectFile, Failure> {
+    let draft = fill(ctx, args, recipes::draft(root), prompt::can_ask(ctx)).await?;
+    let text = draft.to_toml();
+    let file = ProjectFile::parse(&text, path)?;
+    let unwritten = |e| {
+        Failure::new(ExitCode::Error, format!("{} can't be written", path.display())).because(e)
+    };
+    std::fs::write(path, &text).map_err(unwritten)?;
+    ctx.out.story(&format!("wrote {} ({} lines)", path.display(), text.lines().count()));
+    Ok(file)
 }
 
 async fn fill(

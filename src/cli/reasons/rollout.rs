@@ -29,7 +29,10 @@ pub fn of(rollout: &Rollout, regions: &[Region], now: UnixMillis) -> Reasons {
     reasons = reasons.because(match release.state {
         // What it waits for is the first thing to know; why it ended is all there is.
         RolloutState::Pending | RolloutState::Running | RolloutState::Reverting => {
-            format!("it waits for {}", rollout.waiting_on)
+            match needs_another(rollout) {
+                true => rollout.waiting_on.clone(),
+                false => format!("it waits for {}", rollout.waiting_on),
+            }
         }
         RolloutState::Paused => format!("it waits for {}", rollout.waiting_on),
         _ => release.reason.clone(),
@@ -69,6 +72,11 @@ fn place(rollout: &Rollout) -> String {
     }
 }
 
+/// Whether it waits for another app, as the coordinator puts it.
+fn needs_another(rollout: &Rollout) -> bool {
+    rollout.release.state == RolloutState::Pending && rollout.waiting_on.starts_with("it needs ")
+}
+
 fn with_next(reasons: Reasons, rollout: &Rollout, now: UnixMillis) -> Reasons {
     let release = &rollout.release;
     let (name, scope) = (release.release, scope(&release.app, &release.env));
@@ -80,6 +88,10 @@ fn with_next(reasons: Reasons, rollout: &Rollout, now: UnixMillis) -> Reasons {
         None => "it has succeeded".to_owned(),
     };
     match (release.state, rollout.stage) {
+        (RolloutState::Pending, _) if needs_another(rollout) => reasons
+            .next(format!("it starts when that runs there; expires in {left}"))
+            .hint(format!("deployctl status -e {}", release.env))
+            .hint(format!("deployctl cancel {name} {scope}")),
         (RolloutState::Pending, _) => reasons
             .next(format!("it starts when every region holds its build; expires in {left}"))
             .hint(format!("deployctl why {}", release.build))

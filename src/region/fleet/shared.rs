@@ -58,10 +58,17 @@ impl Fleet {
         self.table().others[other].whole = Some(Bound::Unbounded);
     }
 
-    /// Takes what another process is to be told next; [`Fleet::tell_all`] when it did not hear it.
+    /// Takes what another process is to be told next; [`Fleet::untold`] when it did not hear it.
     #[must_use]
     pub fn take_part(&self, other: usize) -> Part {
         self.table().take_part(other, &self.region)
+    }
+
+    /// Another process did not hear a part: it is told everything, and again who was
+    /// forgotten, for no telling of all hosts says that.
+    pub fn untold(&self, other: usize, forgot: Vec<HostId>) {
+        self.table().others[other].forgot.extend(forgot);
+        self.tell_all(other);
     }
 
     /// Whether another process is to be told something.
@@ -391,6 +398,8 @@ mod tests {
         assert_eq!(two.counts().0 as usize, SHARED_MAX + 10);
         one.sweep(Instant::now() + Duration::from_secs(60));
         one.forget(&["h1".parse().unwrap()]);
+        let lost = one.take_part(0);
+        one.untold(0, lost.forgot);
         talk(&one, &two);
         assert_eq!(two.counts(), one.counts());
         assert_eq!(two.counts().0 as usize, SHARED_MAX + 9);

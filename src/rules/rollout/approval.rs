@@ -8,7 +8,7 @@ impl Rollout {
     /// It waited too long to begin: says what for.
     pub(super) fn expire(&mut self, facts: &Facts) -> Vec<Action> {
         let bar = facts.barred.as_ref().filter(|_| !self.through_freeze);
-        self.blocked = bar.is_some() || self.lacks_approvals() > 0;
+        self.blocked = bar.is_some() || self.lacks_approvals() > 0 || facts.unmet.is_some();
         let why = match (bar, self.lacks_approvals()) {
             (_, lacks @ 1..) => {
                 format!(
@@ -18,7 +18,10 @@ impl Rollout {
                 )
             }
             (Some(bar), 0) => format!("{bar}; that did not end in time"),
-            (None, 0) => "its build was not replicated in time".to_owned(),
+            (None, 0) => match &facts.unmet {
+                Some(unmet) => format!("{unmet}; that did not change in time"),
+                None => "its build was not replicated in time".to_owned(),
+            },
         };
         self.finish(RolloutState::Expired, why)
     }

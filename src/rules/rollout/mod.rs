@@ -205,6 +205,9 @@ pub struct Facts {
     pub fresh: GoalVersion,
     /// The freeze or hold that stops the app and env now, as one sentence.
     pub barred: Option<String>,
+    /// What a rollout that has not begun needs of other apps and lacks, its build being
+    /// ready, in a sentence; `None`: nothing.
+    pub unmet: Option<String>,
 }
 
 /// What the caller does, in order, in one transaction with the rollout's row.

@@ -80,8 +80,9 @@ impl Rollout {
                 continue;
             }
             let (most, moving) = (most.of(region.reachable(version)), on_the_way(region, opened));
-            let range = (opened.below, target);
-            let (below, dark) = open(buckets, range, most.saturating_sub(moving), moving);
+            let (range, alive) =
+                ((opened.below, target), moving - lost(region, opened).min(moving));
+            let (below, dark) = open(buckets, range, most.saturating_sub(moving), alive);
             if below > opened.below {
                 let dark = opened.dark + dark;
                 grants.push((name.clone(), Opened { below, step: version.step + 1, dark }));
@@ -101,6 +102,12 @@ fn on_the_way(region: &RegionFacts, opened: Opened) -> u32 {
     let tally = &region.tally;
     let done = tally.healthy + tally.failed + opened.dark.min(tally.admitted_unreachable);
     tally.admitted.saturating_sub(done)
+}
+
+/// Those of them that can't be reached any more: nobody waits for them with a bucket that
+/// can't be parted, or one dead machine would stop a region.
+fn lost(region: &RegionFacts, opened: Opened) -> u32 {
+    region.tally.admitted_unreachable.saturating_sub(opened.dark)
 }
 
 /// The threshold that lets in at most `room` more hosts that can be reached, and how many

@@ -46,14 +46,20 @@ impl Recent {
     /// # Errors
     /// When the database fails.
     pub fn follow(&mut self, tx: &Tx, given: &[JobRow]) -> Result<(), DbError> {
-        let fresh = given.iter().filter(|row| row.no.0 > self.upto);
-        let fresh: BTreeMap<JobNo, &NewJob> = fresh.map(|row| (row.no, &row.asked)).collect();
-        let (Some((first, _)), Some((last, _))) = (fresh.first_key_value(), fresh.last_key_value())
-        else {
+        let after = |upto: u64| -> BTreeMap<JobNo, &NewJob> {
+            let rows = given.iter().filter(|row| row.no.0 > upto);
+            rows.map(|row| (row.no, &row.asked)).collect()
+        };
+        let mut fresh = after(self.upto);
+        let (Some(first), Some(last)) = (fresh.keys().next(), fresh.keys().next_back()) else {
             return Ok(());
         };
-        if last.0 - self.upto > GAP_MAX || self.of.len() > APPS_REMEMBERED {
-            *self = Self { upto: first.0 - 1, of: BTreeMap::new() };
+        let (first, last) = (first.0, last.0);
+        if last - self.upto > GAP_MAX || self.of.len() > APPS_REMEMBERED {
+            // A build that is tried again may be far older than the others.
+            let upto = (first - 1).max(last.saturating_sub(GAP_MAX));
+            *self = Self { upto, of: BTreeMap::new() };
+            fresh = after(upto);
         }
         let new: BTreeSet<&AppName> = given.iter().map(|row| &row.asked.app).collect();
         let new: Vec<_> = new.into_iter().filter(|app| !self.of.contains_key(*app)).collect();
@@ -73,15 +79,15 @@ impl Recent {
                 known.whole = false;
             }
         };
-        if fresh.len() as u64 == last.0 - self.upto {
+        if fresh.len() as u64 == last - self.upto {
             fresh.iter().for_each(|(no, asked)| push(&asked.app, (*no, asked.commit.clone())));
         } else {
             let sql = "SELECT id, commit_id, app FROM jobs WHERE id > ?1 AND id <= ?2 ORDER BY id";
             let all =
-                tx.rows(sql, values![self.upto, *last], |row| Ok((build(row)?, row.parse(2)?)));
+                tx.rows(sql, values![self.upto, last], |row| Ok((build(row)?, row.parse(2)?)));
             all?.into_iter().for_each(|(build, app)| push(&app, build));
         }
-        self.upto = last.0;
+        self.upto = last;
         Ok(())
     }
 
