@@ -93,6 +93,10 @@ async fn newest(api: &Api, app: &AppName, env: &EnvName) -> Result<ReleaseNo, Fa
 pub fn headline(ctx: &Context, rollout: &Rollout) -> String {
     let mut line = change(ctx, rollout);
     let release = &rollout.release;
+    // A log has nothing else that says which config runs from now on.
+    if let Some(config) = release.config.filter(|_| keeps_config(rollout)) {
+        line.push_str(&format!("   config {}, as it is", config.short()));
+    }
     if release.kind == RolloutKind::Deploy {
         line.push_str(&format!("   plan {}", release.plan.word()));
     }
@@ -103,6 +107,10 @@ pub fn headline(ctx: &Context, rollout: &Rollout) -> String {
         line.push_str(&format!("   {} in {regions}", count(u64::from(hosts), "host")));
     }
     line
+}
+
+fn keeps_config(rollout: &Rollout) -> bool {
+    rollout.base.is_some_and(|base| base.config == rollout.release.config)
 }
 
 /// `web prod   r1 → r2 3f2a91c04d "Fix retry jitter"`.
@@ -120,7 +128,7 @@ fn change(ctx: &Context, rollout: &Rollout) -> String {
     if !release.subject.is_empty() {
         line.push_str(&format!(" {:?}", release.subject));
     }
-    if rollout.base.map(|base| base.config) != Some(release.config)
+    if !keeps_config(rollout)
         && let Some(config) = config_file::change(ctx, rollout)
     {
         line.push_str(&format!("   config {config}"));
@@ -242,8 +250,9 @@ fn tell_end(ctx: &Context, ended: &Rollout) -> Result<ExitCode, Failure> {
     let mark = ctx.out.mark_err(Tone::Good, &format!("{} succeeded", release.release));
     let hosts = count(reachable, "host");
     let mut line = format!("{mark}: {done} of {hosts}{took}");
-    // What a rollback restores was on the hosts: how it came there once is no news.
-    if release.kind == RolloutKind::Deploy {
+    // What was on the hosts already moved nothing: how it came there once is no news.
+    let base = ended.base.map(|base| base.artifact);
+    if release.kind == RolloutKind::Deploy && (base.is_none() || base != release.artifact) {
         line.push_str(&moved(&all.sources));
     }
     ctx.out.story(&line);
