@@ -15,7 +15,7 @@ use crate::wire::v1::rollout::Rollout;
 /// What a deploy does to the configuration.
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
-    /// Its config, a file or - (stdin); without, the config stays
+    /// Its config, a file or -; without, the config stays
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Take the config away
