@@ -56,7 +56,8 @@ impl Receiver {
     }
 
     async fn until(&self, wanted: impl Fn(&[Heard]) -> bool) -> Vec<Heard> {
-        let deadline = Instant::now() + PATIENCE;
+        // What a coordinator was telling when it stopped is its own for another minute.
+        let deadline = Instant::now() + 2 * PATIENCE;
         loop {
             let heard = self.heard();
             if wanted(&heard) {
