@@ -41,7 +41,7 @@ pub struct DeployArgs {
     build: bool,
     /// Wait until it is built and replicated, 1h at most
     ///
-    /// What it needs of other apps ([[requires]]) is waited for too.
+    /// What it needs of other apps, by its deployctl.toml, is waited for too.
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true,
           default_missing_value = "1h", value_parser = seconds)]
     when_ready: Option<u32>,

@@ -45,7 +45,7 @@ struct Peer {
 pub(super) type Bits = u32;
 
 /// The neighbours of one download. What each choice asks of all of them is kept as
-/// [`Bits`]: a choice reads two words instead of a table.
+/// bits: a choice reads two words instead of a table.
 #[derive(Debug, Default)]
 pub struct Peers {
     /// Their numbers, beside `list`: what looks for a number reads one line of memory.
