@@ -50,7 +50,7 @@ pub(super) fn unmet(
     shared: &Coordinator,
     rollout: &Rollout,
 ) -> Result<Option<Unmet>, DbError> {
-    if rollout.state != RolloutState::Pending || rollout.allow_unmet {
+    if rollout.state != RolloutState::Pending {
         return Ok(None);
     }
     let Some(row) = releases::find(tx, &rollout.app, &rollout.env, rollout.release)? else {
@@ -58,9 +58,17 @@ pub(super) fn unmet(
     };
     let Some(build) = deployables::find(tx, &rollout.app, row.build)? else { return Ok(None) };
     match of(tx, shared, &build)? {
-        Readiness::Ready(_) => requirements::unmet(tx, &rollout.env, &build),
+        Readiness::Ready(_) => needs(tx, rollout, &build),
         _ => Ok(None),
     }
+}
+
+/// What the build of `rollout` needs of other apps and lacks, unless nobody cares.
+fn needs(tx: &Tx, rollout: &Rollout, build: &Deployable) -> Result<Option<Unmet>, DbError> {
+    if rollout.allow_unmet {
+        return Ok(None);
+    }
+    requirements::unmet(tx, &rollout.env, build)
 }
 
 /// What a pending rollout lacks, a freeze, a hold, an approval or another app included; `None` when it is not pending.
@@ -76,7 +84,6 @@ pub(super) fn of_pending(
     let Some(build) = deployables::find(tx, &rules.app, row.build)? else { return Ok(None) };
     let readiness = of(tx, shared, &build)?;
     let barred = bars::stopping(tx, (&rules.app, &rules.env), shared.steady_now())?;
-    let unmet = unmet(tx, shared, rules)?;
     Ok(Some(match (readiness, barred) {
         (Readiness::Ready(_), Some(bar)) if !rules.through_freeze => {
             Readiness::Waiting(bar.sentence())
@@ -84,10 +91,11 @@ pub(super) fn of_pending(
         (Readiness::Ready(_), _) if rules.lacks_approvals() > 0 => {
             Readiness::Waiting(approval(row))
         }
-        (readiness, _) => match unmet {
+        (Readiness::Ready(artifact), _) => match needs(tx, rules, &build)? {
             Some(unmet) => Readiness::Waiting(unmet.sentence()),
-            None => readiness,
+            None => Readiness::Ready(artifact),
         },
+        (readiness, _) => readiness,
     }))
 }
 

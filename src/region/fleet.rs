@@ -477,7 +477,7 @@ fn differences(before: &[AppStatus], after: &[AppStatus]) -> Vec<(AppName, bool)
 mod tests {
     use super::*;
 
-    fn info(host: &str) -> HostInfo {
+    pub(super) fn info(host: &str) -> HostInfo {
         HostInfo {
             host: host.parse().unwrap(),
             env: "prod".parse().unwrap(),

@@ -269,26 +269,13 @@ fn share(entry: &Entry, region: &RegionName) -> Option<SharedHost> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use tokio::sync::Notify;
 
     use super::*;
+    use crate::region::fleet::tests::info;
     use crate::region::fleet::{ROWS_MAX, Word};
-    use crate::wire::v1::fleet::HostInfo;
-
-    fn info(host: &str) -> HostInfo {
-        HostInfo {
-            host: host.parse().unwrap(),
-            env: "prod".parse().unwrap(),
-            labels: BTreeMap::new(),
-            rack: String::new(),
-            zone: String::new(),
-            peer_port: 1,
-            agent_version: "0".into(),
-        }
-    }
 
     fn process(saved: Vec<HostRow>) -> Fleet {
         let fleet = Fleet::new("eu".parse().unwrap(), 1000, saved, Arc::new(Notify::new()));

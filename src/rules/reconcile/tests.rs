@@ -99,6 +99,18 @@ impl World {
         self.configs.extend(bits.config);
     }
 
+    /// The release with these bits failed under the goal and was taken back.
+    fn fails(&mut self, bits: Bits) {
+        self.failed = Some(Failed {
+            version: self.goal.as_ref().unwrap().version,
+            retry: 0,
+            artifact: bits.artifact,
+            config: bits.config,
+            reverted: true,
+            failure: failure(FailureClass::Release),
+        });
+    }
+
     fn step(&self) -> Step {
         self.facts().next_step(UnixMillis(2000))
     }
@@ -148,14 +160,7 @@ fn a_host_that_is_not_admitted_only_fetches_ahead() {
 fn a_release_that_failed_is_not_tried_until_a_retry_is_asked_for() {
     let mut world = World::runs_first(goal(2, 2, Some(1)));
     world.keep(target(2).bits());
-    world.failed = Some(Failed {
-        version: world.goal.as_ref().unwrap().version,
-        retry: 0,
-        artifact: target(2).artifact,
-        config: target(2).config,
-        reverted: true,
-        failure: failure(FailureClass::Release),
-    });
+    world.fails(target(2).bits());
     assert_eq!((world.step(), world.facts().standing()), (Step::Nothing, Phase::Reverted));
     assert!(world.facts().failure().is_some());
     // A later step of the same generation changes nothing.
@@ -320,14 +325,7 @@ fn a_change_of_config_alone_is_a_change_of_release() {
     world.configs.extend(target(2).config);
     let step = Step::Activate { to: target(2), fallback: Fallback::Back(target(1)) };
     assert_eq!((world.step(), world.facts().standing()), (step, Phase::Staged));
-    world.failed = Some(Failed {
-        version: world.goal.as_ref().unwrap().version,
-        retry: 0,
-        artifact: target(2).artifact,
-        config: target(2).config,
-        reverted: true,
-        failure: failure(FailureClass::Release),
-    });
+    world.fails(target(2).bits());
     assert_eq!((world.step(), world.facts().standing()), (Step::Nothing, Phase::Reverted));
     // The same code with what it had before is not what failed.
     world.goal.as_mut().unwrap().next = target(1);
