@@ -18,6 +18,7 @@ use crate::agent::direct::Direct;
 use crate::agent::failure::{disk_reason, failure};
 use crate::agent::link::Link;
 use crate::agent::membership::{Membership, Saying};
+use crate::agent::news::Change;
 use crate::agent::parts::Part;
 use crate::agent::pieces::{Assembly, Refused};
 use crate::agent::reads::{read_as_custodian, read_store};
@@ -30,7 +31,7 @@ use crate::net::auth::random_seed;
 use crate::rules::swarm::{
     Action, Event, Haves, Leave, Micros, Pace, PeerNo, Source, Start, Swarm, Word, micros,
 };
-use crate::wire::v1::swarm::{BeatReply, HAVE_WAIT_MS_MAX, Neighbours};
+use crate::wire::v1::swarm::{BeatReply, Neighbours};
 
 /// Bytes of pieces held in memory by all downloads of one agent: with two
 /// decoders of the largest piece and the upload slots this stays under 64 MiB.
@@ -63,8 +64,8 @@ pub(super) struct Shared {
 /// What a task sends back to the loop.
 enum Note {
     Happened(Event),
-    /// What a peer has now.
-    Has(PeerNo, PieceSet),
+    /// What a peer has now, or more than before.
+    News(PeerNo, Change),
     /// A peer has not got this piece.
     Lacks(PeerNo, u32),
     /// The tracker answered; the ticket comes with a join.
@@ -189,8 +190,13 @@ impl Download {
             };
             match note {
                 Some(Note::Happened(event)) => self.happen(event),
-                Some(Note::Has(peer, have)) => {
-                    self.bits.0.insert(peer, have);
+                Some(Note::News(peer, change)) => {
+                    match change {
+                        Change::All(have) => drop(self.bits.0.insert(peer, have)),
+                        Change::Gained(more) => {
+                            self.bits.0.entry(peer).or_default().extend(&more);
+                        }
+                    }
                     self.happen(Event::Have(peer));
                 }
                 Some(Note::Lacks(peer, piece)) => {
@@ -462,7 +468,7 @@ async fn fetch_piece(
         Ok(news) => {
             if let Some((generation, have)) = news {
                 *known.lock().unwrap_or_else(PoisonError::into_inner) = generation;
-                let _ = context.notes.send(Note::Has(peer, have)).await;
+                let _ = context.notes.send(Note::News(peer, Change::All(have))).await;
             }
             match context.put(piece, wire).await {
                 Some(true) => Event::PieceOk(piece, Source::Peer(peer)),
@@ -503,22 +509,27 @@ async fn watch_have(
     let mut wait = PEER_RETRY.0;
     loop {
         let since = *known.lock().unwrap_or_else(PoisonError::into_inner);
-        match route.have(since, Duration::from_millis(HAVE_WAIT_MS_MAX)).await {
-            Ok(reply) => {
+        let tell = async |(generation, change)| {
+            *known.lock().unwrap_or_else(PoisonError::into_inner) = generation;
+            notes.send(Note::News(peer, change)).await
+        };
+        let followed = async {
+            let mut following = route.follow(since).await?;
+            while let Some(news) = following.next().await? {
                 wait = PEER_RETRY.0;
-                *known.lock().unwrap_or_else(PoisonError::into_inner) = reply.generation;
-                if notes.send(Note::Has(peer, reply.have)).await.is_err() {
-                    return;
+                if tell(news).await.is_err() {
+                    break;
                 }
             }
-            Err(_) => {
-                if notes.send(Note::Happened(Event::PeerGone(peer))).await.is_err() {
-                    return;
-                }
-                *known.lock().unwrap_or_else(PoisonError::into_inner) = 0;
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(PEER_RETRY.1);
+            Ok::<(), Broken>(())
+        };
+        if followed.await.is_err() {
+            if notes.send(Note::Happened(Event::PeerGone(peer))).await.is_err() {
+                return;
             }
+            *known.lock().unwrap_or_else(PoisonError::into_inner) = 0;
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(PEER_RETRY.1);
         }
     }
 }

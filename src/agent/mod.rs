@@ -22,6 +22,7 @@ pub mod link;
 pub mod local;
 mod membership;
 mod metrics;
+mod news;
 mod pack;
 mod parts;
 mod patch;

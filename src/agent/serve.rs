@@ -15,19 +15,19 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::agent::cap::Cap;
-use crate::agent::metrics;
 use crate::agent::pack::{Made, Pack};
 use crate::agent::upload;
+use crate::agent::{metrics, news};
 use crate::model::digest::ArtifactId;
 use crate::net::heads::{self, Conversation, Fields, Request};
 use crate::rules::swarm::uploads::{Slots, UPLOAD_SLOTS};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::swarm::{
-    HAVE_HEADER, HAVE_SINCE_HEADER, HAVE_WAIT_MS_MAX, HaveQuery, HaveReply, RETRY_HEADER,
-    WINDOW_HEADER,
+    HAVE_HEADER, HAVE_SINCE_HEADER, HAVE_WAIT_MS_MAX, HaveQuery, HaveReply, NEWS_TYPE,
+    RETRY_HEADER, WINDOW_HEADER,
 };
 
 /// Connections at once: 24 neighbours with a few each, for a few artifacts.
@@ -202,11 +202,12 @@ fn asked(method: &str, target: &str) -> Result<Ask, Problem> {
 }
 
 fn have_query(query: &str) -> Option<HaveQuery> {
-    let mut read = HaveQuery { since: 0, wait_ms: 0 };
+    let mut read = HaveQuery { since: 0, wait_ms: 0, follow: false };
     for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
         match name {
             "since" => read.since = value.parse().ok()?,
             "wait_ms" => read.wait_ms = value.parse().ok()?,
+            "follow" => read.follow = value == "1",
             _ => {}
         }
     }
@@ -254,7 +255,11 @@ async fn refuse(peer: &mut Conversation, problem: &Problem) -> std::io::Result<(
     say(peer, &status, "application/problem+json", &body).await
 }
 
+/// Answers with our bits, or tells of each change for as long as is wished.
 async fn have(peer: &mut Conversation, pack: &Pack, query: HaveQuery) -> std::io::Result<()> {
+    if query.follow {
+        return tell(peer, pack, query).await;
+    }
     let mut changes = pack.have.subscribe();
     if query.since != 0 {
         tokio::time::sleep(HAVE_SPACING).await;
@@ -267,6 +272,28 @@ async fn have(peer: &mut Conversation, pack: &Pack, query: HaveQuery) -> std::io
     let reply = HaveReply { generation: have.generation, have: have.served };
     let body = serde_json::to_vec(&reply).unwrap_or_default();
     say(peer, "200 OK", "application/json", &body).await
+}
+
+/// Tells of our bits line by line; the reply ends with its connection.
+async fn tell(peer: &mut Conversation, pack: &Pack, query: HaveQuery) -> std::io::Result<()> {
+    let until = Instant::now() + Duration::from_millis(query.wait_ms.min(HAVE_WAIT_MS_MAX));
+    let mut changes = pack.have.subscribe();
+    let mut have = changes.borrow_and_update().clone();
+    let mut text = format!("HTTP/1.1 200 OK\r\nContent-Type: {NEWS_TYPE}\r\n\r\n");
+    if have.generation != query.since {
+        text += &news::line(have.generation, None, &have.served);
+    }
+    loop {
+        timeout(REPLY_TIMEOUT, peer.stream().write_all(text.as_bytes())).await??;
+        tokio::time::sleep(HAVE_SPACING).await;
+        let changed = changes.wait_for(|now| now.generation != have.generation);
+        let Ok(Ok(now)) = timeout_at(until.into(), changed).await.map(|now| now.map(|n| n.clone()))
+        else {
+            return Err(std::io::ErrorKind::ConnectionAborted.into());
+        };
+        text = news::line(now.generation, Some(&have.served), &now.served);
+        have = now;
+    }
 }
 
 async fn piece(
@@ -371,7 +398,7 @@ mod tests {
         let ask = |method: &str, rest: &str| asked(method, &format!("/v1/peer/{id}/{rest}"));
         assert_eq!(ask("GET", "pieces/7").ok(), Some(Ask::Piece(id, 7)));
         assert_eq!(ask("POST", "pieces/7/bad").ok(), Some(Ask::Bad(id, 7)));
-        let query = HaveQuery { since: 3, wait_ms: 9 };
+        let query = HaveQuery { since: 3, wait_ms: 9, follow: false };
         assert_eq!(ask("GET", "have?since=3&wait_ms=9&x=1").ok(), Some(Ask::Have(id, query)));
         for (method, rest, code) in [
             ("GET", "pieces/-1", Code::Usage),

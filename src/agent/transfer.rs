@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::agent::cap::Cap;
 use crate::agent::connect::Connections;
+use crate::agent::news::{self, Change, LINE_BYTES_MAX};
 use crate::agent::parts::Part;
 use crate::model::digest::ArtifactId;
 use crate::model::pieces::PieceSet;
@@ -22,14 +23,16 @@ use crate::net::client::Client;
 use crate::net::heads::{Conversation, Reply};
 use crate::rules::swarm::ENDING_SHARE;
 use crate::wire::v1::swarm::{
-    CUSTODIAN_HEADER, DIRECT_HEADER, HAVE_HEADER, HAVE_SINCE_HEADER, HaveReply, LEASE_HEADER,
-    RETRY_HEADER, WINDOW_HEADER,
+    CUSTODIAN_HEADER, DIRECT_HEADER, HAVE_HEADER, HAVE_SINCE_HEADER, HAVE_WAIT_MS_MAX, HaveReply,
+    LEASE_HEADER, NEWS_TYPE, RETRY_HEADER, WINDOW_HEADER,
 };
 
 /// Without a byte for this long a request counts as stalled.
 pub(super) const STALL: Duration = Duration::from_secs(2);
 /// Without a byte for this long a request is given up.
 pub(super) const GIVE_UP: Duration = Duration::from_secs(10);
+/// A peer that is followed ends its reply after this time.
+const FOLLOW: Duration = Duration::from_millis(HAVE_WAIT_MS_MAX);
 /// The region lets few read its store at once; others wait for their turn.
 const STORE_TURN: Duration = Duration::from_secs(60);
 /// Longest body of a peer's bits, or of a refusal that is read.
@@ -103,16 +106,20 @@ impl PeerRoute {
         asked.unwrap_or_else(|_| Err(Broken::Cut("no answer in time".into())))
     }
 
-    /// Waits for the peer's bits to differ from generation `since`.
-    pub(super) async fn have(&self, since: u64, wait: Duration) -> Result<HaveReply, Broken> {
-        let rest = format!("have?since={since}&wait_ms={}", wait.as_millis());
-        let (mut from, reply) = self.ask(&self.head("GET", &rest, ""), wait + GIVE_UP).await?;
-        let body = small(&mut from, &reply).await?;
+    /// Asks the peer to tell of its bits as they change, from generation `since` on.
+    pub(super) async fn follow(&self, since: u64) -> Result<Following, Broken> {
+        let rest = format!("have?since={since}&wait_ms={HAVE_WAIT_MS_MAX}&follow=1");
+        let head = self.head("GET", &rest, "Connection: close\r\n");
+        let (mut from, reply) = self.ask(&head, FOLLOW + GIVE_UP).await?;
         if reply.status != 200 {
             return Err(Broken::Cut(format!("answered {}", reply.status)));
         }
-        self.connections.keep(&self.address, from, &reply);
-        serde_json::from_slice(&body).map_err(|e| Broken::Cut(e.to_string()))
+        if reply.fields.get("content-type") == Some(NEWS_TYPE) {
+            return Ok(Following::Lines(from));
+        }
+        let body = small(&mut from, &reply).await?;
+        let once = serde_json::from_slice(&body).map_err(|e| Broken::Cut(e.to_string()))?;
+        Ok(Following::Once(Some(once)))
     }
 
     /// Tells the peer that it sent wrong bytes, so that it looks. Best effort.
@@ -203,6 +210,35 @@ impl Pipeline {
         let rest = now.saturating_duration_since(begun).as_secs_f64() * left as f64 / came as f64;
         self.told = rest <= self.latency.as_secs_f64();
         self.told
+    }
+}
+
+/// What a peer tells of its bits.
+pub(super) enum Following {
+    /// A line for each change.
+    Lines(Conversation),
+    /// An agent of an earlier version answers once.
+    Once(Option<HaveReply>),
+}
+
+impl Following {
+    /// The generation and what changed; `None`: it is time to ask again.
+    pub(super) async fn next(&mut self) -> Result<Option<(u64, Change)>, Broken> {
+        let from = match self {
+            Self::Lines(from) => from,
+            Self::Once(once) => {
+                return Ok(once.take().map(|reply| (reply.generation, Change::All(reply.have))));
+            }
+        };
+        match timeout(FOLLOW + GIVE_UP, from.line(LINE_BYTES_MAX)).await {
+            Ok(Ok(None)) => Ok(None),
+            Ok(Ok(Some(line))) => match news::read(&line) {
+                Some(news) => Ok(Some(news)),
+                None => Err(Broken::Cut("told what is no news".into())),
+            },
+            Ok(Err(error)) => Err(Broken::Cut(error.to_string())),
+            Err(_) => Err(Broken::Cut("no news in time".into())),
+        }
     }
 }
 

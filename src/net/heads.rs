@@ -190,6 +190,31 @@ impl Conversation {
         }
     }
 
+    /// The next line of a body without its end, of at most `most` bytes; `None`: the body
+    /// ended with its connection.
+    ///
+    /// # Errors
+    /// When the connection breaks, or the line is longer or no text.
+    pub async fn line(&mut self, most: usize) -> io::Result<Option<String>> {
+        let bad = || io::Error::from(io::ErrorKind::InvalidData);
+        loop {
+            if let Some(end) = self.ahead.iter().position(|byte| *byte == b'\n') {
+                let mut line: Vec<u8> = self.ahead.drain(..=end).collect();
+                line.pop();
+                return String::from_utf8(line).map(Some).map_err(|_| bad());
+            }
+            if self.ahead.len() > most {
+                return Err(bad());
+            }
+            self.ahead.reserve(HEAD_READ_BYTES);
+            let mut some = (&mut self.stream).take(HEAD_READ_BYTES as u64);
+            if some.read_buf(&mut self.ahead).await? == 0 {
+                let half = !self.ahead.is_empty();
+                return if half { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(None) };
+            }
+        }
+    }
+
     /// Some of the body's next bytes, at least one; `into` is not empty.
     ///
     /// # Errors

@@ -28,6 +28,9 @@ pub const SIGNATURE_HEADER: &str = "deployctl-signature";
 pub const HAVE_SINCE_HEADER: &str = "deployctl-have-since";
 /// Reply header, when the bits changed: `<generation>:<hex>`.
 pub const HAVE_HEADER: &str = "deployctl-have";
+/// The type of a reply that goes on: `<generation>:<hex>` is all that the peer has,
+/// `<generation>+<piece>,<piece>` what came since the line before.
+pub const NEWS_TYPE: &str = "application/x-deployctl-have";
 /// Request header: how many requests the downloader has in flight; a sender without it
 /// takes the usual number.
 pub const WINDOW_HEADER: &str = "deployctl-window";
@@ -195,4 +198,8 @@ pub struct HaveQuery {
     /// How long to wait for another, milliseconds, at most [`HAVE_WAIT_MS_MAX`].
     #[serde(default)]
     pub wait_ms: u64,
+    /// Whether to tell of every change for that long, in lines of [`NEWS_TYPE`], instead of
+    /// answering at the first; an agent that does not know of it answers.
+    #[serde(default)]
+    pub follow: bool,
 }
