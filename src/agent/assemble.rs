@@ -127,7 +127,7 @@ pub(super) struct Tree {
 
 impl Tree {
     /// Makes the staging folder with every file at its full size, or takes one
-    /// up again; refuses when the disk has no room for it.
+    /// up again; refuses when the disk has no room for it. The room is not taken yet.
     pub(super) fn prepare(staging: &Path, manifest: Arc<Manifest>) -> io::Result<Self> {
         let layout = Layout::new(&manifest);
         let behind = Mutex::new(0);
@@ -141,12 +141,20 @@ impl Tree {
                 Node::Dir => make_folders(&path)?,
                 Node::File { size, exec } => {
                     make_folders(parent(&path))?;
-                    allocate(&path, *size, if *exec { 0o755 } else { 0o644 })?;
+                    open_sized(&path, *size, if *exec { 0o755 } else { 0o644 })?;
                 }
                 Node::Link { .. } => make_folders(parent(&path))?,
             }
         }
         Ok(tree)
+    }
+
+    /// Takes the files' room, so that the disk can't run full later; keeps what is written.
+    pub(super) fn take_room(&self) -> io::Result<()> {
+        self.layout.files.iter().try_for_each(|(_, size, path, _)| {
+            let file = OpenOptions::new().write(true).open(self.staging.join(path))?;
+            take_room(&file, 0..*size)
+        })
     }
 
     /// Refuses when the disk has no room for what the tree still lacks and `beside` more bytes.
@@ -254,13 +262,8 @@ impl Tree {
     }
 }
 
-/// Makes a file of `size` bytes that are really there, so that the disk can't
-/// run full later; keeps what an earlier attempt wrote.
-fn allocate(path: &Path, size: u64, mode: u32) -> io::Result<()> {
-    take_room(&open_sized(path, size, mode)?, 0..size)
-}
-
-/// Opens or makes a file of `size` bytes that need not be there yet.
+/// Opens or makes a file of `size` bytes that need not be there yet; keeps what an earlier
+/// attempt wrote.
 pub(super) fn open_sized(path: &Path, size: u64, mode: u32) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let file = OpenOptions::new()

@@ -245,10 +245,8 @@ impl Fetcher {
         let membership =
             Arc::new(Membership::new(inner.link.clone(), inner.info.clone(), want.artifact));
         if done < total {
-            self.make_room(&assembly).await?;
-            let (shared, link) = (inner.shared.clone(), inner.link.clone());
-            let how = (progress.clone(), None);
-            Download::run(shared, assembly.clone(), membership.clone(), link, how).await?;
+            let how = (inner.shared.clone(), progress.clone());
+            self.download(&assembly, &membership, how).await?;
         }
         let paths = inner.paths.clone();
         blocking(move || assembly.publish(&paths)).await?;
@@ -296,8 +294,24 @@ impl Fetcher {
         .await
     }
 
-    /// Takes the room on disk for what is to be fetched.
-    pub(super) async fn make_room(&self, assembly: &Arc<Assembly>) -> Result<(), FetchFailure> {
+    /// Fetches what `assembly` misses, while the disk sets aside its room: a file system
+    /// may take its time for that, and the first pieces take theirs.
+    pub(super) async fn download(
+        &self,
+        assembly: &Arc<Assembly>,
+        membership: &Arc<Membership>,
+        (shared, progress): (Arc<Shared>, watch::Sender<Progress>),
+    ) -> Result<(), FetchFailure> {
+        self.make_room(assembly).await?;
+        let room = assembly.clone();
+        let room = blocking(move || room.take_room());
+        let (link, how) = (self.inner.link.clone(), (progress, None));
+        let pieces = Download::run(shared, assembly.clone(), membership.clone(), link, how);
+        tokio::try_join!(room, pieces).map(drop)
+    }
+
+    /// Sees that there is room on disk for what is to be fetched.
+    async fn make_room(&self, assembly: &Arc<Assembly>) -> Result<(), FetchFailure> {
         let (assembly, (root, quota)) = (assembly.clone(), self.inner.quota.clone());
         let busy = self.busy();
         blocking(move || {

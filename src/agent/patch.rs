@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::agent::assemble::Layout;
-use crate::agent::download::{Download, Shared};
+use crate::agent::download::Shared;
 use crate::agent::fetch::{Fetcher, Shelved, blocking};
 use crate::agent::linger;
 use crate::agent::membership::Membership;
@@ -154,14 +154,11 @@ impl Fetcher {
         if source.pack.have.borrow().done.count() == total {
             return Ok(());
         }
-        self.make_room(source).await?;
-        let inner = &self.inner;
-        let shared = Shared::clone(&inner.shared);
+        let shared = Shared::clone(&self.inner.shared);
         let patience = shared.patience.min(PATIENCE);
         let shared = Arc::new(Shared { patience, ..shared });
-        let (own, link) = (watch::Sender::new(Progress::default()), inner.link.clone());
-        let (source, membership) = (source.clone(), membership.clone());
-        let fetched = Download::run(shared, source, membership, link, (own.clone(), None)).await;
+        let own = watch::Sender::new(Progress::default());
+        let fetched = self.download(source, membership, (shared, own.clone())).await;
         let cost = own.borrow().sources;
         progress.send_modify(|progress| progress.sources += cost);
         fetched

@@ -146,13 +146,17 @@ impl Assembly {
         Ok(true)
     }
 
-    /// Takes the room on disk for what is to be fetched, within a quota that `allow` knows:
+    /// Sees that there is room for what is to be fetched, within a quota that `allow` knows:
     /// it is told how many bytes release and pack take in the end.
     pub(super) fn make_room(&self, allow: impl FnOnce(u64) -> io::Result<()>) -> io::Result<()> {
-        let taken = allow(self.pack.manifest.size + self.pack.room()).and_then(|()| {
-            self.tree.check_room(self.pack.lacking_room()?)?;
-            self.pack.take_room()
-        });
+        let room = allow(self.pack.manifest.size + self.pack.room())
+            .and_then(|()| self.tree.check_room(self.pack.lacking_room()?));
+        room.inspect_err(|error| give_back(error, self.tree.staging(), &self.pack.folder))
+    }
+
+    /// Takes that room.
+    pub(super) fn take_room(&self) -> io::Result<()> {
+        let taken = self.tree.take_room().and_then(|()| self.pack.take_room());
         taken.inspect_err(|error| give_back(error, self.tree.staging(), &self.pack.folder))
     }
 

@@ -1,12 +1,14 @@
 """A shaped network: one namespace per host on one bridge, which has a namespace of its own.
 
 Every link is limited with htb at both ends of its veth: the end inside the host limits what it
-sends, the end on the bridge what it receives. No delay and no loss is modelled.
+sends, the end on the bridge what it receives. No delay and no loss is modelled. Congestion control
+is Linux's usual one, whatever this machine's is.
 """
 import subprocess
 
 QUEUE_S = 0.02  # drop-tail queue of the shaper, at least QUEUE_BYTES
 QUEUE_BYTES = 256 << 10
+CONGESTION = "cubic"
 BURST_S = 0.002  # credit of the shaper; one segmentation burst of 64 KiB must fit
 BURST_BYTES = 64 << 10
 
@@ -49,6 +51,7 @@ class Network:
         for i, (name, ip, rate) in enumerate(zip(self.names, self.ips, self.rates)):
             batch("ip", [f"link add p{i} type veth peer name eth0 netns {name}", f"link set p{i} master br0", f"link set p{i} up"], self.bridge)
             batch("ip", ["link set lo up", f"addr add {ip}/16 brd + dev eth0", "link set eth0 up", "route add default dev eth0"], name)
+            run("nsenter", f"--net=/run/netns/{name}", "sysctl", "-qw", f"net.ipv4.tcp_congestion_control={CONGESTION}")
             if rate:
                 batch("tc", shape(f"p{i}", rate), self.bridge)
                 batch("tc", shape("eth0", rate), name)
