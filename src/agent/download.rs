@@ -387,6 +387,7 @@ impl Download {
             artifact: self.context.assembly.pack.artifact,
             heard: self.context.heard.clone(),
             window: self.core.window(),
+            lacks: self.core.left(),
         }
     }
 }

@@ -23,11 +23,11 @@ use crate::agent::upload;
 use crate::agent::{metrics, news};
 use crate::model::digest::ArtifactId;
 use crate::net::heads::{self, Conversation, Fields, Request};
-use crate::rules::swarm::uploads::{Slots, UPLOAD_SLOTS};
+use crate::rules::swarm::uploads::{Asker, Slots, UPLOAD_SLOTS};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::swarm::{
-    HAVE_HEADER, HAVE_SINCE_HEADER, HAVE_WAIT_MS_MAX, HaveQuery, HaveReply, NEWS_TYPE,
-    RETRY_HEADER, WINDOW_HEADER,
+    HAVE_HEADER, HAVE_SINCE_HEADER, HAVE_WAIT_MS_MAX, HaveQuery, HaveReply, LACKS_HEADER,
+    NEWS_TYPE, RETRY_HEADER, WINDOW_HEADER,
 };
 
 /// Connections at once: 24 neighbours with a few each, for a few artifacts.
@@ -112,13 +112,14 @@ impl Shelf {
         Duration::from_millis(turn).clamp(BUSY_WAIT.0, BUSY_WAIT.1)
     }
 
-    /// A slot for a request of a downloader that says what it has in flight; `None`: all
-    /// are taken.
+    /// A slot for a request of a downloader that says what it has in flight and what it
+    /// lacks; `None`: all are taken.
     fn slot(&self, fields: &Fields) -> Option<Slot> {
-        let window = fields.get(WINDOW_HEADER).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let said = |name| fields.get(name).and_then(|text| text.parse::<u32>().ok());
+        let window = said(WINDOW_HEADER).unwrap_or(0).into();
+        let asker = Asker { window, lacks: said(LACKS_HEADER) };
         let mut taken = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.slots.asked(window);
-        let free = taken.count < taken.slots.count();
+        let free = taken.count < taken.slots.asked(asker);
         taken.count += u32::from(free);
         free.then(|| Slot(self.slots.clone()))
     }

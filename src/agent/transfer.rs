@@ -24,7 +24,7 @@ use crate::net::heads::{Conversation, Reply};
 use crate::rules::swarm::ENDING_SHARE;
 use crate::wire::v1::swarm::{
     CUSTODIAN_HEADER, DIRECT_HEADER, HAVE_HEADER, HAVE_SINCE_HEADER, HAVE_WAIT_MS_MAX, HaveReply,
-    LEASE_HEADER, NEWS_TYPE, RETRY_HEADER, WINDOW_HEADER,
+    LACKS_HEADER, LEASE_HEADER, NEWS_TYPE, RETRY_HEADER, WINDOW_HEADER,
 };
 
 /// Without a byte for this long a request counts as stalled.
@@ -70,6 +70,8 @@ pub(super) struct PeerRoute {
     pub(super) heard: Heard,
     /// Requests that the download has in flight.
     pub(super) window: u64,
+    /// Pieces that it lacks.
+    pub(super) lacks: u32,
 }
 
 /// When any byte of a piece came last; one for all transfers of a download.
@@ -142,8 +144,10 @@ impl PeerRoute {
         (stalled, ending): (impl Fn() + Sync, impl Fn() + Sync),
     ) -> Result<News, Broken> {
         let asked = Instant::now();
-        let mut fields =
-            format!("{HAVE_SINCE_HEADER}: {since}\r\n{WINDOW_HEADER}: {}\r\n", self.window);
+        let mut fields = format!(
+            "{HAVE_SINCE_HEADER}: {since}\r\n{WINDOW_HEADER}: {}\r\n{LACKS_HEADER}: {}\r\n",
+            self.window, self.lacks
+        );
         if part.resumed() > 0 {
             fields += &format!("Range: bytes={}-\r\n", part.resumed());
         }

@@ -12,7 +12,7 @@ use super::{Outcome, Setting};
 use crate::model::pieces::PieceSet;
 use crate::model::rng::Rng;
 use crate::rules::swarm::peers::has;
-use crate::rules::swarm::uploads::Slots;
+use crate::rules::swarm::uploads::{Asker, Slots};
 use crate::rules::swarm::{
     ALONE, Action, ENDING_SHARE, Event, Haves, Micros, PeerNo, Source, Start, Swarm,
 };
@@ -319,10 +319,10 @@ impl<'a> Region<'a> {
         if !has(self.have.words(from), piece) {
             return self.tell(to, Event::Missing(from, piece));
         }
-        let window = self.hosts[to as usize].core.window();
+        let core = &self.hosts[to as usize].core;
+        let asker = Asker { window: core.window(), lacks: Some(core.left()) };
         let sender = &mut self.hosts[from as usize];
-        sender.slots.asked(window);
-        if sender.uploads < sender.slots.count() {
+        if sender.uploads < sender.slots.asked(asker) {
             return self.upload(from, to, piece);
         }
         // As the agent: a quarter of the time that each of its four uploads takes.

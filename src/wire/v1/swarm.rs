@@ -34,6 +34,9 @@ pub const NEWS_TYPE: &str = "application/x-deployctl-have";
 /// Request header: how many requests the downloader has in flight; a sender without it
 /// takes the usual number.
 pub const WINDOW_HEADER: &str = "deployctl-window";
+/// Request header: how many pieces the downloader lacks. Whoever lacks more than others
+/// gets a slot sooner.
+pub const LACKS_HEADER: &str = "deployctl-lacks";
 /// Reply header of a busy peer: when to ask again, milliseconds.
 pub const RETRY_HEADER: &str = "retry-after-ms";
 /// Longest rack or zone name, bytes.
