@@ -76,7 +76,7 @@ pub(super) const CALM: Weather =
 
 /// Longest time that a lost host is away before it comes back, ticks: far below the time
 /// after which it would be written off.
-const BACK_MAX: u64 = 6;
+const BACK_WITHIN: u64 = 6;
 
 /// Names of hosts that share a bucket in the first generation of a [`World`].
 static PAIRS: LazyLock<Vec<[HostId; 2]>> = LazyLock::new(|| {
@@ -260,7 +260,7 @@ impl World {
                     && self.rng.below(100) < self.weather.lost =>
                 {
                     let returns = self.rng.below(2) == 0;
-                    host.lost = Some(returns.then(|| 1 + self.rng.below(BACK_MAX)));
+                    host.lost = Some(returns.then(|| 1 + self.rng.below(BACK_WITHIN)));
                     host.reachable = false;
                 }
                 _ => {}
