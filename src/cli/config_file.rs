@@ -63,6 +63,8 @@ pub fn change(ctx: &Context, rollout: &Rollout) -> Option<String> {
     let word = |config: Option<ConfigId>| config.map_or("none".to_owned(), |id| id.short());
     match (base.config, to) {
         (None, None) => None,
+        // What else ran in some region is not known here.
+        (from, to) if from == to && rollout.mixed_base => Some(word(to)),
         (from, to) if from == to => Some(format!("{}, as it is", word(to))),
         (from, to) => Some(format!("{} {} {}", word(from), ctx.out.arrow(), word(to))),
     }

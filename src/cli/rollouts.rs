@@ -110,7 +110,8 @@ pub fn headline(ctx: &Context, rollout: &Rollout) -> String {
 }
 
 fn keeps_config(rollout: &Rollout) -> bool {
-    rollout.base.is_some_and(|base| base.config == rollout.release.config)
+    let same = rollout.base.is_some_and(|base| base.config == rollout.release.config);
+    same && !rollout.mixed_base
 }
 
 /// `web prod   r1 → r2 3f2a91c04d "Fix retry jitter"`.
@@ -251,7 +252,7 @@ fn tell_end(ctx: &Context, ended: &Rollout) -> Result<ExitCode, Failure> {
     let hosts = count(reachable, "host");
     let mut line = format!("{mark}: {done} of {hosts}{took}");
     // What was on the hosts already moved nothing: how it came there once is no news.
-    let base = ended.base.map(|base| base.artifact);
+    let base = ended.base.map(|base| base.artifact).filter(|_| !ended.mixed_base);
     if release.kind == RolloutKind::Deploy && (base.is_none() || base != release.artifact) {
         line.push_str(&moved(&all.sources));
     }

@@ -38,6 +38,7 @@ pub(super) fn rollout(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result
         due_at: rules.due_at,
         waiting_on: waiting_on(tx, shared, row, &facts)?,
         base,
+        mixed_base: rules.stable.is_mixed(base, &rules.regions),
         gates: rules.gates(shared.steady_now(), &facts),
         regions,
         joined: false,

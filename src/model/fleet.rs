@@ -165,6 +165,9 @@ pub struct Tally {
     pub settled: u32,
     /// Of `admitted`: a release fault under this generation.
     pub failed: u32,
+    /// Of `failed`: unreachable.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub failed_unreachable: u32,
     /// Of `admitted`: a host fault.
     pub host_faults: u32,
     /// Of `admitted`: a transport fault.

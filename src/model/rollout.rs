@@ -361,6 +361,17 @@ impl Stable {
         self.region_base.get(region).copied().or(self.base)
     }
 
+    /// Whether one of `regions` (none named: any at all) runs other bits than `base`.
+    #[must_use]
+    pub fn is_mixed(&self, base: Option<Target>, regions: &[RegionName]) -> bool {
+        let bits = |target: Option<Target>| target.map(|target| target.bits());
+        let other = |runs: Option<Target>| bits(runs) != bits(base);
+        if regions.is_empty() {
+            return other(self.base) || self.region_base.values().any(|runs| other(Some(*runs)));
+        }
+        regions.iter().any(|region| other(self.of(region)))
+    }
+
     /// After `next` took its place in `regions`; none named: everywhere.
     #[must_use]
     pub fn with(&self, next: Target, regions: &[RegionName]) -> Self {
@@ -435,4 +446,33 @@ pub struct Release {
     pub created_at: UnixMillis,
     /// When it ended.
     pub ended_at: Option<UnixMillis>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::digest::Digest;
+
+    #[test]
+    fn a_base_is_mixed_when_a_region_that_is_meant_runs_something_else() {
+        let target = |n: u64| Target {
+            release: ReleaseNo(n),
+            artifact: Digest::of(&n.to_be_bytes()),
+            config: None,
+        };
+        let [eu, us]: [RegionName; 2] = ["eu".parse().unwrap(), "us".parse().unwrap()];
+        let stable =
+            Stable { base: Some(target(1)), region_base: [(eu.clone(), target(2))].into() };
+        for (base, regions, mixed) in [
+            (1, &[][..], true),
+            (1, std::slice::from_ref(&us), false),
+            (2, std::slice::from_ref(&eu), false),
+            (2, &[eu.clone(), us.clone()][..], true),
+            (1, std::slice::from_ref(&eu), true),
+        ] {
+            assert_eq!(stable.is_mixed(Some(target(base)), regions), mixed, "{base} {regions:?}");
+        }
+        let settled = stable.with(target(3), &[]);
+        assert!(!settled.is_mixed(Some(target(3)), &[]) && !Stable::default().is_mixed(None, &[]));
+    }
 }

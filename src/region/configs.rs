@@ -4,7 +4,7 @@
 //! What is kept is enough to serve hosts with every coordinator gone. A digest is all
 //! that is believed. Nothing that a goal names is dropped.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,8 +56,20 @@ pub struct Configs {
     db: Arc<RegionDb>,
     mirror: Arc<Mirror>,
     coordinators: Coordinators,
-    /// Held by who asks a coordinator; when that failed last.
-    asking: tokio::sync::Mutex<Option<Instant>>,
+    /// Held by who asks a coordinator.
+    asking: tokio::sync::Mutex<Failed>,
+}
+
+/// Which configurations could not be had just now, and since when.
+#[derive(Default)]
+struct Failed(BTreeMap<ConfigId, Instant>);
+
+impl Failed {
+    /// Whether `config` could not be had a moment before `now`.
+    fn just_now(&mut self, config: &ConfigId, now: Instant) -> bool {
+        self.0.retain(|_, at| now.saturating_duration_since(*at) < JUST_NOW);
+        self.0.contains_key(config)
+    }
 }
 
 impl Configs {
@@ -118,15 +130,17 @@ impl Configs {
             return Err(Missing::Unnamed);
         }
         // All hosts ask at once when a goal names it first: one call brings it for all.
-        let mut failed_at = self.asking.lock().await;
+        let mut failed = self.asking.lock().await;
         if let Some(text) = self.kept(config).await? {
             return Ok(text);
         }
-        if failed_at.is_some_and(|at| at.elapsed() < JUST_NOW) {
+        if failed.just_now(&config, Instant::now()) {
             return Err(Missing::JustNow);
         }
         let fetched = self.fetch(config).await;
-        *failed_at = fetched.is_err().then(Instant::now);
+        if fetched.is_err() {
+            failed.0.insert(config, Instant::now());
+        }
         fetched
     }
 
@@ -161,5 +175,21 @@ pub(super) async fn give(
             let title = format!("config {} is not here yet", config.short());
             Err(Problem::new(Code::Unavailable, title).because(error))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::digest::Digest;
+
+    #[test]
+    fn a_config_that_could_not_be_had_keeps_nobody_from_another() {
+        let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));
+        let (mut failed, now) = (Failed::default(), Instant::now());
+        failed.0.insert(one, now);
+        assert!(failed.just_now(&one, now) && !failed.just_now(&other, now));
+        assert!(!failed.just_now(&one, now + JUST_NOW));
+        assert!(failed.0.is_empty(), "what is over is not remembered");
     }
 }

@@ -103,13 +103,17 @@ impl<'a> Count<'a> {
             self.tally.sources += status.sources;
         }
         if let (Some(failure), true, false) = (&status.failure, admitted, healthy) {
-            self.fault(seen.host, failure);
+            self.fault(seen, failure);
         }
     }
 
-    fn fault(&mut self, host: &'a HostId, failure: &'a Failure) {
+    fn fault(&mut self, seen: &Seen<'a>, failure: &'a Failure) {
+        let host = seen.host;
         match failure.class {
-            FailureClass::Release => self.tally.failed += 1,
+            FailureClass::Release => {
+                self.tally.failed += 1;
+                self.tally.failed_unreachable += u32::from(!seen.reachable);
+            }
             FailureClass::Host => self.tally.host_faults += 1,
             FailureClass::Transport => self.tally.transport_faults += 1,
         }
@@ -238,6 +242,9 @@ mod tests {
         let tally = count(&goal(10_000), &silent);
         assert_eq!((tally.unreachable, tally.admitted_unreachable), (2, 2));
         assert_eq!((tally.healthy, tally.settled, tally.failed), (0, 0, 1));
+        assert_eq!(tally.failed_unreachable, 1);
+        let heard = count(&goal(10_000), &[(failed("exit 1", FailureClass::Release), true)]);
+        assert_eq!((heard.failed, heard.failed_unreachable), (1, 0));
     }
 
     #[test]
@@ -333,6 +340,7 @@ mod tests {
             prop_assert!(t.healthy <= t.on_next && t.healthy <= t.settled);
             let faults = t.failed + t.host_faults + t.transport_faults;
             prop_assert!(t.healthy + faults <= t.admitted);
+            prop_assert!(t.failed_unreachable <= t.failed.min(t.admitted_unreachable));
             prop_assert_eq!(t.failures.iter().map(|group| group.hosts).sum::<u32>(), faults);
             prop_assert!(t.fetched_permille <= 1000);
         }

@@ -133,6 +133,7 @@ pub fn sum<'a>(tallies: impl IntoIterator<Item = &'a Tally>) -> Tally {
         all.healthy += tally.healthy;
         all.settled += tally.settled;
         all.failed += tally.failed;
+        all.failed_unreachable += tally.failed_unreachable;
         all.host_faults += tally.host_faults;
         all.transport_faults += tally.transport_faults;
         all.on_next += tally.on_next;

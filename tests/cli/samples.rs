@@ -92,6 +92,7 @@ pub(crate) fn rollout(state: RolloutState, stamp: u64) -> Rollout {
             artifact: deployctl::model::digest::Digest([6; 32]),
             config: None,
         }),
+        mixed_base: false,
         regions: [("eu".parse().unwrap(), tally)].into(),
         gates: vec![],
         joined: false,

@@ -61,6 +61,29 @@ fn init_registers_where_the_remote_says_workers_fetch() {
 }
 
 #[test]
+fn init_registers_no_other_app_than_the_file_names() {
+    let coordinator = Coordinator::start();
+    coordinator.gives("POST /v1/apps", &app("https://example.org/bar.git"));
+    let person = Person::of(&coordinator);
+    let file = person.work().join("deployctl.toml");
+    let recipe = "[build]\ncommand = \"make\"\nartifact = \"out\"\n";
+    for (app, said, hints) in [
+        ("", &[][..], ["app = \"NAME\"", "init --force --app NAME"]),
+        ("", &["--app", "foo"], ["app = \"foo\"", "init --force --app foo"]),
+        ("app = \"bar\"\n", &["--app", "foo"], ["init --register", "init --force --app foo"]),
+    ] {
+        std::fs::write(&file, format!("{app}{recipe}")).unwrap();
+        let done = person.ends(&[&["init", "--register"], said].concat(), 2);
+        for hint in hints {
+            assert!(done.stderr.contains(hint), "{hint}: {}", done.stderr);
+        }
+    }
+    assert!(coordinator.requests_of("POST /v1/apps").is_empty());
+    person.ends(&["init", "--register", "--app", "bar"], 0);
+    assert_eq!(coordinator.requests_of("POST /v1/apps").len(), 1);
+}
+
+#[test]
 fn a_new_token_is_shown_once_or_written_for_one_person() {
     let coordinator = Coordinator::start();
     coordinator.gives("POST /v1/tokens", &json!({"id": "1f", "token": "dct_1f_secret"}));

@@ -60,7 +60,7 @@ pub async fn run(ctx: &Context, args: InitArgs) -> Result<ExitCode, Failure> {
     let path = root.join(PROJECT_FILE);
     let asks = prompt::can_ask(ctx);
     let file = if path.exists() && !args.force {
-        standing(&args, &path)?
+        standing(ctx, &args, &path)?
     } else {
         write(ctx, &args, &root, &path).await?
     };
@@ -88,7 +88,7 @@ pub async fn run(ctx: &Context, args: InitArgs) -> Result<ExitCode, Failure> {
 }
 
 /// The file that is there, which is all that a registration needs.
-fn standing(args: &InitArgs, path: &Path) -> Result<ProjectFile, Failure> {
+fn standing(ctx: &Context, args: &InitArgs, path: &Path) -> Result<ProjectFile, Failure> {
     let said = [&args.build, &args.artifact, &args.start, &args.stop, &args.health];
     if !args.register || said.iter().any(|said| said.is_some()) {
         return Err(Failure::usage(format!("{} is there already", path.display()))
@@ -96,7 +96,21 @@ fn standing(args: &InitArgs, path: &Path) -> Result<ProjectFile, Failure> {
             .hint("to replace it: deployctl init --force"));
     }
     let text = project::read_bounded(path)?.unwrap_or_default();
-    Ok(ProjectFile::parse(&text, path)?)
+    let file = ProjectFile::parse(&text, path)?;
+    let (named, said) = (file.app.as_ref(), ctx.flags.app.as_ref());
+    let Some(named) = named else {
+        let app = said.map_or("NAME", |app| app.as_str());
+        return Err(Failure::usage(format!("{} names no app", path.display()))
+            .because("an app is registered under the name that its deployctl.toml gives")
+            .hint(format!("its first line is to be: app = \"{app}\""))
+            .hint(format!("or write it anew: deployctl init --force --app {app} --register")));
+    };
+    if let Some(said) = said.filter(|said| *said != named) {
+        return Err(Failure::usage(format!("{} is of {named}, not of {said}", path.display()))
+            .hint(format!("to register {named}: deployctl init --register"))
+            .hint(format!("to replace it: deployctl init --force --app {said} --register")));
+    }
+    Ok(file)
 }
 
 async fn write(

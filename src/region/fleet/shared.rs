@@ -66,8 +66,12 @@ impl Fleet {
 
     /// Another process did not hear a part: it is told everything, and again who was
     /// forgotten, for no telling of all hosts says that.
-    pub fn untold(&self, other: usize, forgot: Vec<HostId>) {
-        self.table().others[other].forgot.extend(forgot);
+    pub fn untold(&self, other: usize, mut forgot: Vec<HostId>) {
+        let mut table = self.table();
+        // One that was heard again since is not forgotten.
+        forgot.retain(|host| !table.hosts.contains_key(host));
+        table.others[other].forgot.extend(forgot);
+        drop(table);
         self.tell_all(other);
     }
 
@@ -146,6 +150,7 @@ impl Fleet {
 impl Table {
     pub(super) fn tell_others(&mut self, host: &HostId) {
         for other in &mut self.others {
+            other.forgot.remove(host);
             other.hosts.insert(host.clone());
         }
     }
@@ -394,5 +399,23 @@ mod tests {
         assert!(two.take_changed(false).is_empty());
         two.tell_anew();
         assert_eq!(two.take_changed(false).len(), ROWS_MAX);
+    }
+
+    #[test]
+    fn a_host_that_is_heard_again_after_it_was_forgotten_stays_everywhere() {
+        for other_was_told in [true, false] {
+            let (one, two) = (process(vec![]), process(vec![]));
+            hear(&one, "a");
+            talk(&one, &two);
+            one.sweep(Instant::now() + Duration::from_secs(60));
+            one.forget(&["a".parse().unwrap()]);
+            let lost = if other_was_told { Part::default() } else { one.take_part(0) };
+            hear(&one, "a");
+            if !other_was_told {
+                one.untold(0, lost.forgot);
+            }
+            talk(&one, &two);
+            assert_eq!((one.counts(), two.counts()), ((1, 0), (1, 0)), "{other_was_told}");
+        }
     }
 }

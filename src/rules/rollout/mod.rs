@@ -359,7 +359,7 @@ impl Rollout {
         let numbers = self.numbers(facts);
         let mut actions = self.decide(now, facts, judged);
         self.record(now, (step, passed), numbers);
-        if self.state == RolloutState::Running && self.grant(facts) {
+        if self.state == RolloutState::Running && self.grant(now, facts) {
             self.bump();
             if !actions.contains(&Action::Publish) {
                 actions.push(Action::Publish);

@@ -6,15 +6,25 @@
 //! wider. A way back knows no permits.
 //!
 //! A host that failed is the gates' business and takes no permit; nor does one that could
-//! not be reached when it was let in, or a region of dead hosts could never be passed.
+//! not be reached when it was let in, or a region of dead hosts could never be passed. One
+//! that is lost on the way keeps its permit: it may come back in the midst of a switch.
+//! When nobody but lost hosts was on the way for [`LOST_AFTER`], they are written off.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::fleet::Tally;
 use crate::model::id::RegionName;
 use crate::model::rollout::{RolloutKind, Unavailable};
-use crate::rules::rollout::{Facts, RegionFacts, Rollout};
+use crate::model::time::UnixMillis;
+use crate::rules::rollout::{Facts, Rollout};
+
+/// Hosts that were lost on the way hold a region up no longer than this: as long as
+/// Kubernetes lets a node be unreachable before it gives its pods up, and half of what a
+/// step may go without progress.
+pub const LOST_AFTER: Duration = Duration::from_secs(5 * 60);
 
 /// The bound, and what was opened under it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,8 +42,44 @@ pub struct Opened {
     pub below: u32,
     /// The document's step that says so: counts of older ones do not know of it.
     pub step: u32,
-    /// Hosts that could not be reached when they were let in.
+    /// Hosts that could not be reached when they were let in, or were written off since,
+    /// and still can't be.
     pub dark: u32,
+    /// Since when nobody is on the way but hosts that were lost there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck_since: Option<UnixMillis>,
+}
+
+impl Opened {
+    /// Hosts that were let in and are neither healthy nor failed nor dark, lost or not.
+    fn on_the_way(&self, tally: &Tally) -> u32 {
+        if self.below == 0 {
+            return 0;
+        }
+        let done = tally.healthy + tally.failed + self.dark.min(away(tally));
+        tally.admitted.saturating_sub(done)
+    }
+
+    /// The same under counts that know of all that was opened: who came back is not dark
+    /// any more, and who is lost for too long is.
+    fn recounted(self, now: UnixMillis, tally: &Tally) -> Self {
+        let dark = self.dark.min(away(tally));
+        let own = Self { dark, ..self };
+        let moving = own.on_the_way(tally);
+        if moving == 0 || moving > away(tally) - dark {
+            return Self { stuck_since: None, ..own };
+        }
+        let since = own.stuck_since.unwrap_or(now);
+        if now < since + LOST_AFTER {
+            return Self { stuck_since: Some(since), ..own };
+        }
+        Self { dark: away(tally), stuck_since: None, ..own }
+    }
+}
+
+/// Hosts that were let in, have not failed, and can't be reached.
+fn away(tally: &Tally) -> u32 {
+    tally.admitted_unreachable.saturating_sub(tally.failed_unreachable)
 }
 
 impl Rollout {
@@ -68,51 +114,41 @@ impl Rollout {
     }
 
     /// Opens what the bound leaves room for; whether there was any.
-    pub(super) fn grant(&mut self, facts: &Facts) -> bool {
+    pub(super) fn grant(&mut self, now: UnixMillis, facts: &Facts) -> bool {
         let Some(most) = self.bound() else { return false };
         let (Some(version), Some(step)) = (self.version, self.step_now()) else { return false };
-        let mut grants = Vec::new();
+        let (mut any, mut counted) = (false, Vec::new());
         for (name, region) in facts.regions.iter().filter(|(name, _)| self.covers(name)) {
-            let (opened, target) = (self.opened(name), step.admits(name));
-            let Some(buckets) = &region.buckets else { continue };
-            let knows = region.speaks_of(version) && region.tally.version.step >= opened.step;
-            if opened.below >= target || region.hosts() == 0 || (opened.below > 0 && !knows) {
+            let (before, target) = (self.opened(name), step.admits(name));
+            let knows = region.speaks_of(version) && region.tally.version.step >= before.step;
+            if region.hosts() == 0 || (before.below > 0 && !knows) {
                 continue;
             }
-            let (most, moving) = (most.of(region.reachable(version)), on_the_way(region, opened));
-            let (range, alive) =
-                ((opened.below, target), moving - lost(region, opened).min(moving));
-            let (below, dark) = open(buckets, range, most.saturating_sub(moving), alive);
-            if below > opened.below {
-                let dark = opened.dark + dark;
-                grants.push((name.clone(), Opened { below, step: version.step + 1, dark }));
+            // Of a region that fell silent nobody knows for how long.
+            let recounted = before.recounted(now, &region.tally);
+            let mut opened = if region.silent { before } else { recounted };
+            let moving = opened.on_the_way(&region.tally);
+            let room = most.of(region.reachable(version)).saturating_sub(moving);
+            if let Some(buckets) = region.buckets.as_ref().filter(|_| opened.below < target) {
+                let (below, dark) = open(buckets, (opened.below, target), room, moving);
+                if below > opened.below {
+                    let (step, dark) = (version.step + 1, opened.dark + dark);
+                    opened = Opened { below, step, dark, stuck_since: None };
+                    any = true;
+                }
+            }
+            if opened != before {
+                counted.push((name.clone(), opened));
             }
         }
-        let any = !grants.is_empty();
-        self.permits.opened.extend(grants);
+        self.permits.opened.extend(counted);
         any
     }
 }
 
-/// Hosts that were let in and are neither healthy nor failed.
-fn on_the_way(region: &RegionFacts, opened: Opened) -> u32 {
-    if opened.below == 0 {
-        return 0;
-    }
-    let tally = &region.tally;
-    let done = tally.healthy + tally.failed + opened.dark.min(tally.admitted_unreachable);
-    tally.admitted.saturating_sub(done)
-}
-
-/// Those of them that can't be reached any more: nobody waits for them with a bucket that
-/// can't be parted, or one dead machine would stop a region.
-fn lost(region: &RegionFacts, opened: Opened) -> u32 {
-    region.tally.admitted_unreachable.saturating_sub(opened.dark)
-}
-
 /// The threshold that lets in at most `room` more hosts that can be reached, and how many
-/// that can't come with them. Hosts of one bucket can't be parted: one bucket is opened
-/// when nobody is `moving`, however many it holds, and not before.
+/// that can't come with them. Hosts of one bucket can't be parted: one that holds more
+/// than there is room for is opened when nobody is `moving`, and not before.
 fn open(buckets: &[(u32, bool)], (from, target): (u32, u32), room: u32, moving: u32) -> (u32, u32) {
     if room == 0 {
         return (from, 0);
@@ -159,6 +195,38 @@ mod tests {
         assert_eq!(open(&buckets, (5, 10), 1, 1), (7, 1), "twins wait for who is on the way");
         assert_eq!(open(&[(5, false)], (0, 10), 1, 0), (10, 1), "a dark region is passed");
         assert_eq!(open(&[], (0, 10), 1, 0), (10, 0));
+    }
+
+    #[test]
+    fn who_is_on_the_way_is_counted_once_and_who_is_back_is_not_dark() {
+        let counted = |admitted, healthy, failed, failed_unreachable, admitted_unreachable| Tally {
+            admitted,
+            healthy,
+            failed,
+            failed_unreachable,
+            admitted_unreachable,
+            ..Tally::default()
+        };
+        let now = UnixMillis(1_000_000);
+        for (dark, tally, wanted, what) in [
+            (0, counted(3, 1, 0, 0, 0), (2, 0, false), "two move"),
+            (0, counted(3, 1, 1, 1, 1), (1, 0, false), "one failed and died, one moves"),
+            (1, counted(3, 1, 1, 1, 1), (1, 0, false), "the dark one is back and moves"),
+            (1, counted(3, 1, 0, 0, 1), (1, 1, false), "one was dark, one moves"),
+            (1, counted(3, 3, 0, 0, 0), (0, 0, false), "the dark one came back"),
+            (0, counted(3, 1, 0, 0, 1), (2, 0, false), "one is lost, one moves"),
+            (0, counted(3, 2, 0, 0, 1), (1, 0, true), "one is lost"),
+            (1, counted(4, 2, 0, 0, 2), (1, 1, true), "one is lost and one was dark"),
+            (0, counted(3, 1, 1, 1, 2), (1, 0, true), "one failed and died, one is lost"),
+        ] {
+            let before = Opened { below: 10_000, step: 1, dark, stuck_since: None };
+            let after = before.recounted(now, &tally);
+            let stuck = after.stuck_since.is_some();
+            assert_eq!((after.on_the_way(&tally), after.dark, stuck), wanted, "{what}");
+            let later = after.recounted(now + LOST_AFTER, &tally);
+            let left = if stuck { 0 } else { wanted.0 };
+            assert_eq!(later.on_the_way(&tally), left, "{what}, for five minutes");
+        }
     }
 
     #[test]

@@ -100,6 +100,9 @@ pub struct Rollout {
     pub waiting_on: String,
     /// What ran before; where a revert goes.
     pub base: Option<Target>,
+    /// Whether other bits than `base`'s ran in some of its regions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mixed_base: bool,
     /// Counts per region. (`regions` is the release's own field in the same object.)
     #[serde(rename = "tallies")]
     pub regions: BTreeMap<RegionName, Tally>,

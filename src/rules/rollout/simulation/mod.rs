@@ -17,7 +17,8 @@ use crate::model::rollout::{
 use crate::model::selector::{Labels, Selector};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::command::Command;
-use crate::rules::rollout::simulation::world::{Weather, World, bits, target};
+use crate::rules::rollout::permits::LOST_AFTER;
+use crate::rules::rollout::simulation::world::{CALM, Host, Weather, World, bits, target};
 use crate::rules::rollout::{Action, Admission, Rollout};
 
 fn deploy(base: Option<Target>, bake_s: u32) -> Admission {
@@ -104,7 +105,7 @@ proptest! {
         late in prop::sample::select(vec![0u64, 30, 80]),
         based in any::<bool>(),
     ) {
-        let weather = Weather { broken, sick, away, churn: 0, late };
+        let weather = Weather { broken, sick, away, late, ..CALM };
         let base = based.then(|| target(1));
         let mut world = World::new(seed, &sizes, weather, deploy(base, 20));
         run(&mut world, 20_000)?;
@@ -144,7 +145,7 @@ proptest! {
         churn in 0u64..10,
         late in 0u64..80,
     ) {
-        let weather = Weather { broken: 0, sick, away, churn, late };
+        let weather = Weather { sick, away, churn, late, ..CALM };
         let mut world = World::new(seed, &sizes, weather, deploy(Some(target(1)), 20));
         run(&mut world, 20_000)?;
         prop_assert!(!world.bad);
@@ -163,7 +164,7 @@ proptest! {
         kind in prop::sample::select(vec![RolloutKind::Deploy, RolloutKind::Rollback]),
         silent in any::<bool>(),
     ) {
-        let weather = Weather { broken, sick: 5, away: 5, churn: 2, late: 50 };
+        let weather = Weather { broken, sick: 5, away: 5, churn: 2, late: 50, ..CALM };
         let admission = Admission { kind, ..deploy(Some(target(1)), 20) };
         let mut world = World::new(seed, &sizes, weather, admission);
         run(&mut world, freeze_after)?;
@@ -189,7 +190,7 @@ proptest! {
         late in 0u64..80,
         away in prop::sample::select(vec![0u64, 30]),
     ) {
-        let weather = Weather { broken: 0, sick: 0, away, churn: 0, late };
+        let weather = Weather { away, late, ..CALM };
         let admission = Admission { kind: RolloutKind::Rollback, ..deploy(Some(target(1)), 20) };
         let mut world = World::new(seed, &sizes, weather, admission);
         run(&mut world, 2_000)?;
@@ -211,7 +212,7 @@ proptest! {
         after in 0usize..30,
         late in 0u64..60,
     ) {
-        let weather = Weather { broken: 0, sick: 0, away: 0, churn: 0, late };
+        let weather = Weather { late, ..CALM };
         let mut world = World::new(seed, &sizes, weather, deploy(Some(target(1)), 10));
         run(&mut world, after)?;
         let command = Command::Cancel { keep: false, why: "canceled by ann".into() };
@@ -234,13 +235,12 @@ proptest! {
         said in prop::collection::vec((0u8..4, any::<bool>()), 0..8),
         waits in any::<bool>(),
     ) {
-        let weather = Weather { broken: 0, sick: 0, away: 0, churn: 0, late: 0 };
         let admission = Admission {
             approvals: needed,
             start_by: UnixMillis(1_000_000) + crate::rules::rollout::APPROVAL_LIMIT,
             ..deploy(Some(target(1)), 10)
         };
-        let mut world = World::new(3, &[4], weather, admission);
+        let mut world = World::new(3, &[4], CALM, admission);
         let mut others = std::collections::BTreeSet::new();
         for (person, tries_to_begin) in said {
             let by = format!("p{person}");
@@ -273,20 +273,26 @@ proptest! {
         seed in any::<u64>(),
         sizes in prop::collection::vec(1usize..24, 1..4),
         most in prop::sample::select(vec!["1", "2", "3", "10%", "25%"]),
-        late in prop::sample::select(vec![0u64, 30, 80]),
+        late in prop::sample::select(vec![0u64, 30, 60]),
         away in prop::sample::select(vec![0u64, 0, 20]),
+        broken in prop::sample::select(vec![0u64, 0, 10]),
+        lost in prop::sample::select(vec![0u64, 5, 20]),
+        twins in prop::sample::select(vec![0u64, 50]),
+        plan in prop::sample::select(vec![PlanName::Standard, PlanName::AllAtOnce]),
     ) {
         let most: Unavailable = most.parse().unwrap();
-        let weather = Weather { broken: 0, sick: 0, away, churn: 0, late };
+        let weather = Weather { broken, away, late, lost, back: away / 4, twins, ..CALM };
         let admission =
-            Admission { max_unavailable: Some(most), ..deploy(Some(target(1)), 10) };
+            Admission { max_unavailable: Some(most), plan, ..deploy(Some(target(1)), 10) };
         let mut world = World::new(seed, &sizes, weather, admission);
         world.begin();
-        let mut waited = 0;
-        while world.is_open() {
+        let (mut waited, mut peaks) = (0, BTreeMap::new());
+        while world.is_open() && !world.rollout.went_back {
             for region in world.regions.clone() {
                 let (moving, reachable) = world.between_releases(&region);
-                let allowed = most.of(reachable).max(world.largest_bucket(&region));
+                let peak = peaks.entry(region.clone()).or_insert(reachable);
+                *peak = reachable.max(*peak);
+                let allowed = most.of(*peak).max(world.largest_bucket(&region));
                 prop_assert!(moving <= allowed, "{region}: {moving} of {allowed} at once");
             }
             world.tick();
@@ -294,7 +300,7 @@ proptest! {
             prop_assert!(waited < 20_000, "still {:?}", world.rollout);
         }
         check_documents(&world.goals, &world.regions)?;
-        if away == 0 {
+        if away == 0 && broken == 0 && lost == 0 {
             prop_assert_eq!(world.rollout.state, RolloutState::Succeeded);
             for host in &world.hosts {
                 prop_assert_eq!(host.running, Some(bits(2)), "{} was left", host.id);
@@ -307,8 +313,7 @@ proptest! {
         seed in any::<u64>(),
         size in 1usize..14,
     ) {
-        let weather = Weather { broken: 0, sick: 0, away: 0, churn: 0, late: 0 };
-        let mut world = World::new(seed, &[size], weather, deploy(Some(target(1)), 10));
+        let mut world = World::new(seed, &[size], CALM, deploy(Some(target(1)), 10));
         world.begin();
         let goal = world.goal.clone().unwrap();
         let copy: Goal = serde_json::from_str(&serde_json::to_string(&goal).unwrap()).unwrap();
@@ -325,7 +330,7 @@ proptest! {
 }
 
 fn calm(sizes: &[usize], broken: u64) -> World {
-    let weather = Weather { broken, sick: 0, away: 0, churn: 0, late: 0 };
+    let weather = Weather { broken, ..CALM };
     World::new(5, sizes, weather, deploy(Some(target(1)), 20))
 }
 
@@ -432,4 +437,32 @@ fn a_rollout_of_some_regions_leaves_the_others_alone() {
         let expected = if host.region == world.regions[1] { 2 } else { 1 };
         assert_eq!(host.running, Some(bits(expected)), "{}", host.id);
     }
+}
+
+#[test]
+fn a_host_lost_on_the_way_keeps_its_permit_for_a_while_and_stalls_nobody_for_good() {
+    let admission = Admission {
+        max_unavailable: Some("1".parse().unwrap()),
+        plan: PlanName::AllAtOnce,
+        ..deploy(Some(target(1)), 10)
+    };
+    let mut world = World::new(5, &[6], CALM, admission);
+    world.begin();
+    let reachable = world.reachable();
+    let admitted = |world: &World| world.exposed(&reachable);
+    while admitted(&world) < 2 {
+        world.tick();
+    }
+    let second = world.goal.as_ref().map(|goal| world.admitted_by(goal)).unwrap();
+    let moving = |host: &&mut Host| second.contains(&host.id) && host.running != Some(bits(2));
+    world.hosts.iter_mut().filter(moving).for_each(|host| host.reachable = false);
+    let since = world.now;
+    while world.is_open() && admitted(&world) == 2 {
+        world.tick();
+    }
+    assert!(world.now.since(since) >= LOST_AFTER, "{:?}", world.now.since(since));
+    while world.is_open() {
+        world.tick();
+    }
+    assert_eq!(world.rollout.state, RolloutState::Succeeded, "{}", world.rollout.reason);
 }

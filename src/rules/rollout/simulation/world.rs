@@ -1,6 +1,7 @@
 //! A little fleet that the rules steer: hosts fail, vanish and report late.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use crate::model::config::Bits;
@@ -34,6 +35,18 @@ pub(super) struct Host {
     /// The goal that `health` was found under.
     pub(super) version: GoalVersion,
     pub(super) retry: u32,
+    /// Whether it could be reached when its region spoke last.
+    seen: bool,
+    /// Whether it was let in while it could not be reached.
+    excused: bool,
+    /// Whether it was lost once, and in how many ticks it comes back; `None`: never.
+    lost: Option<Option<u64>>,
+}
+
+impl Host {
+    fn view<'a>(&'a self, labels: &'a Labels) -> HostView<'a> {
+        HostView { host: &self.id, region: &self.region, labels, running: self.running }
+    }
 }
 
 /// What the fleet is like, in percent.
@@ -49,7 +62,40 @@ pub(super) struct Weather {
     pub(super) churn: u64,
     /// Reports and goals that come a tick late.
     pub(super) late: u64,
+    /// Hosts that are lost on their way, per tick: half of them for ever.
+    pub(super) lost: u64,
+    /// Hosts that come back from where they were since the start, per tick.
+    pub(super) back: u64,
+    /// Hosts that share a bucket with their neighbour.
+    pub(super) twins: u64,
 }
+
+/// Nothing happens, and at once.
+pub(super) const CALM: Weather =
+    Weather { broken: 0, sick: 0, away: 0, churn: 0, late: 0, lost: 0, back: 0, twins: 0 };
+
+/// Longest time that a lost host is away before it comes back, ticks: far below the time
+/// after which it would be written off.
+const BACK_WITHIN: u64 = 6;
+
+/// Names of hosts that share a bucket in the first generation of a [`World`].
+static PAIRS: LazyLock<Vec<[HostId; 2]>> = LazyLock::new(|| {
+    let (app, salt) = ("api".parse().unwrap(), (GENERATION + 1).to_string());
+    let mut alone: BTreeMap<u32, HostId> = BTreeMap::new();
+    let mut pairs = Vec::new();
+    for n in 0..3000 {
+        let id: HostId = format!("twin-{n}").parse().unwrap();
+        let drawn = bucket(&salt, &app, &id);
+        match alone.remove(&drawn) {
+            Some(other) => pairs.push([other, id]),
+            None => drop(alone.insert(drawn, id)),
+        }
+    }
+    pairs
+});
+
+/// The generation before the first.
+const GENERATION: u64 = 7;
 
 pub(super) struct World {
     pub(super) rng: Rng,
@@ -95,6 +141,9 @@ impl World {
                     health: Health::Healthy,
                     version: GoalVersion::default(),
                     retry: 0,
+                    seen: false,
+                    excused: false,
+                    lost: None,
                 });
             }
         }
@@ -110,14 +159,28 @@ impl World {
             rollout: Rollout::admitted(now, admission),
             goal: None,
             goals: vec![],
-            generation: 7,
+            generation: GENERATION,
             bad: false,
         };
+        world.pair_up();
         // The coordinator knows every host when the rollout is asked for.
         world.weather.late = 0;
         world.observe();
         world.weather = weather;
         world
+    }
+
+    /// Neighbours get names that share a bucket.
+    fn pair_up(&mut self) {
+        let mut pairs = PAIRS.iter();
+        for n in 1..self.hosts.len() {
+            if self.hosts[n - 1].region == self.hosts[n].region
+                && self.rng.below(100) < self.weather.twins
+                && let Some([one, other]) = pairs.next()
+            {
+                (self.hosts[n - 1].id, self.hosts[n].id) = (one.clone(), other.clone());
+            }
+        }
     }
 
     pub(super) fn fresh(&self) -> GoalVersion {
@@ -150,6 +213,7 @@ impl World {
                 Action::Publish => {
                     let goal = self.rollout.document(self.now).unwrap();
                     self.generation = self.generation.max(goal.version.generation);
+                    self.let_in(&goal);
                     self.goals.push(goal.clone());
                     self.goal = Some(goal);
                 }
@@ -158,6 +222,50 @@ impl World {
             }
         }
         self.facts.fresh = self.fresh();
+    }
+
+    /// Takes down who is let in without being there.
+    fn let_in(&mut self, goal: &Goal) {
+        let (before, labels) = (self.goal.take(), Labels::new());
+        for host in &mut self.hosts {
+            let view = host.view(&labels);
+            let was = before.as_ref().is_some_and(|goal| goal.admits(&view));
+            if goal.admits(&view) && !was {
+                host.excused = !(host.seen && host.reachable);
+            }
+        }
+    }
+
+    /// In a region hosts are lost on their way, or others come back. One or the other,
+    /// and not before the coordinator knows of the last time: counts can't tell one that
+    /// came back while another was lost from one that stayed away.
+    fn lose(&mut self, region: &RegionName) {
+        let (Some(goal), labels) = (&self.goal, Labels::new()) else { return };
+        let known = self.facts.regions[region].tally.version == goal.version;
+        let here = |host: &&mut Host| host.region == *region;
+        let calm =
+            known && !self.hosts.iter().any(|h| h.region == *region && h.seen != h.reachable);
+        let back = self.rng.below(2) == 0;
+        for host in self.hosts.iter_mut().filter(here) {
+            match host.lost {
+                Some(Some(1)) => (host.reachable, host.lost) = (true, Some(Some(0))),
+                Some(Some(left)) if left > 0 => host.lost = Some(Some(left - 1)),
+                None if !calm => {}
+                None if !host.reachable => {
+                    host.reachable = back && self.rng.below(100) < self.weather.back;
+                }
+                None if !back
+                    && goal.admits(&host.view(&labels))
+                    && host.running != Some(goal.next.bits())
+                    && self.rng.below(100) < self.weather.lost =>
+                {
+                    let returns = self.rng.below(2) == 0;
+                    host.lost = Some(returns.then(|| 1 + self.rng.below(BACK_WITHIN)));
+                    host.reachable = false;
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Five seconds in the life of the fleet.
@@ -173,6 +281,7 @@ impl World {
             if let (Some(goal), false) = (&self.goal, late) {
                 self.mirrored.insert(region.clone(), goal.clone());
             }
+            self.lose(&region);
             self.act(&region);
         }
         self.observe();
@@ -187,7 +296,7 @@ impl World {
             if self.rng.below(100) < self.weather.late {
                 continue;
             }
-            let view = HostView { host: &host.id, region, labels: &labels, running: host.running };
+            let view = host.view(&labels);
             let desired = goal.desired(&view).map(|target| target.bits());
             let failed_here = host.health == Health::ReleaseFault
                 && host.version.generation == goal.version.generation
@@ -224,6 +333,9 @@ impl World {
             if self.rng.below(100) < self.weather.late {
                 continue;
             }
+            for host in self.hosts.iter_mut().filter(|host| host.region == region) {
+                host.seen = host.reachable;
+            }
             let here = self.hosts.iter().filter(|host| host.region == region);
             let known = here.clone().count() as u32;
             let reachable = here.filter(|host| host.reachable).count() as u32;
@@ -249,7 +361,7 @@ impl World {
         let labels = Labels::new();
         let mut tally = Tally { version: goal.version, ..Tally::default() };
         for host in self.hosts.iter().filter(|host| host.region == *region) {
-            let view = HostView { host: &host.id, region, labels: &labels, running: host.running };
+            let view = host.view(&labels);
             let admitted = goal.admits(&view);
             let current = host.version.generation == goal.version.generation;
             let on_next = host.running == Some(goal.next.bits());
@@ -259,6 +371,10 @@ impl World {
             if !host.reachable {
                 tally.unreachable += 1;
                 tally.admitted_unreachable += u32::from(admitted);
+                // Its fault stays.
+                let failed = current && admitted && host.health == Health::ReleaseFault;
+                tally.failed += u32::from(failed);
+                tally.failed_unreachable += u32::from(failed);
                 continue;
             }
             let healthy = host.health == Health::Healthy && current;
@@ -279,29 +395,34 @@ impl World {
 
     /// Hosts that the newest document admits, away or not.
     pub(super) fn exposed(&self, reachable: &[HostId]) -> usize {
-        let (goal, labels) = (self.goal.as_ref().unwrap(), Labels::new());
-        let admitted = |host: &&Host| {
-            let view = HostView {
-                host: &host.id,
-                region: &host.region,
-                labels: &labels,
-                running: host.running,
-            };
-            reachable.contains(&host.id) && goal.admits(&view)
-        };
-        self.hosts.iter().filter(admitted).count()
+        let admitted = self.admitted_by(self.goal.as_ref().unwrap());
+        admitted.iter().filter(|id| reachable.contains(id)).count()
     }
 
-    /// Reachable hosts of a region that the newest document admits and that do not run it
-    /// yet, and all that are reachable there: those may be anywhere between the releases.
+    pub(super) fn admitted_by(&self, goal: &Goal) -> Vec<HostId> {
+        let admitted = |host: &&Host| goal.admits(&host.view(&Labels::new()));
+        self.hosts.iter().filter(admitted).map(|host| host.id.clone()).collect()
+    }
+
+    /// Hosts of a region that the newest document let in while they were there, and that
+    /// neither run it yet nor failed, and all that are reachable there: those may be
+    /// anywhere between the releases, and so may one that is away for a moment.
     pub(super) fn between_releases(&self, region: &RegionName) -> (u32, u32) {
         let (goal, labels) = (self.goal.as_ref().unwrap(), Labels::new());
-        let here = self.hosts.iter().filter(|host| host.region == *region && host.reachable);
+        let here = self.hosts.iter().filter(|host| host.region == *region);
         let moving = |host: &&Host| {
-            let view = HostView { host: &host.id, region, labels: &labels, running: host.running };
-            goal.admits(&view) && host.running != Some(goal.next.bits())
+            let view = host.view(&labels);
+            let current = host.version.generation == goal.version.generation;
+            let failed = current && host.health == Health::ReleaseFault;
+            let there = host.reachable || host.lost.flatten().is_some();
+            goal.admits(&view)
+                && host.running != Some(goal.next.bits())
+                && there
+                && !failed
+                && !host.excused
         };
-        (here.clone().filter(moving).count() as u32, here.count() as u32)
+        let reachable = here.clone().filter(|host| host.reachable).count();
+        (here.filter(moving).count() as u32, reachable as u32)
     }
 
     /// Most hosts of a region that share a bucket: a threshold can't part them.
