@@ -72,6 +72,9 @@ pub struct DeployArgs {
 /// # Errors
 /// As the rollout ends: see `deployctl help exit-codes`.
 pub async fn run(ctx: &Context, args: DeployArgs) -> Result<ExitCode, Failure> {
+    if args.build {
+        ctx.project.whole()?;
+    }
     let env = ctx.env()?;
     let target = reference::resolve(ctx, &args.rev)?;
     if !args.dry_run {
