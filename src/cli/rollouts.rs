@@ -148,7 +148,9 @@ pub async fn start(
     wait: &WaitArgs,
 ) -> Result<ExitCode, Failure> {
     if confirm::must_ask(ctx, env) {
-        preview(ctx, api, (app, env), &mut request).await?;
+        if let Some(there) = preview(ctx, api, (app, env), &mut request).await? {
+            return stay_with(ctx, api, there, wait).await;
+        }
         let danger = match (request.plan, request.break_glass) {
             (PlanName::AllAtOnce, _) | (_, true) => Danger::Severe(app.as_str()),
             (PlanName::Fast | PlanName::Standard | PlanName::Careful, false) => Danger::Moderate,
@@ -162,7 +164,8 @@ pub async fn start(
 }
 
 /// Shows on one screen what `request` would change, and ties it to what was shown:
-/// whatever changes before the answer, the coordinator refuses it (exit code 6).
+/// whatever changes before the answer, the coordinator refuses it (exit code 6). What is
+/// there already is given back: there is nothing to be asked.
 ///
 /// # Errors
 /// As the coordinator would refuse the rollout.
@@ -171,16 +174,19 @@ pub async fn preview(
     api: &Api,
     (app, env): (&AppName, &EnvName),
     request: &mut RolloutRequest,
-) -> Result<(), Failure> {
+) -> Result<Option<Rollout>, Failure> {
     let status = api.status(Some(app), Some(env)).await.ok();
     let now = status.and_then(|status| status.apps.into_iter().next());
     let asked = RolloutRequest { dry_run: true, ..request.clone() };
     let planned = api.start_rollout(app, env, &asked).await?;
+    if planned.joined {
+        return Ok(Some(planned));
+    }
     ctx.out.story(&change(ctx, &planned));
     preview::tell(ctx, api, &planned, now.as_ref()).await;
     let seen = now.and_then(|now| now.version).map(|version| version.generation);
     request.expect_generation = request.expect_generation.or(seen);
-    Ok(())
+    Ok(None)
 }
 
 /// Says what a rollout changes, waits for it (unless told not to) and gives its outcome.
@@ -193,7 +199,12 @@ pub async fn see_through(
     started: Rollout,
     wait: &WaitArgs,
 ) -> Result<ExitCode, Failure> {
-    ctx.out.story(&headline(ctx, &started));
+    if !started.joined {
+        ctx.out.story(&headline(ctx, &started));
+    }
+    for lacks in &started.unmet {
+        ctx.out.warning(&format!("{lacks}; not waited for"));
+    }
     stay_with(ctx, api, started, wait).await
 }
 
@@ -211,7 +222,13 @@ pub async fn stay_with(
     let name = id.release;
     let scope = Context::scope_flags(&id.app, &id.env);
     if started.joined {
-        ctx.out.story(&format!("{name} is that already; nothing new was started"));
+        ctx.out.story(&there_already(&started));
+        if started.release.state == RolloutState::Succeeded {
+            if ctx.out.is_json() || !ctx.out.is_for_people() {
+                ctx.out.outcome(document(&started), ExitCode::Ok, &table(&[&started.release]));
+            }
+            return Ok(ExitCode::Ok);
+        }
     }
     let watch = format!("deployctl watch {name} {scope}");
     if wait.detach {
@@ -224,6 +241,17 @@ pub async fn stay_with(
     let ended = wait::rollout(ctx, api, &id, wait).await?;
     ctx.on_interrupt([]);
     tell_end(ctx, &ended)
+}
+
+/// What there is already, when nothing new has to be started for what was asked.
+#[must_use]
+pub fn there_already(joined: &Rollout) -> String {
+    let Release { app, env, release, commit, subject, .. } = &joined.release;
+    let what = format!("{} {subject:?}", commit.short());
+    if joined.release.state.is_final() {
+        return format!("{app} {env}: {release} {what} is there already; nothing was started");
+    }
+    format!("{app} {env}: {release} {what} is under way already; nothing new was started")
 }
 
 /// Gives the outcome of a rollout that ended or paused.
@@ -320,12 +348,15 @@ pub fn table(releases: &[&Release]) -> Table {
         };
         let word = release.state.word();
         let state = if release.bad && release.state == RolloutState::Succeeded {
-            Cell::state(&format!("{word}, then bad"), Tone::Look)
+            Cell::state("then bad", Tone::Look).in_full(format!("{word}, then bad"))
         } else {
             Cell::state(word, rollout_tone(release.state))
         };
+        let name = release.release.to_string();
+        // Which bits came again is plain where there is no room for more columns.
+        let shown = release.same_as.map_or(name.clone(), |same| format!("{name} (={same})"));
         table.push([
-            release.release.to_string().into(),
+            Cell::pair(shown, name),
             kind.into(),
             Cell::id(&release.commit),
             state,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::coordinator::facts;
 use crate::coordinator::readiness::{self, Readiness};
+use crate::coordinator::requirements;
 use crate::coordinator::state::Coordinator;
 use crate::model::fleet::Tally;
 use crate::model::id::RegionName;
@@ -29,6 +30,10 @@ pub(super) fn rollout(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result
         }
         RolloutKind::Rollback => rules.stable.base,
     };
+    let unmet = match rules.allow_unmet {
+        true => requirements::lacking(tx, &rules.env, row.build)?,
+        false => vec![],
+    };
     Ok(Rollout {
         release: row.view(),
         stamp: envs::find(tx, &rules.app, &rules.env)?.stamp,
@@ -40,6 +45,7 @@ pub(super) fn rollout(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result
         base,
         gates: rules.gates(shared.steady_now(), &facts),
         regions,
+        unmet,
         joined: false,
     })
 }

@@ -94,6 +94,7 @@ pub(crate) fn rollout(state: RolloutState, stamp: u64) -> Rollout {
         }),
         regions: [("eu".parse().unwrap(), tally)].into(),
         gates: vec![],
+        unmet: vec![],
         joined: false,
     }
 }
