@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::fleet::Sources;
+use crate::model::fleet::{Sources, Tally};
 use crate::model::id::{AppName, EnvName, ReleaseNo};
 use crate::model::rollout::{PlanName, Release, RolloutKind, RolloutState};
 use crate::wire::v1::rollout::{EnvStatus, Rollout, RolloutRequest};
@@ -284,11 +284,21 @@ fn tell_end(ctx: &Context, ended: &Rollout) -> Result<ExitCode, Failure> {
         line.push_str(&moved(&all.sources));
     }
     ctx.out.story(&line);
-    if all.unreachable > 0 {
+    let dark = |tally: &Tally| tally.hosts > 0 && tally.unreachable == tally.hosts;
+    let dark = ended.regions.iter().filter(|(_, tally)| dark(tally));
+    let mut unreachable = all.unreachable;
+    for (region, tally) in dark {
+        unreachable -= tally.hosts;
+        let hosts = count(u64::from(tally.hosts), "host");
+        ctx.out.warning(&format!(
+            "{region} was skipped: none of its {hosts} could be reached, and they follow once they \
+             can be: deployctl regions"
+        ));
+    }
+    if unreachable > 0 {
         let scope = Context::scope_flags(&release.app, &release.env);
         ctx.out.story(&format!(
-            "  {} unreachable, and will follow: deployctl hosts --unreachable {scope}",
-            all.unreachable
+            "  {unreachable} unreachable, and will follow: deployctl hosts --unreachable {scope}"
         ));
     }
     if all.pinned > 0 {

@@ -78,7 +78,7 @@ fn waiting_on(
 }
 
 /// Counts under the rollout's own goal; a region that has not taken it yet shows
-/// only how many hosts it has.
+/// only how many hosts it has, and none that could be reached where it is silent.
 pub(super) fn counts(rules: &Rules, facts: &Facts) -> BTreeMap<RegionName, Tally> {
     let covered = facts.regions.iter().filter(|(name, _)| rules.covers(name));
     let counts = covered.map(|(name, region)| {
@@ -86,7 +86,8 @@ pub(super) fn counts(rules: &Rules, facts: &Facts) -> BTreeMap<RegionName, Tally
         let tally = if speaks {
             region.tally.clone()
         } else {
-            let unreachable = region.known.saturating_sub(region.reachable);
+            let reachable = if region.silent { 0 } else { region.reachable };
+            let unreachable = region.known.saturating_sub(reachable);
             Tally { hosts: region.known, unreachable, ..Tally::default() }
         };
         (name.clone(), tally)
