@@ -35,6 +35,8 @@ mod kubernetes;
 mod meant;
 #[path = "cli/outcomes.rs"]
 mod outcomes;
+#[path = "cli/project_file.rs"]
+mod project_file;
 #[path = "cli/references.rs"]
 mod references;
 #[path = "cli/samples.rs"]

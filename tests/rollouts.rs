@@ -415,6 +415,29 @@ async fn unreachable_hosts_pause_and_a_dark_region_is_skipped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_counts_the_hosts_of_a_region_that_it_did_not_reach() {
+    let (house, mut eu, mut us) = settled().await;
+    house.ask(&deploy("b2")).await.unwrap();
+    house.until_state("r2", &mut [&mut eu, &mut us], Succeeded).await;
+    let there = us.hosts.len() as u32;
+    for host in &mut us.hosts {
+        host.reachable = false;
+    }
+    us.live().await;
+    house.ask(&rollback("")).await.unwrap();
+    // The region itself takes no goal any more: it is only its last report that is known.
+    let done = house.until_state("r3", &mut [&mut eu], Succeeded).await;
+    assert!(done.waiting_on.contains("us was skipped"), "{}", done.waiting_on);
+    let left = &done.regions[&"us".parse().unwrap()];
+    assert_eq!((left.hosts, left.unreachable), (there, there));
+    for host in &mut us.hosts {
+        host.reachable = true;
+    }
+    us.live().await;
+    assert_eq!(runs(&eu, &us), only(1), "it goes back when it is back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_env_without_hosts_takes_a_deploy_and_says_so() {
     let house = House::open().await;
     house.build(1, "SUCCEEDED", "complete");

@@ -10,7 +10,9 @@ use super::args::GlobalArgs;
 use super::discover::{self, Endpoint, Said, variable};
 use super::failure::{ExitCode, Failure};
 use super::output::{Format, Output};
-use crate::config::project::{self, ProjectFile};
+use super::project::Project;
+use super::typed;
+use crate::config::project::{Head, ProjectFile};
 use crate::host::repo::Repo;
 use crate::model::id::{AppName, EnvName};
 use crate::net::client::Client;
@@ -23,8 +25,8 @@ pub struct Context {
     pub out: Output,
     /// The folder to work in.
     pub dir: PathBuf,
-    /// The project file and where it lies.
-    pub project: Option<(PathBuf, ProjectFile)>,
+    /// The project file.
+    pub project: Project,
     /// What to say when the person interrupts: what goes on without us.
     detach_words: RefCell<Vec<String>>,
 }
@@ -33,7 +35,7 @@ impl Context {
     /// Surroundings as the flags, the environment and the files say.
     ///
     /// # Errors
-    /// When a project file is there and can't be used, or a variable is not valid.
+    /// When a folder or a variable is not valid.
     pub fn new(flags: GlobalArgs) -> Result<Self, Failure> {
         let dir = match &flags.directory {
             Some(dir) => std::path::absolute(dir),
@@ -44,7 +46,7 @@ impl Context {
             return Err(Failure::usage(format!("{} is not a folder", dir.display())));
         }
         let out = Output::new(format(&flags)?, flags.color, flags.quiet, flags.verbose);
-        let project = project::find(&dir)?;
+        let project = Project::find(&dir);
         Ok(Self { flags, out, dir, project, detach_words: RefCell::default() })
     }
 
@@ -53,7 +55,12 @@ impl Context {
     /// # Errors
     /// Exit code 2, with the three ways to say it.
     pub fn app(&self) -> Result<AppName, Failure> {
-        self.app_if_said()?.ok_or_else(|| {
+        let said = self.app_if_said()?;
+        // Nobody says it: the file that would have may be one that can't be read.
+        if said.is_none() {
+            self.head_or_flags()?;
+        }
+        said.ok_or_else(|| {
             Failure::usage("which app?")
                 .because("no --app, no DEPLOYCTL_APP, and no deployctl.toml with `app` from here upwards")
                 .hint("say it: --app NAME (deployctl apps lists them)")
@@ -73,18 +80,31 @@ impl Context {
         if let Some(app) = variable("DEPLOYCTL_APP") {
             return app.parse().map(Some).map_err(|e| in_variable("DEPLOYCTL_APP", e));
         }
-        Ok(self.project.as_ref().and_then(|(_, file)| file.app.clone()))
+        Ok(self.project.head_if_any(&self.out).app)
     }
 
     /// The env that the command is about; `prod` when nothing says otherwise.
     ///
     /// # Errors
-    /// When the environment holds something that is no name.
+    /// When the environment holds something that is no name, or the project file can't be
+    /// read.
     pub fn env(&self) -> Result<EnvName, Failure> {
-        Ok(self.env_if_said()?.unwrap_or_else(|| "prod".parse().expect("prod is a label")))
+        match self.env_if_said()? {
+            Some(env) => Ok(env),
+            // Never the default in place of a word that could not be read.
+            None => Ok(self.head_or_flags()?.env.unwrap_or_else(usual_env)),
+        }
     }
 
-    /// The env, if anything says so.
+    /// The env, by a project file that was just written or read.
+    ///
+    /// # Errors
+    /// When the environment holds something that is no name.
+    pub fn env_by(&self, file: &ProjectFile) -> Result<EnvName, Failure> {
+        Ok(self.env_if_said()?.or_else(|| file.env.clone()).unwrap_or_else(usual_env))
+    }
+
+    /// The env, if a flag or a variable says so.
     ///
     /// # Errors
     /// When the environment holds something that is no name.
@@ -95,7 +115,22 @@ impl Context {
         if let Some(env) = variable("DEPLOYCTL_ENV") {
             return env.parse().map(Some).map_err(|e| in_variable("DEPLOYCTL_ENV", e));
         }
-        Ok(self.project.as_ref().and_then(|(_, file)| file.env.clone()))
+        Ok(None)
+    }
+
+    /// What the project file says of the place; for one that can't be read, the flags that
+    /// say it.
+    fn head_or_flags(&self) -> Result<Head, Failure> {
+        self.project.head(&self.out).map_err(|failure| {
+            let app = self.flags.app.is_some() || variable("DEPLOYCTL_APP").is_some();
+            let env = self.flags.env.is_some() || variable("DEPLOYCTL_ENV").is_some();
+            let flags = match (app, env) {
+                (false, false) => "-a APP -e ENV",
+                (false, true) => "-a APP",
+                (true, _) => "-e ENV",
+            };
+            failure.hint(format!("without the file: {}", typed::with(flags)))
+        })
     }
 
     /// The local git repository.
@@ -132,7 +167,7 @@ impl Context {
     /// What flags and the project file say of the coordinator.
     #[must_use]
     pub fn said(&self) -> Said {
-        let project = self.project.as_ref().and_then(|(_, file)| file.server.clone());
+        let project = self.project.head_if_any(&self.out).server;
         Said {
             context: self.flags.context.clone(),
             server: self.flags.server.clone(),
@@ -164,6 +199,11 @@ impl Context {
     pub fn scope_flags(app: &AppName, env: &EnvName) -> String {
         format!("-a {app} -e {env}")
     }
+}
+
+/// The env where nothing says otherwise.
+fn usual_env() -> EnvName {
+    "prod".parse().expect("prod is a label")
 }
 
 fn format(flags: &GlobalArgs) -> Result<Format, Failure> {

@@ -233,6 +233,12 @@ impl From<GitError> for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
+        (&error).into()
+    }
+}
+
+impl From<&ConfigError> for Failure {
+    fn from(error: &ConfigError) -> Self {
         let failure = Self::usage(error.to_string());
         match error.cause() {
             Some(cause) => failure.because(cause),

@@ -25,6 +25,7 @@ pub mod outcome;
 pub mod output;
 pub mod preview;
 pub mod progress;
+pub mod project;
 pub mod prompt;
 pub mod reasons;
 pub mod recipes;

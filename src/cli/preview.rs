@@ -35,6 +35,7 @@ pub async fn tell(ctx: &Context, api: &Api, planned: &Rollout, now: Option<&EnvS
         rows.extend(commits(ctx, &from.commit, &planned.release.commit));
     }
     rows.extend(config_file::change(ctx, planned).map(|config| ("config", config)));
+    rows.extend(planned.unmet.iter().map(|lacks| ("lacks", format!("{lacks}; not waited for"))));
     rows.push(("plan", plan(planned)));
     rows.push(("hosts", hosts(planned)));
     rows.extend(moves(api, planned).await.map(|moves| ("moves", moves)));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::fleet::Sources;
+use crate::model::fleet::{Sources, Tally};
 use crate::model::id::{AppName, EnvName, ReleaseNo};
 use crate::model::rollout::{PlanName, Release, RolloutKind, RolloutState};
 use crate::wire::v1::rollout::{EnvStatus, Rollout, RolloutRequest};
@@ -149,7 +149,9 @@ pub async fn start(
     wait: &WaitArgs,
 ) -> Result<ExitCode, Failure> {
     if confirm::must_ask(ctx, env) {
-        preview(ctx, api, (app, env), &mut request).await?;
+        if let Some(there) = preview(ctx, api, (app, env), &mut request).await? {
+            return stay_with(ctx, api, there, wait).await;
+        }
         let danger = match (request.plan, request.break_glass) {
             (PlanName::AllAtOnce, _) | (_, true) => Danger::Severe(app.as_str()),
             (PlanName::Fast | PlanName::Standard | PlanName::Careful, false) => Danger::Moderate,
@@ -163,7 +165,8 @@ pub async fn start(
 }
 
 /// Shows on one screen what `request` would change, and ties it to what was shown:
-/// whatever changes before the answer, the coordinator refuses it (exit code 6).
+/// whatever changes before the answer, the coordinator refuses it (exit code 6). What is
+/// there already is given back: there is nothing to be asked.
 ///
 /// # Errors
 /// As the coordinator would refuse the rollout.
@@ -172,16 +175,19 @@ pub async fn preview(
     api: &Api,
     (app, env): (&AppName, &EnvName),
     request: &mut RolloutRequest,
-) -> Result<(), Failure> {
+) -> Result<Option<Rollout>, Failure> {
     let status = api.status(Some(app), Some(env)).await.ok();
     let now = status.and_then(|status| status.apps.into_iter().next());
     let asked = RolloutRequest { dry_run: true, ..request.clone() };
     let planned = api.start_rollout(app, env, &asked).await?;
+    if planned.joined {
+        return Ok(Some(planned));
+    }
     ctx.out.story(&change(ctx, &planned));
     preview::tell(ctx, api, &planned, now.as_ref()).await;
     let seen = now.and_then(|now| now.version).map(|version| version.generation);
     request.expect_generation = request.expect_generation.or(seen);
-    Ok(())
+    Ok(None)
 }
 
 /// Says what a rollout changes, waits for it (unless told not to) and gives its outcome.
@@ -194,7 +200,12 @@ pub async fn see_through(
     started: Rollout,
     wait: &WaitArgs,
 ) -> Result<ExitCode, Failure> {
-    ctx.out.story(&headline(ctx, &started));
+    if !started.joined {
+        ctx.out.story(&headline(ctx, &started));
+    }
+    for lacks in &started.unmet {
+        ctx.out.warning(&format!("{lacks}; not waited for"));
+    }
     stay_with(ctx, api, started, wait).await
 }
 
@@ -212,7 +223,13 @@ pub async fn stay_with(
     let name = id.release;
     let scope = Context::scope_flags(&id.app, &id.env);
     if started.joined {
-        ctx.out.story(&format!("{name} is that already; nothing new was started"));
+        ctx.out.story(&there_already(&started));
+        if started.release.state == RolloutState::Succeeded {
+            if ctx.out.is_json() || !ctx.out.is_for_people() {
+                ctx.out.outcome(document(&started), ExitCode::Ok, &table(&[&started.release]));
+            }
+            return Ok(ExitCode::Ok);
+        }
     }
     let watch = format!("deployctl watch {name} {scope}");
     if wait.detach {
@@ -225,6 +242,17 @@ pub async fn stay_with(
     let ended = wait::rollout(ctx, api, &id, wait).await?;
     ctx.on_interrupt([]);
     tell_end(ctx, &ended)
+}
+
+/// What there is already, when nothing new has to be started for what was asked.
+#[must_use]
+pub fn there_already(joined: &Rollout) -> String {
+    let Release { app, env, release, commit, subject, .. } = &joined.release;
+    let what = format!("{} {subject:?}", commit.short());
+    if joined.release.state.is_final() {
+        return format!("{app} {env}: {release} {what} is there already; nothing was started");
+    }
+    format!("{app} {env}: {release} {what} is under way already; nothing new was started")
 }
 
 /// Gives the outcome of a rollout that ended or paused.
@@ -257,11 +285,21 @@ fn tell_end(ctx: &Context, ended: &Rollout) -> Result<ExitCode, Failure> {
         line.push_str(&moved(&all.sources));
     }
     ctx.out.story(&line);
-    if all.unreachable > 0 {
+    let dark = |tally: &Tally| tally.hosts > 0 && tally.unreachable == tally.hosts;
+    let dark = ended.regions.iter().filter(|(_, tally)| dark(tally));
+    let mut unreachable = all.unreachable;
+    for (region, tally) in dark {
+        unreachable -= tally.hosts;
+        let hosts = count(u64::from(tally.hosts), "host");
+        ctx.out.warning(&format!(
+            "{region} was skipped: none of its {hosts} could be reached, and they follow once they \
+             can be: deployctl regions"
+        ));
+    }
+    if unreachable > 0 {
         let scope = Context::scope_flags(&release.app, &release.env);
         ctx.out.story(&format!(
-            "  {} unreachable, and will follow: deployctl hosts --unreachable {scope}",
-            all.unreachable
+            "  {unreachable} unreachable, and will follow: deployctl hosts --unreachable {scope}"
         ));
     }
     if all.pinned > 0 {
@@ -321,12 +359,15 @@ pub fn table(releases: &[&Release]) -> Table {
         };
         let word = release.state.word();
         let state = if release.bad && release.state == RolloutState::Succeeded {
-            Cell::state(&format!("{word}, then bad"), Tone::Look)
+            Cell::state("then bad", Tone::Look).in_full(format!("{word}, then bad"))
         } else {
             Cell::state(word, rollout_tone(release.state))
         };
+        let name = release.release.to_string();
+        // Which bits came again is plain where there is no room for more columns.
+        let shown = release.same_as.map_or(name.clone(), |same| format!("{name} (={same})"));
         table.push([
-            release.release.to_string().into(),
+            Cell::pair(shown, name),
             kind.into(),
             Cell::id(&release.commit),
             state,

@@ -14,7 +14,7 @@ pub use crate::wire::words::{age, bytes, count, took};
 const FLEXIBLE: [&str; 6] = ["SUBJECT", "MESSAGE", "REASON", "REPO", "BLOBS", "WAITING ON"];
 
 /// Columns that go, in this order, where the only prose that is left has no room.
-const SPARE: [&str; 2] = ["ACTOR", "KIND"];
+const SPARE: [&str; 2] = ["KIND", "ACTOR"];
 
 /// Fewest characters of a column of prose that are worth showing beside another.
 const PROSE_MIN: usize = 16;
@@ -46,6 +46,12 @@ impl Cell {
     #[must_use]
     pub fn state(word: &str, tone: Tone) -> Self {
         Self { short: word.into(), full: word.into(), tone, glyph: true }
+    }
+
+    /// With a longer form for programs.
+    #[must_use]
+    pub fn in_full(self, full: impl Into<String>) -> Self {
+        Self { full: full.into(), ..self }
     }
 
     /// An instant: its age for people, RFC 3339 for programs.
@@ -148,7 +154,8 @@ impl Table {
             Mode::Aligned { .. } if self.rows.is_empty() => String::new(),
             Mode::Aligned { wide, width, color, unicode } => {
                 let mut shown: Vec<usize> = (0..shown(wide)).collect();
-                if let Some((column, at)) = self.beside.filter(|_| !wide) {
+                if let Some((column, at)) = self.beside {
+                    shown.retain(|other| *other != column);
                     shown.insert(at.min(shown.len()), column);
                 }
                 let shown = self.fitting(shown, usize::from(width));
@@ -180,8 +187,9 @@ impl Table {
         }
     }
 
-    /// The columns that fit `width`: of those with prose the last go first, until each
-    /// that is left has room for a few words. `-o wide` in a wide window shows them.
+    /// The columns that fit `width`: those that are only shown when wide go first, from the
+    /// right, then of those with prose the last, until each that is left has room for a few
+    /// words. `-o wide` in a wide window shows all of them.
     fn fitting(&self, mut columns: Vec<usize>, width: usize) -> Vec<usize> {
         let long = |text: &str| text.chars().count();
         let widest = |column: usize| {
@@ -197,15 +205,25 @@ impl Table {
                 columns.iter().partition(|c| is_prose(c));
             let fixed: usize = fixed.into_iter().map(widest).sum();
             let wanted: usize = prose.iter().map(|column| widest(*column).min(PROSE_MIN)).sum();
-            if prose.is_empty() || fixed + wanted <= width {
+            if fixed + wanted <= width {
                 return columns;
+            }
+            let beside = self.beside.map(|(column, _)| column);
+            let extra = |column: &&usize| **column >= self.narrow && Some(**column) != beside;
+            if let Some(extra) = columns.iter().rfind(extra).copied() {
+                columns.retain(|column| *column != extra);
+                continue;
             }
             let named = |name: &&str| columns.iter().find(|c| self.columns[**c] == *name);
             let spare = match prose[..] {
+                [] => None,
                 [_] => SPARE.iter().find_map(named).copied(),
                 _ => prose.last().copied(),
             };
-            let Some(spare) = spare else { return columns };
+            // The last prose may be cut short, but not below its own name.
+            let room = width.saturating_sub(fixed);
+            let unfit = prose.iter().find(|column| room < long(self.columns[**column]) + 2);
+            let Some(spare) = spare.or(unfit.copied()) else { return columns };
             columns.retain(|column| *column != spare);
         }
     }
@@ -267,6 +285,26 @@ mod tests {
         assert!(!render(40).contains("MESSAGE"), "{}", render(40));
         assert!(render(40).contains("a subject of some length"), "{}", render(40));
         assert!(render(80).contains("a message as long"), "{}", render(80));
+    }
+
+    #[test]
+    fn wide_columns_that_have_no_room_go_first_from_the_right() {
+        let mut table = Table::new(&["RELEASE", "KIND", "SUBJECT", "BUILD", "REASON"], 3, "");
+        table.push(
+            ["r1", "deploy", "a subject of some length", "b1", "all went well"].map(Cell::from),
+        );
+        let header = |wide, width| {
+            let text = table.render(Mode::Aligned { wide, width, color: false, unicode: false });
+            assert!(text.lines().all(|line| line.chars().count() <= usize::from(width)), "{text}");
+            text.lines().next().unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(header(true, 80), "RELEASE KIND SUBJECT BUILD REASON");
+        assert_eq!(header(true, 50), "RELEASE KIND SUBJECT BUILD");
+        assert_eq!(header(true, 38), "RELEASE KIND SUBJECT");
+        assert_eq!(header(false, 38), "RELEASE KIND SUBJECT");
+        assert_eq!(header(true, 28), "RELEASE SUBJECT");
+        assert_eq!(header(true, 20), "RELEASE SUBJECT");
+        assert_eq!(header(true, 16), "RELEASE");
     }
 
     #[test]

@@ -109,9 +109,10 @@ pub fn read_user(folder: &Path) -> Result<Option<UserConfig>, ConfigError> {
 pub fn read_local(folder: &Path) -> Result<Option<LocalCoordinator>, ConfigError> {
     let path = folder.join("deployctl").join("client.json");
     let Some(text) = read_bounded(&path)? else { return Ok(None) };
-    serde_json::from_str(&text)
-        .map(Some)
-        .map_err(|e| ConfigError::Invalid { path, why: e.to_string() })
+    serde_json::from_str(&text).map(Some).map_err(|e| {
+        let why = e.to_string();
+        ConfigError::Invalid { path, brief: why.clone(), why }
+    })
 }
 
 #[cfg(test)]

@@ -43,6 +43,8 @@ pub enum ConfigError {
         path: PathBuf,
         /// Where and why, with the nearest known key.
         why: String,
+        /// The same in one line.
+        brief: String,
     },
 }
 
@@ -54,6 +56,36 @@ impl ConfigError {
             Self::Unreadable { source, .. } => Some(source.to_string()),
             Self::TooLarge { .. } => None,
             Self::Invalid { why, .. } => Some(why.clone()),
+        }
+    }
+
+    /// The file that can't be used.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Unreadable { path, .. }
+            | Self::TooLarge { path }
+            | Self::Invalid { path, .. } => path,
+        }
+    }
+
+    /// All of it in one line.
+    #[must_use]
+    pub fn brief(&self) -> String {
+        match self {
+            Self::Unreadable { source, .. } => format!("{self}: {source}"),
+            Self::TooLarge { .. } => self.to_string(),
+            Self::Invalid { brief, .. } => format!("{self}: {brief}"),
+        }
+    }
+
+    /// With one more line about what may be meant.
+    fn adding(self, line: &str) -> Self {
+        match self {
+            Self::Invalid { path, why, brief } => {
+                Self::Invalid { path, why: format!("{why}\n{line}"), brief }
+            }
+            other => other,
         }
     }
 }
@@ -77,16 +109,41 @@ pub struct ProjectFile {
     pub requires: Vec<Requirement>,
 }
 
+/// The part that says what commands are about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Head {
+    /// [`ProjectFile::app`].
+    pub app: Option<AppName>,
+    /// [`ProjectFile::env`].
+    pub env: Option<EnvName>,
+    /// [`ProjectFile::server`].
+    pub server: Option<String>,
+}
+
 impl ProjectFile {
     /// Reads a file's text, whose name is only for the error.
     ///
     /// # Errors
     /// When it is not TOML, a key is unknown, or a value is out of bounds.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let file: Self = parse_toml(text, path)?;
-        let invalid = |e: InvalidId| ConfigError::Invalid { path: path.into(), why: e.to_string() };
+        let file: Self = parse_toml(text, path).map_err(|error| {
+            match error.cause().and_then(|why| meant(&why)) {
+                Some(line) => error.adding(line),
+                None => error,
+            }
+        })?;
+        let invalid = |e: InvalidId| {
+            let why = e.to_string();
+            ConfigError::Invalid { path: path.into(), brief: why.clone(), why }
+        };
         file.recipe().check().map_err(invalid)?;
         Ok(file)
+    }
+
+    /// The part that says what commands are about.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        Head { app: self.app.clone(), env: self.env.clone(), server: self.server.clone() }
     }
 
     /// The part that says how to build and run.
@@ -94,6 +151,34 @@ impl ProjectFile {
     pub fn recipe(&self) -> Recipe {
         Recipe { build: self.build.clone(), run: self.run.clone(), requires: self.requires.clone() }
     }
+}
+
+/// What to write in place of a mistake that TOML's own words leave open.
+fn meant(why: &str) -> Option<&'static str> {
+    const REQUIRES: &str = "what is needed of another app is written:\n  [[requires]]\n  \
+        app = \"NAME\"\n  min = \"COMMIT\"   all 40 digits, of that app's repository: git rev-parse REV";
+    let has = |text: &str| why.contains(text);
+    if has("unknown field `requires`") || has("[requires]") && has("expected a sequence") {
+        return Some(REQUIRES);
+    }
+    if has("[[requires]]") && has("missing field") || has("valid commit id") || has("| min =") {
+        return Some(REQUIRES);
+    }
+    if has("unknown field `app`") || has("unknown field `server`") {
+        return Some("app, env and server stand at the top, above the first [table]");
+    }
+    (has("| probe") && has("exactly 1 element")).then_some("a probe is one of http, tcp and exec")
+}
+
+/// What the head of a file says of which not all can be used: the lines above its first
+/// table. `None` when they can't be read either, or hold a key that is not known: it may be
+/// `env`, misspelt.
+#[must_use]
+pub fn head_of(path: &Path) -> Option<Head> {
+    let text = read_bounded(path).ok()??;
+    let head = text.lines().take_while(|line| !line.trim_start().starts_with('['));
+    let head: ProjectFile = toml::from_str(&head.collect::<Vec<_>>().join("\n")).ok()?;
+    Some(head.head())
 }
 
 /// The nearest [`PROJECT_FILE`] from `dir` upwards, not above the folder that holds `.git`.
@@ -150,7 +235,10 @@ pub fn parse_toml<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, Con
             let near = nearest(unknown, quoted);
             why.extend(near.map(|key| format!("\ndid you mean {key:?}?")));
         }
-        ConfigError::Invalid { path: path.into(), why }
+        let before = e.span().and_then(|span| text.get(..span.start));
+        let line = before.map(|before| format!("line {}: ", before.split('\n').count()));
+        let brief = line.unwrap_or_default() + &e.message().replace('\n', ", ");
+        ConfigError::Invalid { path: path.into(), why, brief }
     })
 }
 

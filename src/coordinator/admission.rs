@@ -424,6 +424,9 @@ fn place(tx: &mut Tx, desk: &Desk<'_>, load: Load, tolerate: Vec<Bits>) -> Resul
         let actions = open.rollout.command(now, command, &facts).unwrap_or_default();
         steer::save(tx, shared, &mut open, actions, (&asked.actor, &facts))?;
     }
+    if request.allow_unmet {
+        requirements::tell_broken(tx, (now, &asked.actor), (&asked.app, &asked.env), &load.build)?;
+    }
     let approvals = approvals(tx, desk)?;
     let patience = Duration::from_secs(u64::from(request.when_ready_s.unwrap_or(0)));
     let wait = if approvals > 0 { patience.max(APPROVAL_LIMIT) } else { patience };

@@ -3,11 +3,13 @@
 //! [orchestration 6.9].
 
 use crate::model::commit::CommitId;
-use crate::model::id::{AppName, EnvName};
+use crate::model::id::{AppName, EnvName, JobNo};
 use crate::model::recipe::Requirement;
 use crate::model::rollout::Stable;
+use crate::model::time::UnixMillis;
 use crate::rules::ancestry::History;
 use crate::store::db::deployables::Deployable;
+use crate::store::db::events::NewEvent;
 use crate::store::db::{DbError, Tx, ancestry, apps, envs, releases, requirements};
 use crate::wire::problem::{Code, Problem};
 
@@ -34,6 +36,37 @@ pub(super) fn unmet(tx: &Tx, env: &EnvName, build: &Deployable) -> Result<Option
         }
     }
     Ok(None)
+}
+
+/// All that `build` needs and `env` does not have, a line each: for whoever goes on nevertheless.
+///
+/// # Errors
+/// When the database fails.
+pub(super) fn lacking(tx: &Tx, env: &EnvName, build: JobNo) -> Result<Vec<String>, DbError> {
+    let mut lines = vec![];
+    for needed in requirements::of(tx, build)? {
+        lines.extend(lacks(tx, env, &needed)?.map(|unmet| unmet.why));
+    }
+    Ok(lines)
+}
+
+/// Everybody is told when `actor` deploys `build` although something is lacking.
+///
+/// # Errors
+/// When the database fails.
+pub(super) fn tell_broken(
+    tx: &mut Tx,
+    (now, actor): (UnixMillis, &str),
+    (app, env): (&AppName, &EnvName),
+    build: &Deployable,
+) -> Result<(), DbError> {
+    let lacking = lacking(tx, env, build.build)?;
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let message =
+        format!("{actor} deploys {} although {}", build.commit.short(), lacking.join("; "));
+    tx.event(&NewEvent::new(now, "requirement.broken", actor, message).app(app).env(env))
 }
 
 fn lacks(tx: &Tx, env: &EnvName, needed: &Requirement) -> Result<Option<Unmet>, DbError> {

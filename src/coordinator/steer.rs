@@ -2,7 +2,7 @@
 //! its goal, its events, what the env runs. Shared by requests and by the tick.
 
 use crate::coordinator::state::Coordinator;
-use crate::coordinator::{curves, facts, holds};
+use crate::coordinator::{curves, facts, holds, view};
 use crate::model::digest::ArtifactId;
 use crate::model::hold::Hold;
 use crate::model::id::{AppName, EnvName};
@@ -33,12 +33,10 @@ pub(super) fn save(
     }
     let over = row.rollout.state.is_final();
     row.ended_at = if over { row.ended_at.or(Some(now)) } else { None };
-    if over && let Some(version) = row.rollout.version {
-        let counted = facts
-            .regions
-            .iter()
-            .filter(|(name, region)| row.rollout.covers(name) && region.speaks_of(version));
-        row.tallies = counted.map(|(name, region)| (name.clone(), region.tally.clone())).collect();
+    if over && row.rollout.version.is_some() {
+        // A region that never took the goal is part of how it ended: its hosts will follow.
+        let counts = view::counts(&row.rollout, facts).into_iter();
+        row.tallies = counts.filter(|(_, tally)| tally.hosts > 0).collect();
     }
     releases::update(tx, row)?;
     row.stamp += 1;

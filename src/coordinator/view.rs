@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::coordinator::facts;
 use crate::coordinator::readiness::{self, Readiness};
+use crate::coordinator::requirements;
 use crate::coordinator::state::Coordinator;
 use crate::model::fleet::Tally;
 use crate::model::id::RegionName;
@@ -29,6 +30,10 @@ pub(super) fn rollout(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result
         }
         RolloutKind::Rollback => rules.stable.base,
     };
+    let unmet = match rules.allow_unmet {
+        true => requirements::lacking(tx, &rules.env, row.build)?,
+        false => vec![],
+    };
     Ok(Rollout {
         release: row.view(),
         stamp: envs::find(tx, &rules.app, &rules.env)?.stamp,
@@ -41,6 +46,7 @@ pub(super) fn rollout(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result
         mixed_base: rules.stable.is_mixed(base, &rules.regions),
         gates: rules.gates(shared.steady_now(), &facts),
         regions,
+        unmet,
         joined: false,
     })
 }
@@ -73,7 +79,7 @@ fn waiting_on(
 }
 
 /// Counts under the rollout's own goal; a region that has not taken it yet shows
-/// only how many hosts it has.
+/// only how many hosts it has, and none that could be reached where it is silent.
 pub(super) fn counts(rules: &Rules, facts: &Facts) -> BTreeMap<RegionName, Tally> {
     let covered = facts.regions.iter().filter(|(name, _)| rules.covers(name));
     let counts = covered.map(|(name, region)| {
@@ -81,7 +87,8 @@ pub(super) fn counts(rules: &Rules, facts: &Facts) -> BTreeMap<RegionName, Tally
         let tally = if speaks {
             region.tally.clone()
         } else {
-            let unreachable = region.known.saturating_sub(region.reachable);
+            let reachable = if region.silent { 0 } else { region.reachable };
+            let unreachable = region.known.saturating_sub(reachable);
             Tally { hosts: region.known, unreachable, ..Tally::default() }
         };
         (name.clone(), tally)

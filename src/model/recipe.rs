@@ -17,6 +17,7 @@ pub const COMMAND_BYTES_MAX: usize = 4096;
 pub const BUILD_LIMIT_S: u32 = 15 * 60;
 /// Longest build limit that an app may ask for, seconds.
 pub const BUILD_LIMIT_S_MAX: u32 = 6 * 3600;
+const LIMIT_RULE: &str = "1 to 21600 seconds";
 
 /// Most other apps that a commit may need.
 pub const REQUIRES_MAX: usize = 16;
@@ -152,7 +153,7 @@ impl Recipe {
         if let Some(build) = &self.build {
             check_command("build.command", &build.command)?;
             check_artifact_path(&build.artifact)?;
-            check_range("build.limit_s", build.limit_s, 1, BUILD_LIMIT_S_MAX)?;
+            check_range("build.limit_s", build.limit_s, (1, BUILD_LIMIT_S_MAX), LIMIT_RULE)?;
             check_env("build.env", &build.env)?;
         }
         check_requires(&self.requires)?;
@@ -188,8 +189,8 @@ impl RunSpec {
         for (field, command) in commands.into_iter().chain([("run.probe", probe)]) {
             command.map_or(Ok(()), |text| check_command(field, text))?;
         }
-        check_range("run.min_healthy_s", self.min_healthy_s, 0, 3600)?;
-        check_range("run.deadline_s", self.deadline_s, 1, 3600)?;
+        check_range("run.min_healthy_s", self.min_healthy_s, (0, 3600), "0 to 3600 seconds")?;
+        check_range("run.deadline_s", self.deadline_s, (1, 3600), "1 to 3600 seconds")?;
         check_env("run.env", &self.env)
     }
 }
@@ -201,11 +202,16 @@ fn check_command(field: &'static str, text: &str) -> Result<(), InvalidId> {
     Err(InvalidId::new(field, text, "1 to 4096 bytes without NUL"))
 }
 
-fn check_range(field: &'static str, value: u32, low: u32, high: u32) -> Result<(), InvalidId> {
+fn check_range(
+    field: &'static str,
+    value: u32,
+    (low, high): (u32, u32),
+    rule: &'static str,
+) -> Result<(), InvalidId> {
     if (low..=high).contains(&value) {
         return Ok(());
     }
-    Err(InvalidId::new(field, &value.to_string(), "out of its range; see docs/limits.md"))
+    Err(InvalidId::new(field, &value.to_string(), rule))
 }
 
 fn check_requires(requires: &[Requirement]) -> Result<(), InvalidId> {
@@ -214,7 +220,11 @@ fn check_requires(requires: &[Requirement]) -> Result<(), InvalidId> {
     }
     let twice = |(n, one): &(usize, &Requirement)| requires[..*n].iter().any(|r| r.app == one.app);
     match requires.iter().enumerate().find(twice) {
-        Some((_, one)) => Err(InvalidId::new("requires", one.app.as_str(), "each app once")),
+        Some((_, one)) => Err(InvalidId::new(
+            "app of [[requires]]",
+            one.app.as_str(),
+            "it stands there twice; keep the newer min",
+        )),
         None => Ok(()),
     }
 }

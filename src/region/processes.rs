@@ -42,9 +42,7 @@ const GOALS_DIFFER: Duration = Duration::from_secs(2);
 
 /// A list of processes that is of no use.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "--processes: {0}; give 2 to 16 addresses as http://host:port, split by commas, --url's among them"
-)]
+#[error("{0}")]
 pub struct InvalidProcesses(String);
 
 /// To whom an artifact belongs.
@@ -315,7 +313,10 @@ impl Processes {
 }
 
 fn check(urls: &[String], own: &str) -> Result<(), InvalidProcesses> {
-    let refuse = |why: String| Err(InvalidProcesses(why));
+    let refuse = |why: String| {
+        let give = format!("give 2 to {PROCESSES_MAX} as http://host:port, split by commas");
+        Err(InvalidProcesses(format!("--processes: {why}; {give}, this process among them")))
+    };
     let sound = |url: &&String| url.starts_with("http://") || url.starts_with("https://");
     if let Some(bad) = urls.iter().find(|url| !sound(url)) {
         return refuse(format!("{bad:?} is no address"));
@@ -330,10 +331,14 @@ fn check(urls: &[String], own: &str) -> Result<(), InvalidProcesses> {
     if let Some(twice) = urls.iter().enumerate().find(|(at, url)| urls[..*at].contains(url)) {
         return refuse(format!("{} is there twice", twice.1));
     }
-    if !urls.iter().any(|url| url == own) {
-        return refuse(format!("{own:?} is not among them"));
+    if urls.iter().any(|url| url == own) {
+        return Ok(());
     }
-    Ok(())
+    let (list, first) = (urls.join(","), &urls[0]);
+    Err(InvalidProcesses(format!(
+        "--url {own} is none of --processes {list}: say which of them this process is, letter \
+         for letter, such as --url {first}; or add it to the list of every process"
+    )))
 }
 
 struct Desk {
@@ -405,6 +410,15 @@ mod tests {
             ("http://a:1,http://b:1,http://a:1/", "http://a:1"),
         ] {
             assert!(Processes::new(list, own, "t", &http).is_err(), "{list}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_is_not_in_the_list_is_told_what_to_type() {
+        let refused = Processes::new(LIST, "http://d:1", "t", &http_client()).map(drop);
+        let said = refused.unwrap_err().to_string();
+        for part in ["--url http://d:1", "--processes http://a:1,http://b:1", "--url http://a:1;"] {
+            assert!(said.contains(part), "{said}");
         }
     }
 

@@ -44,6 +44,8 @@ use crate::store::goals::{GoalError, Goals};
 const OPEN_FILES: u64 = 40_000;
 /// How often lapsed leases and silent members are looked for.
 const TICK: Duration = Duration::from_secs(1);
+/// Longest that a signed URL for one read is valid, seconds: no read of a piece takes longer.
+const DIRECT_READS_S_MAX: u64 = 900;
 
 /// Mirror goals into one region, replicate artifacts to it, and serve its agents
 #[derive(Debug, Clone, Parser)]
@@ -86,8 +88,8 @@ pub struct Options {
     #[arg(long, value_name = "URL", requires = "processes")]
     pub url: Option<String>,
     /// Let hosts read packs from the regional store themselves (s3:// only), by URLs that are
-    /// valid for so long, 1 to 900 seconds; without it they read through the region
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=900))]
+    /// valid for so long, 1 to 900 seconds (60 will do); without it they read through the region
+    #[arg(long, value_name = "SECONDS", value_parser = seconds_of_a_read)]
     pub direct_reads: Option<u64>,
     /// How often hosts report in a small region, milliseconds
     #[arg(long, value_name = "MS", default_value_t = 2000,
@@ -105,6 +107,14 @@ pub struct Options {
     /// Trust only this CA for the coordinators and for other regions, PEM
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
+}
+
+/// How long a URL for one read is valid: `60` or `60s`, at most [`DIRECT_READS_S_MAX`].
+fn seconds_of_a_read(text: &str) -> Result<u64, String> {
+    let seconds = text.strip_suffix('s').unwrap_or(text).parse().ok();
+    seconds
+        .filter(|seconds| (1..=DIRECT_READS_S_MAX).contains(seconds))
+        .ok_or_else(|| format!("it takes seconds, 1 to {DIRECT_READS_S_MAX}: --direct-reads 60"))
 }
 
 /// Why a region did not start.
@@ -386,5 +396,20 @@ impl Replicas for Shelf {
                 replicator.heal(artifact);
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_of_a_read_are_said_with_their_unit_or_without() {
+        assert_eq!(seconds_of_a_read("60"), Ok(60));
+        assert_eq!(seconds_of_a_read("60s"), Ok(60));
+        for bad in ["0", "901", "1m", "", "s", "-1"] {
+            let said = seconds_of_a_read(bad).unwrap_err();
+            assert!(said.contains("--direct-reads 60"), "{bad}: {said}");
+        }
     }
 }

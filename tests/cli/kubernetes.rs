@@ -52,6 +52,26 @@ fn every_container_starts_a_program_with_flags_that_it_takes() {
 }
 
 #[test]
+fn each_pod_of_a_region_is_one_of_the_processes_that_all_know() {
+    let all = documents();
+    let region = all.iter().find(|document| document["kind"] == "StatefulSet").unwrap();
+    let name = region["metadata"]["name"].as_str().unwrap();
+    let container = &region["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["env"][0]["name"], "POD");
+    let arguments = strings(&container["args"]);
+    let said = |flag: &str| arguments.iter().find_map(|word| word.strip_prefix(flag)).unwrap();
+    let pods = (0..region["spec"]["replicas"].as_u64().unwrap()).map(|n| format!("{name}-{n}"));
+    let pods: Vec<String> = pods.collect();
+    let urls = pods.iter().map(|pod| said("--url=").replace("$(POD)", pod));
+    assert_eq!(said("--processes="), urls.collect::<Vec<_>>().join(","));
+    for pod in &pods {
+        let service = all.iter().find(|d| d["kind"] == "Service" && d["metadata"]["name"] == **pod);
+        let selector = &service.unwrap()["spec"]["selector"];
+        assert_eq!(selector["statefulset.kubernetes.io/pod-name"], **pod);
+    }
+}
+
+#[test]
 fn the_coordinators_file_is_one_that_it_reads() {
     let all = documents();
     let text = all.iter().find_map(|document| document["data"]["coordinator.toml"].as_str());

@@ -95,6 +95,7 @@ pub(crate) fn rollout(state: RolloutState, stamp: u64) -> Rollout {
         mixed_base: false,
         regions: [("eu".parse().unwrap(), tally)].into(),
         gates: vec![],
+        unmet: vec![],
         joined: false,
     }
 }

@@ -86,6 +86,32 @@ fn yes_deploys_and_no_starts_nothing() {
 }
 
 #[test]
+fn what_is_there_already_is_said_and_nothing_asked() {
+    let (coordinator, person) = ready();
+    let mut there = rollout(RolloutState::Succeeded, 2);
+    there.joined = true;
+    coordinator.gives(ROLLOUTS, &there);
+    for args in [&["deploy", COMMIT][..], &["rollback"]] {
+        let done = on_terminal(&person, args, ("[", "n"));
+        assert_eq!(done.code, 0, "{done:?}");
+        assert!(done.stdout.contains("is there already; nothing was started"), "{done:?}");
+        assert!(!done.stdout.contains("[y/N]") && !done.stdout.contains("[Y/n]"), "{done:?}");
+    }
+    let asked = coordinator.requests_of("POST ");
+    assert!(asked.iter().all(|request| request.body["dry_run"] == true), "{asked:?}");
+}
+
+#[test]
+fn what_is_lacking_is_shown_before_the_question() {
+    let (coordinator, person) = ready();
+    let mut planned = rollout(RolloutState::Running, 1);
+    planned.unmet = vec!["it needs api at 1234567890 or later in prod".into()];
+    coordinator.gives(ROLLOUTS, &planned);
+    let done = on_terminal(&person, &["deploy", COMMIT, "--allow-unmet"], ("[y/N]", "n"));
+    assert!(done.stdout.contains("lacks    it needs api at 1234567890"), "{done:?}");
+}
+
+#[test]
 fn enter_rolls_back_because_speed_is_safety() {
     let (coordinator, person) = ready();
     let done = on_terminal(&person, &["rollback"], ("[Y/n]", "\r"));

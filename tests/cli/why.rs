@@ -104,6 +104,22 @@ fn a_host_that_is_not_admitted_yet_knows_its_bucket_and_its_step() {
 }
 
 #[test]
+fn a_host_of_a_region_that_says_nothing_is_not_called_fine() {
+    let coordinator = Coordinator::start();
+    let row = host(on_host(1, 1, Phase::Healthy));
+    coordinator.gives("GET /v1/hosts", &Hosts { hosts: vec![row], total: 1 });
+    coordinator.gives("GET /v1/status", &under_way());
+    coordinator.gives("GET /v1/apps/web", &app("file:///srv/web"));
+    let regions = serde_json::json!({"regions": [{"region": "eu", "blobs": "", "hosts": 1,
+        "seen_at": "2026-01-01T00:00:00.000Z", "unreachable": 0, "artifacts": 1, "owed": 0,
+        "goals_revision": 1}]});
+    coordinator.gives("GET /v1/regions", &regions);
+    let done = Person::of(&coordinator).ends(&["why", "web-1", "--exit-code"], 20);
+    let first = done.stdout.lines().nth(1).unwrap_or_default();
+    assert!(first.contains("because eu has not reported for"), "{}", done.stdout);
+}
+
+#[test]
 fn a_host_whose_agent_does_not_know_configs_says_so() {
     let mut status = under_way();
     let open = &mut status.apps[0].rollout.as_mut().unwrap().release;

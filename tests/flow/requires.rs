@@ -59,8 +59,21 @@ fn a_deploy_waits_for_the_commit_of_another_app_that_it_needs() {
     fleet.expect(at, &["build", "HEAD"], 0);
     let refused = refusal(&["deploy", "--yes", "HEAD"]);
     assert!(refused.contains("there is no app nobody"), "{refused}");
-    fleet.expect(at, &["deploy", "--yes", "HEAD", "--allow-unmet", "--bake", "0s"], 0);
+    let args = ["deploy", "--yes", "HEAD", "--allow-unmet", "--bake", "0s"];
+    let lacks = |planned: &serde_json::Value| planned["unmet"].to_string();
+    let planned = fleet.json(at, &[&args[..], &["--dry-run"]].concat(), 0);
+    assert!(lacks(&planned).contains("there is no app nobody"), "{planned}");
+    let done = fleet.json(at, &args, 0);
+    assert!(lacks(&done).contains("there is no app nobody"), "{done}");
     assert_eq!(running("api"), "3");
+    let events = fleet.json(at, &["events", "-n", "500"], 0);
+    assert!(events.to_string().contains("requirement.broken"), "{events}");
+    // What is there already is said, and nothing asked or started.
+    let again = fleet.cli(at, &args);
+    let said = text(&again.stderr);
+    assert_eq!(again.status.code(), Some(0), "{said}");
+    assert!(said.contains("is there already; nothing was started"), "{said}");
+    assert!(said.contains("warning: it needs nobody at"), "{said}");
     fleet.expect(at, &["rollback", "--yes"], 0);
     assert_eq!(running("api"), "2");
 }

@@ -49,6 +49,7 @@ pub async fn run(ctx: &Context, args: AppConfigArgs) -> Result<(), Failure> {
     let no = release.release;
     let config = release.config.ok_or_else(|| {
         Failure::new(ExitCode::NotFound, format!("{no} of {app} in {env} has no config"))
+            .hint(format!("which releases have one: deployctl history {scope}"))
             .hint(format!("deployctl deploy @ --config FILE {scope}"))
     })?;
     let found: Config = api.get(&format!("/v1/apps/{app}/configs/{config}")).await?;

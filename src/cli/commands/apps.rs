@@ -113,7 +113,7 @@ pub async fn run(ctx: &Context, args: AppsArgs) -> Result<ExitCode, Failure> {
 
 async fn add(ctx: &Context, args: AddArgs) -> Result<(), Failure> {
     // The recipe of the folder that one stands in, unless it is another app's.
-    let file = ctx.project.as_ref().map(|(_, file)| file);
+    let file = ctx.project.whole()?.map(|(_, file)| file);
     let file = file.filter(|file| file.app.as_ref().is_none_or(|app| *app == args.name));
     let mut spec = AppSpec {
         trunk: trunk_of(ctx, &args.repo).unwrap_or_else(|| "main".into()),

@@ -48,6 +48,8 @@ pub struct BuildArgs {
 /// Exit code 9 when the build failed, 8 when the commit is not pushed, 124 when the
 /// time is up.
 pub async fn run(ctx: &Context, args: BuildArgs) -> Result<ExitCode, Failure> {
+    // What it says goes into the build: better said now than by the worker.
+    ctx.project.whole()?;
     let commit = reference::resolve_commit(ctx, &args.rev)?;
     let api = Api::new(ctx)?;
     let app = pick_app(ctx, &api).await?;

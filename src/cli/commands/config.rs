@@ -60,27 +60,29 @@ pub async fn run(ctx: &Context, args: ConfigArgs) -> Result<ExitCode, Failure> {
 }
 
 fn settings(ctx: &Context) -> Result<Vec<Setting>, Failure> {
-    let project = ctx.project.as_ref().map(|(path, _)| path.display().to_string());
+    let project = ctx.project.path().map(|path| path.display().to_string());
     let from = |flag: Option<String>, flag_name: &str, set: &str, file: Option<String>| {
         let by =
             |value: Option<String>, origin: &str| value.map(|value| (value, origin.to_owned()));
         let file = || by(file, project.as_deref().unwrap_or_default());
         by(flag, flag_name).or_else(|| by(variable(set), set)).or_else(file)
     };
-    let file = ctx.project.as_ref().map(|(_, file)| file);
+    let head = ctx.project.head(&ctx.out);
+    let default = head.is_ok().then(|| ("prod".to_owned(), "default".to_owned()));
+    let head = head.unwrap_or_default();
     let app = from(
         ctx.flags.app.as_ref().map(ToString::to_string),
         "--app",
         "DEPLOYCTL_APP",
-        file.and_then(|file| file.app.as_ref()).map(ToString::to_string),
+        head.app.map(String::from),
     );
     let env = from(
         ctx.flags.env.as_ref().map(ToString::to_string),
         "--env",
         "DEPLOYCTL_ENV",
-        file.and_then(|file| file.env.as_ref()).map(ToString::to_string),
+        head.env.map(String::from),
     );
-    let env = env.unwrap_or_else(|| ("prod".into(), "default".into()));
+    let env = env.or(default);
     let flag = ctx.flags.output.map(|_| ctx.out.format.word().to_owned());
     let output = from(flag, "--output", "DEPLOYCTL_OUTPUT", None);
     let output = output.unwrap_or_else(|| ("table".into(), "default".into()));
@@ -88,7 +90,7 @@ fn settings(ctx: &Context) -> Result<Vec<Setting>, Failure> {
         Some((value, origin)) => (name, Some(value), origin),
         None => (name, None, "nothing says it".to_owned()),
     };
-    let mut settings = vec![named("app", app), named("env", Some(env))];
+    let mut settings = vec![named("app", app), named("env", env)];
     settings.extend(reach(ctx)?);
     settings.push(named("output", Some(output)));
     let project = project.clone().map(|path| (path, "nearest folder upwards".to_owned()));

@@ -72,6 +72,9 @@ pub struct DeployArgs {
 /// # Errors
 /// As the rollout ends: see `deployctl help exit-codes`.
 pub async fn run(ctx: &Context, args: DeployArgs) -> Result<ExitCode, Failure> {
+    if args.build {
+        ctx.project.whole()?;
+    }
     let env = ctx.env()?;
     let target = reference::resolve(ctx, &args.rev)?;
     if !args.dry_run {
@@ -96,7 +99,14 @@ pub async fn run(ctx: &Context, args: DeployArgs) -> Result<ExitCode, Failure> {
     if args.dry_run {
         request.dry_run = true;
         let planned = api.start_rollout(&app, &env, &request).await?;
-        ctx.out.story(&rollouts::headline(ctx, &planned));
+        if planned.joined {
+            ctx.out.story(&rollouts::there_already(&planned));
+        } else {
+            ctx.out.story(&rollouts::headline(ctx, &planned));
+        }
+        for lacks in &planned.unmet {
+            ctx.out.warning(&format!("{lacks}; --allow-unmet does not wait for it"));
+        }
         ctx.out.answer(&planned, &steps(&planned));
         return Ok(ExitCode::Ok);
     }

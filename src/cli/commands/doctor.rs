@@ -111,11 +111,18 @@ impl Check {
 
 fn config(ctx: &Context) -> Check {
     let env = ctx.env().map(|env| env.to_string()).unwrap_or_default();
+    let project = match ctx.project.whole() {
+        Err(failure) => {
+            let says = ctx.project.fault().unwrap_or(failure.title);
+            return Check::failed("config", says, "deployctl help toml");
+        }
+        Ok(project) => project,
+    };
     let app = match ctx.app_if_said() {
         Err(failure) => return Check::failed("config", failure.title, ""),
         Ok(app) => app.map(|app| format!("app {app}, env {env}")),
     };
-    match (&ctx.project, app) {
+    match (project, app) {
         (Some((path, _)), Some(app)) => Check::ok("config", format!("{}, {app}", path.display())),
         (None, Some(app)) => Check::ok("config", app),
         (Some((path, _)), None) => {

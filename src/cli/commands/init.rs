@@ -194,7 +194,7 @@ fn spec(
         trunk: args.trunk.clone().unwrap_or_else(|| origin::trunk(repo)),
         recipe: file.recipe(),
         hosts: Selector::default(),
-        envs: vec![ctx.env()?],
+        envs: vec![ctx.env_by(file)?],
         approvals: std::collections::BTreeMap::new(),
         waves: vec![],
     })

@@ -79,7 +79,9 @@ pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure>
         dry_run: false,
     };
     if confirm::must_ask(ctx, &env) {
-        rollouts::preview(ctx, &api, (&app, &env), &mut request).await?;
+        if let Some(there) = rollouts::preview(ctx, &api, (&app, &env), &mut request).await? {
+            return rollouts::stay_with(ctx, &api, there, &args.wait).await;
+        }
         confirm::ask(ctx, &env, "Roll back?", Danger::WayBack).await?;
         let started = api.start_rollout(&app, &env, &request).await?;
         return rollouts::stay_with(ctx, &api, started, &args.wait).await;

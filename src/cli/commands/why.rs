@@ -112,18 +112,35 @@ async fn find_host(api: &Api, host: &HostId) -> Result<Option<HostRow>, Failure>
     Ok(reply.hosts.into_iter().find(|row| row.info.host == *host))
 }
 
+/// What was known of a host when its region spoke last.
+fn with_silence(known: Reasons, silence: &str) -> Reasons {
+    let mut doubtful = known;
+    doubtful.settled = false;
+    doubtful.because.insert(0, format!("{silence}; this is what was known then"));
+    doubtful.hint("deployctl regions")
+}
+
 /// The app that was said, else each that the host has to do with.
 async fn of_host(ctx: &Context, api: &Api, host: &HostRow) -> Result<Vec<Reasons>, Failure> {
     let app = ctx.app_if_said()?;
     let env = ctx.flags.env.as_ref().unwrap_or(&host.info.env);
     let status = api.status(app.as_ref(), Some(env)).await?;
     let mut all = Vec::new();
+    // What is known of a host is as old as its region's last report. One that can't be had
+    // takes nothing away from the answer.
+    let regions: Option<Regions> = api.get("/v1/regions").await.ok();
+    let own = regions.iter().flat_map(|reply| &reply.regions).find(|r| r.region == host.region);
+    let silence = own.and_then(|region| reasons::rollout::silence(region, clock::now()));
     for env in &status.apps {
         let spec = api.app(&env.app).await?.spec;
         let on_it = host.apps.iter().any(|status| status.app == env.app);
         if app.is_some() || on_it || spec.hosts.selects(&host.info.labels) {
             let seen = reasons::host::Seen { host, app: &spec, env, now: clock::now() };
-            all.push(reasons::host::of(seen));
+            let known = reasons::host::of(seen);
+            all.push(match &silence {
+                Some(silence) => with_silence(known, silence),
+                None => known,
+            });
         }
     }
     if all.is_empty() {

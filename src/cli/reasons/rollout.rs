@@ -54,14 +54,19 @@ fn silent(rollout: &Rollout, regions: &[Region], now: UnixMillis) -> Vec<String>
         let only = &rollout.release.regions;
         region.hosts > 0 && (only.is_empty() || only.contains(&region.region))
     };
-    let word = |region: &Region| match region.seen_at {
+    regions.iter().filter(covered).filter_map(|region| silence(region, now)).collect()
+}
+
+/// That a region says nothing, if it does not.
+#[must_use]
+pub fn silence(region: &Region, now: UnixMillis) -> Option<String> {
+    match region.seen_at {
         Some(seen) if now.since(seen) <= SILENT => None,
         Some(seen) => {
             Some(format!("{} has not reported for {}", region.region, age(now.since(seen))))
         }
         None => Some(format!("{} has never reported", region.region)),
-    };
-    regions.iter().filter(covered).filter_map(word).collect()
+    }
 }
 
 /// `, step 2 of 5 "eu 25%"`, while there is a step under way.

@@ -76,12 +76,11 @@ pub(crate) fn outcome(rollout: &Rollout, facts: &Facts) -> String {
     let sum = count(rollout, facts);
     let mut text = sum.hosts_on(rollout);
     text.push_str(&kept(sum.pinned));
-    for region in &rollout.skipped {
-        let dark = facts.regions.get(region).is_some_and(|facts| {
-            rollout.version.is_some_and(|version| facts.reachable(version) == 0)
-        });
-        if dark {
-            text.push_str(&format!("; {region} was skipped: no host there could be reached"));
+    for (name, region) in part.filter(|(_, region)| region.hosts() > 0) {
+        let dark = rollout.version.is_some_and(|version| region.reachable(version) == 0);
+        let left_out = rollout.skipped.contains(name) || rollout.kind == RolloutKind::Rollback;
+        if dark && left_out {
+            text.push_str(&format!("; {name} was skipped: no host there could be reached"));
         }
     }
     if !rollout.regions.is_empty() {

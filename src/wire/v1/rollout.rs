@@ -110,6 +110,10 @@ pub struct Rollout {
     /// way. A step without an entry was passed by a person, or is to come.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<Judged>,
+    /// What it needs of other apps and the env does not have, a line each, where it was told
+    /// to go on nevertheless (`allow_unmet`). As it is when this is read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unmet: Vec<String>,
     /// Whether it was there already and this request joined it.
     #[serde(default)]
     pub joined: bool,
