@@ -21,6 +21,7 @@ use crate::coordinator::{
     freezes, holds, hosts, openapi, patches, releases, rollouts, scale, status, tokens, web,
     webhooks,
 };
+use crate::net::trace::{Spans, traced};
 use crate::rules::authorize::Class;
 use crate::wire::problem::{Code, Problem};
 
@@ -143,11 +144,13 @@ pub(super) fn router(shared: &Shared) -> Router {
     }
     let api: Router =
         api.fallback(nowhere).method_not_allowed_fallback(nowhere).with_state(shared.clone());
-    api.clone()
+    let all = api
+        .clone()
         .layer(from_fn_with_state(shared.clone(), auth::authenticate))
         .merge(web::router(shared, api))
         .route("/healthz", on_get(healthz))
-        .layer(axum::middleware::from_fn(auth::trace))
+        .layer(axum::middleware::from_fn(auth::trace));
+    traced(all, Spans::All)
 }
 
 async fn healthz() -> &'static str {
