@@ -3,7 +3,7 @@
 //! of `bench/queue`.
 //!
 //! ```text
-//! workers seed FILE|URL JOBS [ATTEMPTS]   put jobs into a database that no coordinator has open
+//! workers seed FILE|URL JOBS              put jobs into a database that no coordinator has open
 //! workers claims|cycles FOLDER TOKEN-FILE WORKERS SLOTS JOBS [CLAIMED]
 //! workers bare FILE JOBS BATCH            the bare claim statement, by rusqlite, without a network
 //! ```
@@ -175,11 +175,11 @@ impl Load {
     }
 }
 
-async fn seed(place: &str, jobs: usize, max_attempts: u32) -> Result<(), Failure> {
+async fn seed(place: &str, jobs: usize) -> Result<(), Failure> {
     let server = place.contains("://");
     let place = if server { Place::parse(place)? } else { Place::File(place.into()) };
     let db = Db::open_at(&place).await?;
-    let timing = Timing { beat: Duration::from_secs(10), missed_beats: 2, max_attempts };
+    let timing = Timing { beat: Duration::from_secs(10), missed_beats: 2, max_attempts: 3 };
     let spec = |n: usize| {
         let name = job(n).app;
         serde_json::from_value(serde_json::json!({"name": name, "repo": REPO}))
@@ -255,8 +255,7 @@ async fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match &words[..] {
-        ["seed", place, jobs] => seed(place, jobs.parse()?, 3).await,
-        ["seed", place, jobs, attempts] => seed(place, jobs.parse()?, attempts.parse()?).await,
+        ["seed", place, jobs] => seed(place, jobs.parse()?).await,
         ["bare", file, jobs, batch] => bare(Path::new(file), jobs.parse()?, batch.parse()?),
         [what @ ("claims" | "cycles"), folder, token, workers, slots, jobs, claimed @ ..] => {
             let append = |path: &&str| File::options().create(true).append(true).open(path);

@@ -18,8 +18,8 @@ use axum::routing::{MethodFilter, MethodRouter, get as on_get, on};
 use crate::coordinator::state::Shared;
 use crate::coordinator::{
     apps, attempts, auth, builds, claims, commits, configs, curves, diff, events, feed, fleet,
-    freezes, holds, hosts, openapi, patches, releases, rollouts, scale, status, tokens, web,
-    webhooks,
+    freezes, goal_stores, holds, hosts, openapi, patches, releases, rollouts, scale, status,
+    tokens, web, webhooks,
 };
 use crate::net::trace::{Spans, traced};
 use crate::rules::authorize::Class;
@@ -54,6 +54,7 @@ pub(super) fn table() -> Vec<Route> {
         feed::routes(),
         fleet::routes(),
         freezes::routes(),
+        goal_stores::routes(),
         holds::routes(),
         hosts::routes(),
         openapi::routes(),
