@@ -53,6 +53,8 @@ mod s3_server;
 mod server;
 #[path = "flow/several.rs"]
 mod several;
+#[path = "flow/traced.rs"]
+mod traced;
 
 use fleet::{Engines, Fleet, eventually};
 use repository::Repository;

@@ -11,6 +11,7 @@ use crate::config::client::{ContextEntry, Contexts, read_local, read_user};
 use crate::config::project::nearest;
 use crate::net::auth;
 use crate::net::client::{Client, http_client_trusting};
+use crate::net::trace;
 
 /// A coordinator and how to speak to it.
 #[derive(Clone, PartialEq, Eq)]
@@ -29,6 +30,7 @@ impl Endpoint {
     /// # Errors
     /// Exit code 2 when the certificate authority's file can't be used.
     pub fn client(self) -> Result<Client, Failure> {
+        trace::carry(trace::of_this_command);
         let client = Client::new(&self.server, self.token);
         let Some(ca) = self.ca else { return Ok(client) };
         let http = http_client_trusting(&ca).map_err(|e| {

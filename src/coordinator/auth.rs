@@ -13,6 +13,7 @@ use crate::coordinator::metrics;
 use crate::coordinator::state::Shared;
 use crate::model::digest::to_hex;
 use crate::net::auth::{Identity, random_key};
+use crate::net::trace;
 use crate::rules::authorize::{Class, may, roles};
 use crate::wire::problem::{Code, Problem};
 
@@ -73,6 +74,9 @@ pub(super) async fn trace(request: Request, next: Next) -> Response {
     let matched = request.extensions().get::<MatchedPath>();
     // Never the path itself: whoever asks could make labels without end.
     let route = matched.map_or("none", MatchedPath::as_str).to_owned();
+    // What the caller is at, when it says so: the same in logs of every process.
+    let trace = trace::id(request.headers());
+    tracing::Span::current().record("request_id", &id);
     let reply = next.run(request).await;
     let class = format!("{}xx", reply.status().as_u16() / 100);
     metrics::REQUESTS.with_label_values(&[route.as_str(), &class]).inc();
@@ -80,9 +84,9 @@ pub(super) async fn trace(request: Request, next: Next) -> Response {
     metrics::REQUEST_SECONDS.with_label_values(&[&route]).observe(took);
     let (status, ms) = (reply.status().as_u16(), started.elapsed().as_millis());
     if reply.status().is_server_error() {
-        tracing::warn!(request_id = id, %method, ?path, status, ms, "request failed");
+        tracing::warn!(request_id = id, trace, %method, ?path, status, ms, "request failed");
     } else {
-        tracing::debug!(request_id = id, %method, ?path, status, ms, "request");
+        tracing::debug!(request_id = id, trace, %method, ?path, status, ms, "request");
     }
     let mut reply = with_id(reply, &id).await;
     if let Ok(value) = HeaderValue::from_str(&id) {

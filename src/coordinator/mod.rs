@@ -23,6 +23,7 @@ mod feed;
 mod first_start;
 mod fleet;
 mod freezes;
+mod goal_stores;
 mod holds;
 mod hosts;
 mod inspection;

@@ -10,8 +10,10 @@ use crate::{coordinator, net, telemetry};
 /// Runs a coordinator until it is told to stop.
 #[tokio::main]
 pub async fn main() -> ExitCode {
-    telemetry::start();
-    match start().await {
+    let spans = telemetry::start_with_spans("deployctl-coordinator");
+    let ended = start().await;
+    spans.close();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "coordinator did not start");

@@ -18,9 +18,10 @@ use axum::routing::{MethodFilter, MethodRouter, get as on_get, on};
 use crate::coordinator::state::Shared;
 use crate::coordinator::{
     apps, attempts, auth, builds, claims, commits, configs, curves, diff, events, feed, fleet,
-    freezes, holds, hosts, openapi, patches, releases, rollouts, scale, status, tokens, web,
-    webhooks,
+    freezes, goal_stores, holds, hosts, openapi, patches, releases, rollouts, scale, status,
+    tokens, web, webhooks,
 };
+use crate::net::trace::{Spans, traced};
 use crate::rules::authorize::Class;
 use crate::wire::problem::{Code, Problem};
 
@@ -53,6 +54,7 @@ pub(super) fn table() -> Vec<Route> {
         feed::routes(),
         fleet::routes(),
         freezes::routes(),
+        goal_stores::routes(),
         holds::routes(),
         hosts::routes(),
         openapi::routes(),
@@ -143,11 +145,13 @@ pub(super) fn router(shared: &Shared) -> Router {
     }
     let api: Router =
         api.fallback(nowhere).method_not_allowed_fallback(nowhere).with_state(shared.clone());
-    api.clone()
+    let all = api
+        .clone()
         .layer(from_fn_with_state(shared.clone(), auth::authenticate))
         .merge(web::router(shared, api))
         .route("/healthz", on_get(healthz))
-        .layer(axum::middleware::from_fn(auth::trace))
+        .layer(axum::middleware::from_fn(auth::trace));
+    traced(all, Spans::All)
 }
 
 async fn healthz() -> &'static str {

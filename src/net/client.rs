@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::net::tls::TlsError;
+use crate::net::trace;
 use crate::wire::problem::{Code, Problem};
 
 /// Time to make a connection: a dead peer must not hold anybody up.
@@ -136,6 +137,10 @@ impl Client {
     /// A request for anything that is not JSON both ways.
     pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base));
+        let request = match trace::outgoing() {
+            Some(part_of) => request.header(trace::HEADER, part_of),
+            None => request,
+        };
         match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,

@@ -9,3 +9,4 @@ pub mod metrics;
 pub mod outward;
 pub mod server;
 pub mod tls;
+pub mod trace;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::model::goal::{Goal, GoalVersion};
 use crate::net::backoff::Backoff;
+use crate::region::goal_stores::GoalStores;
 use crate::region::metrics;
 use crate::region::mirror::{Mirror, MirrorError, Placed};
 use crate::store::db::goals::{GoalRow, key};
@@ -26,6 +27,9 @@ const EVERY: Duration = Duration::from_secs(5);
 const WHOLE_EVERY: Duration = Duration::from_secs(60);
 /// Waits after failed rounds, first and longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// Longest reason of a failed round that is reported, characters.
+const REASON_CHARS_MAX: usize = 300;
 
 #[derive(Debug, thiserror::Error)]
 enum RoundError {
@@ -57,9 +61,9 @@ struct Follower {
 /// Follows a store until `stop` turns true. One that is away is tried again; the
 /// mirror goes on answering from what it has.
 pub async fn follow(
-    which: Store,
-    goals: Goals,
+    (which, goals): (Store, Goals),
     mirror: Arc<Mirror>,
+    stores: Arc<GoalStores>,
     mut stop: watch::Receiver<bool>,
 ) {
     let (mut hints, mut changes) = (goals.watch(), mirror.changes());
@@ -72,8 +76,8 @@ pub async fn follow(
         let whole = Instant::now() >= whole_at;
         let pause = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
-            round = follower.round(whole) => match metered(which, round) {
-                Ok(()) => {
+            round = follower.round(whole) => match metered(&stores, which, round) {
+                Ok(_) => {
                     if backoff.succeeded() {
                         tracing::info!(?which, "etcd is back");
                     }
@@ -98,16 +102,26 @@ pub async fn follow(
     }
 }
 
-fn metered<T>(which: Store, round: Result<T, RoundError>) -> Result<T, RoundError> {
+fn metered(
+    stores: &GoalStores,
+    which: Store,
+    round: Result<u64, RoundError>,
+) -> Result<u64, RoundError> {
+    stores.note(which, round.as_ref().copied().map_err(short));
     let store = if which == Store::Own { "own" } else { "global" };
     metrics::ETCD_UP.with_label_values(&[store]).set(round.is_ok().into());
     round
 }
 
+/// A reason as it is reported.
+fn short(error: &RoundError) -> String {
+    error.to_string().chars().take(REASON_CHARS_MAX).collect()
+}
+
 impl Follower {
     /// Takes what is newer there; puts there what is newer here. All keys are looked
-    /// at if `whole`, else what changed.
-    async fn round(&mut self, whole: bool) -> Result<(), RoundError> {
+    /// at if `whole`, else what changed. Returns how many goals one side still lacks.
+    async fn round(&mut self, whole: bool) -> Result<u64, RoundError> {
         if whole {
             self.since = 0;
         }
@@ -118,7 +132,24 @@ impl Follower {
         // After a rollback of the store this is lower than before.
         self.since = rows.last().map_or(self.since, |row| row.revision);
         self.take(rows).await?;
-        if self.which == Store::Own { self.keep().await } else { Ok(()) }
+        if self.which == Store::Own {
+            self.keep().await?;
+        }
+        Ok(self.behind())
+    }
+
+    /// Goals that the own store lacks, or that the global one has and this region would not take.
+    fn behind(&self) -> u64 {
+        let here: HashMap<String, GoalVersion> =
+            self.mirrored().into_iter().map(|(key, version, _)| (key, version)).collect();
+        let (ahead, other) = match self.which {
+            Store::Own => (&here, &self.standing),
+            Store::Global => (&self.standing, &here),
+        };
+        let newer = |(key, version): &(&String, &GoalVersion)| {
+            other.get(*key).is_none_or(|there| there < version)
+        };
+        ahead.iter().filter(newer).count() as u64
     }
 
     async fn take(&mut self, rows: Vec<GoalRow>) -> Result<(), RoundError> {

@@ -9,6 +9,7 @@ pub mod emergency;
 pub mod feed;
 pub mod fleet;
 pub mod forward;
+pub mod goal_stores;
 pub mod goals;
 pub mod intake;
 pub mod landing;

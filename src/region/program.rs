@@ -11,11 +11,13 @@ use crate::region::run::{Options, run};
 #[tokio::main]
 pub async fn main() -> ExitCode {
     let options = Options::parse();
-    crate::telemetry::start();
+    let spans = crate::telemetry::start_with_spans("deployctl-region");
     let stop = crate::net::server::stop_signal();
     // Whoever started it may not listen any more.
     let ready = |url: &str| drop(writeln!(std::io::stdout(), "ready {url}"));
-    match run(options, stop, ready).await {
+    let ended = run(options, stop, ready).await;
+    spans.close();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "region did not start");

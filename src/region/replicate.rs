@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use crate::model::digest::ArtifactId;
 use crate::net::backoff::Backoff;
+use crate::net::trace::TARGET;
 use crate::region::landing::Landings;
 use crate::region::metrics;
 use crate::region::mirror::Mirror;
@@ -213,10 +215,12 @@ impl Replicator {
                 None if pulls.len() + usize::from(mirror.is_patch(&artifact)) < PULLS => {
                     replica.pulling = true;
                     let this = self.clone();
-                    pulls.spawn(async move {
+                    let span = tracing::info_span!(target: TARGET, "replicate", %artifact);
+                    let pulling = async move {
                         let progress = |bytes| this.progress(artifact, bytes);
                         (artifact, pull::pull(&this.source, artifact, &progress).await)
-                    });
+                    };
+                    pulls.spawn(pulling.instrument(span));
                 }
                 None => {}
             }

@@ -15,6 +15,7 @@ use crate::net::client::CallError;
 use crate::region::coordinators::Coordinators;
 use crate::region::db::RegionDb;
 use crate::region::fleet::Fleet;
+use crate::region::goal_stores::GoalStores;
 use crate::region::mirror::Mirror;
 use crate::region::processes::Processes;
 use crate::region::replicate::Replicator;
@@ -44,6 +45,8 @@ pub struct Reporter {
     pub replicator: Arc<Replicator>,
     /// The processes of this region: one of them tells of its hosts.
     pub processes: Arc<Processes>,
+    /// The etcds that goals travel by.
+    pub goal_stores: Arc<GoalStores>,
     /// Told when there is something new.
     pub news: Arc<Notify>,
 }
@@ -123,6 +126,7 @@ impl Reporter {
             replicas: self.replicator.changed(),
             forgot: said.forgot.clone(),
             process: self.processes.own().to_owned(),
+            goal_stores: self.goal_stores.told(),
         };
         let sent: Result<RegionReportReply, CallError> =
             self.coordinators.current().post("/v1/region/report", &report, TIMEOUT).await;

@@ -27,6 +27,7 @@ use crate::region::direct::Direct;
 use crate::region::emergency;
 use crate::region::feed;
 use crate::region::fleet::Fleet;
+use crate::region::goal_stores::{self, GoalStores};
 use crate::region::goals;
 use crate::region::landing::Landings;
 use crate::region::library::Library;
@@ -174,7 +175,7 @@ pub async fn run(
     let feeding = Arc::new(coordinators(&options, &token)?);
     let reporting = Arc::new(coordinators(&options, &token)?);
     let giving = coordinators(&options, &token)?;
-    let stores = goal_stores(&options)?;
+    let stores = etcds(&options)?;
     let (main, local) = (&options.main_blobs, &options.blobs);
     let blobs = tokio::try_join!(Blobs::open_at_start(main), Blobs::open_at_start(local))?;
     let direct = direct(&options, &blobs.1)?;
@@ -192,12 +193,14 @@ pub async fn run(
     } = &parts;
     let (mirror, fleet) = (mirror.clone(), fleet.clone());
     tracing::info!(region = %options.name, %address, revision = mirror.revision(), "region serves");
+    let seen = Arc::new(GoalStores::default());
     let reporter = Reporter {
         coordinators: reporting,
         mirror: mirror.clone(),
         fleet: fleet.clone(),
         replicator: replicator.clone(),
         processes: processes.clone(),
+        goal_stores: seen.clone(),
         news: news.clone(),
     };
     let metrics = meter(&options, &parts, &stop).await?;
@@ -215,10 +218,7 @@ pub async fn run(
     });
     let router = serve::router(listens, http(&options)?);
     let router = router.merge(emergency::routes(mirror.clone(), token));
-    let etcds = stores.into_iter().map(|(which, store)| {
-        tokio::spawn(goals::follow(which, store, mirror.clone(), stop.clone()))
-    });
-    let etcds: Vec<_> = etcds.collect();
+    let etcds = follow(stores, &mirror, &seen, &stop);
     let tasks = [
         tokio::spawn(feed::follow(feeding, mirror.clone(), stop.clone())),
         tokio::spawn(configs.keep(stop.clone())),
@@ -338,8 +338,23 @@ async fn meter(
     Ok(Some(tokio::spawn(listeners::serve(listener, "region", refresh, stop.clone()))))
 }
 
+/// Follows etcds, and asks how they are.
+fn follow(
+    stores: Vec<(goals::Store, Goals)>,
+    mirror: &Arc<Mirror>,
+    seen: &Arc<GoalStores>,
+    stop: &watch::Receiver<bool>,
+) -> Vec<JoinHandle<()>> {
+    let tasks = stores.into_iter().flat_map(|(which, store)| {
+        let look = goal_stores::look(which, store.clone(), seen.clone(), stop.clone());
+        let follow = goals::follow((which, store), mirror.clone(), seen.clone(), stop.clone());
+        [tokio::spawn(look), tokio::spawn(follow)]
+    });
+    tasks.collect()
+}
+
 /// The etcds that are followed.
-fn goal_stores(options: &Options) -> Result<Vec<(goals::Store, Goals)>, GoalError> {
+fn etcds(options: &Options) -> Result<Vec<(goals::Store, Goals)>, GoalError> {
     let named = [
         (goals::Store::Own, options.goals.as_deref()),
         (goals::Store::Global, options.global_goals.as_deref()),

@@ -24,6 +24,7 @@ use crate::model::digest::ArtifactId;
 use crate::net::auth::Identity;
 use crate::net::coding;
 use crate::net::server::{Json, Path};
+use crate::net::trace::{Spans, traced};
 use crate::region::configs::{self, Configs};
 use crate::region::direct::Direct;
 use crate::region::fleet::{Fleet, Heard, Word};
@@ -86,7 +87,7 @@ pub fn router(listener: Arc<Listener>, http: reqwest::Client) -> Router {
     let (processes, library) = (listener.processes.clone(), listener.library.clone());
     let forwarder = Arc::new(Forwarder { processes: processes.clone(), library, http });
     let words = processes::routes(processes, listener.fleet.clone(), listener.mirror.clone());
-    Router::new()
+    let all = Router::new()
         .route("/v1/agent/poll", post(poll))
         .route("/v1/agent/report", post(report))
         .route("/v1/agent/trust", get(trust))
@@ -101,7 +102,8 @@ pub fn router(listener: Arc<Listener>, http: reqwest::Client) -> Router {
         .merge(siblings::routes(listener, forwarder))
         .merge(words)
         .route("/healthz", get(|| async { "ok\n" }))
-        .fallback(|| async { Problem::new(Code::NotFound, "there is no such path") })
+        .fallback(|| async { Problem::new(Code::NotFound, "there is no such path") });
+    traced(all, Spans::OfTraces)
 }
 
 /// Puts the caller's [`Identity`] into the request, or refuses it.

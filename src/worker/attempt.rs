@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::host::git::without_credentials;
 use crate::model::job::Outcome;
 use crate::model::manifest::{MANIFEST_VERSION, Manifest, Provenance};
 use crate::net::client::CallError;
+use crate::net::trace::{self, step};
 use crate::store::blobs::{BlobError, Blobs, Upload};
 use crate::wire::v1::worker::{Claim, Learnt};
 use crate::worker::api::{self, is_fenced};
@@ -63,6 +66,13 @@ impl From<Failure> for Halt {
 /// Works on `claim` in `scratch` until the coordinator was told how it ended, or
 /// the job is another's. Leaves the scratch folder empty and no process behind.
 pub async fn attempt(worker: &Worker, scratch: &Scratch, claim: Claim) {
+    let span = tracing::info_span!(target: trace::TARGET, "attempt",
+        build = %claim.build, attempt = claim.attempt, app = %claim.app,
+        commit = %claim.commit, outcome = Empty, otel.status_code = Empty);
+    work(worker, scratch, claim).instrument(span).await;
+}
+
+async fn work(worker: &Worker, scratch: &Scratch, claim: Claim) {
     let calls = worker.coordinator.attempt(&claim);
     let (hold, _beating) = lease::hold(calls.clone(), &claim, worker.drain.clone());
     tracing::info!(build = %claim.build, attempt = claim.attempt, app = %claim.app,
@@ -83,6 +93,7 @@ pub async fn attempt(worker: &Worker, scratch: &Scratch, claim: Claim) {
                 Some(failed(Failure::infra(format!("the worker's scratch folder: {e}"))).into())
             }
         };
+        tell_span(ended.as_ref().map(|ended| &ended.outcome));
         metrics::ended(ended.as_ref().map(|ended| &ended.outcome));
         let made = match &ended {
             Some(Ended { outcome: Outcome::Succeeded { artifact }, .. }) => Some(*artifact),
@@ -101,6 +112,15 @@ pub async fn attempt(worker: &Worker, scratch: &Scratch, claim: Claim) {
     let folder = scratch.root.clone();
     // A folder that can't be emptied now is emptied before the next attempt.
     let _ = tokio::task::spawn_blocking(move || super::checkout::remove(&folder)).await;
+}
+
+fn tell_span(outcome: Option<&Outcome>) {
+    let (word, status) = match outcome {
+        Some(Outcome::Succeeded { .. }) => ("succeeded", "OK"),
+        Some(Outcome::Failed { class, .. }) => (class.word(), "ERROR"),
+        None => ("given up", "ERROR"),
+    };
+    tracing::Span::current().record("outcome", word).record("otel.status_code", status);
 }
 
 /// Resolves when a worker that stops has waited long enough for the coordinator.
@@ -208,14 +228,15 @@ impl Attempt<'_> {
     }
 
     async fn artifact(&self, log: &mut LogWriter) -> Result<Ended, Halt> {
-        let (mut source, resolved) = self.checkout(log).await?;
+        let (mut source, resolved) = self.checkout(log).instrument(step("checkout")).await?;
         let relatives = std::mem::take(&mut source.relatives);
         let learnt = Learnt { relatives, requires: resolved.requires.clone() };
-        self.build(&source, &resolved, log).await?;
+        self.build(&source, &resolved, log).instrument(step("build")).await?;
         let begun = Instant::now();
-        let (tree, packed, pack) = self.pack(&resolved, log).await?;
+        let (tree, packed, pack) = self.pack(&resolved, log).instrument(step("pack")).await?;
         let manifest = self.manifest(source, resolved, tree, packed);
         let publishing = publish::publish(&self.worker.blobs, &self.worker.key, &manifest, pack);
+        let publishing = publishing.instrument(step("publish"));
         let artifact = self.unless_dropped(publishing).await?.map_err(|e| match e {
             PublishError::Manifest(e) => Failure::build(e),
             e => Failure::infra(format!("publishing: {e}")),

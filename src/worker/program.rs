@@ -10,8 +10,10 @@ use crate::worker::run::{Args, run};
 #[tokio::main]
 pub async fn main() -> ExitCode {
     let args = Args::parse();
-    crate::telemetry::start();
-    match run(args).await {
+    let spans = crate::telemetry::start_with_spans("deployctl-worker");
+    let ended = run(args).await;
+    spans.close();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "worker does not start");

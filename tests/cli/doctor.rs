@@ -24,6 +24,7 @@ fn healthy() -> Coordinator {
         "seen_at": ago(1)});
     coordinator.gives("GET /v1/version", &version());
     coordinator.gives("GET /v1/regions", &json!({"regions": [region]}));
+    coordinator.gives("GET /v1/goal-stores", &json!({"global": null, "regions": []}));
     coordinator.gives("GET /v1/workers", &json!({"workers": [worker]}));
     coordinator.gives("GET /v1/builds", &json!({"builds": []}));
     coordinator
@@ -43,7 +44,9 @@ fn a_healthy_place_has_only_good_checks_of_the_service() {
     let coordinator = healthy();
     let person = Person::of(&coordinator);
     let done = person.ends(&["doctor", "-o", "json"], 0);
-    for name in ["config", "server", "token", "clock", "stores", "regions", "workers", "queue"] {
+    for name in
+        ["config", "server", "token", "clock", "stores", "goals", "regions", "workers", "queue"]
+    {
         assert_eq!(check(&done, name).0, "ok", "{done:?}");
     }
     assert!(check(&done, "token").1.contains("ann, role deployer"));

@@ -36,6 +36,8 @@ pub(crate) struct Engines {
     pub(crate) stores: Option<fn(&str) -> String>,
     /// The URL of a database server.
     pub(crate) database: Option<String>,
+    /// Where processes send their spans.
+    pub(crate) collector: Option<String>,
 }
 
 /// A port that was free a moment ago.
@@ -309,6 +311,11 @@ impl Fleet {
         let log = self.path(&format!("logs/{name}.log"));
         let log = File::options().append(true).create(true).open(log).unwrap();
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        if let Some(collector) = &self.engines.collector {
+            command
+                .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector)
+                .env("OTEL_BSP_SCHEDULE_DELAY", "200");
+        }
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -320,6 +327,11 @@ impl Fleet {
 
     pub(crate) fn log(&self, name: &str) -> String {
         fs::read_to_string(self.path(&format!("logs/{name}.log"))).unwrap_or_default()
+    }
+
+    /// A process that runs.
+    pub(crate) fn child(&mut self, name: &str) -> &mut Child {
+        self.running.get_mut(name).unwrap()
     }
 
     /// SIGKILL: no process gets to say goodbye.

@@ -99,3 +99,45 @@ fn goals_travel_by_etcd_and_survive_what_may_happen_to_it() {
     assert!(all_on(&fleet, "2"));
     eventually("its goal is everywhere", || everywhere(by_hand + 1));
 }
+
+#[test]
+fn the_doctor_says_how_goals_travel() {
+    let runtime = Runtime::new().unwrap();
+    let mut members = runtime.block_on(Etcd::start(3));
+    let etcd = members.url("");
+    let (fleet, repository) = stock(Fleet::with_etcd(&["eu", "us"], Some(etcd)), 1);
+    let at = repository.folder.clone();
+    fleet.expect(&at, &["deploy", "--yes", "--build", "--plan", "all-at-once"], 0);
+    let says = |verdict: &str, words: &[&str]| {
+        let done = fleet.cli(&at, &["doctor", "-o", "json"]);
+        let said: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        let checks = said["checks"].as_array().unwrap();
+        let goals = checks.iter().find(|check| check["check"] == "goals").unwrap();
+        let text = goals.to_string();
+        goals["verdict"] == verdict && words.iter().all(|word| text.contains(word))
+    };
+    let well = ["the global etcd has 3 members, revision", "eu's etcd", "us's etcd"];
+    eventually("all is well", || says("ok", &well));
+
+    let leader = runtime.block_on(members.leader());
+    members.kill(leader);
+    let address = members.url("").replace("etcd://", "http://");
+    let address = address.replace(',', ",http://");
+    let lost = address.split(',').nth(leader).unwrap();
+    eventually("the member that is away is named", || says("warning", &[lost]));
+    members.start_member(leader);
+    eventually("all is well again", || says("ok", &well));
+
+    let alarm = |action| json!({"action": action, "memberID": "1", "alarm": "NOSPACE"});
+    let raised = runtime.block_on(members.ask(0, "/v3/maintenance/alarm", &alarm("ACTIVATE")));
+    assert!(raised.is_some());
+    let full = ["the global etcd has raised NOSPACE", "us's etcd has raised", "alarm disarm"];
+    eventually("the alarm is told", || says("failed", &full));
+    let ended = runtime.block_on(members.ask(0, "/v3/maintenance/alarm", &alarm("DEACTIVATE")));
+    assert!(ended.is_some());
+    eventually("the alarm is over", || says("ok", &well));
+
+    members.kill(0);
+    members.kill(1);
+    eventually("a store without a majority is told", || says("failed", &["the global etcd: "]));
+}

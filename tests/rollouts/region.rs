@@ -12,6 +12,7 @@ use deployctl::net::client::{CallError, Client};
 use deployctl::rules::tally::{Seen, tally};
 use deployctl::wire::seal::{GOAL, PublicKey, verify};
 use deployctl::wire::v1::fleet::{HostInfo, HostRow};
+use deployctl::wire::v1::goal_store::ReportedStores;
 use deployctl::wire::v1::region::{
     EnvTally, Feed, FeedRequest, RegionReport, RegionReportReply, Wanted,
 };
@@ -192,6 +193,7 @@ impl FakeRegion {
             replicas: vec![],
             forgot: vec![],
             process: String::new(),
+            goal_stores: ReportedStores::default(),
         };
         let _: RegionReportReply =
             self.client.post("/v1/region/report", &report, PATIENCE).await.unwrap();

@@ -1,5 +1,7 @@
 //! `deployctl doctor`: is everything in place to work from here.
 
+mod goals;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,7 @@ use crate::model::time::UnixMillis;
 use crate::net::client::{CallError, Client};
 use crate::wire::v1::build::Builds;
 use crate::wire::v1::fleet::{Region, Regions, Workers};
+use crate::wire::v1::goal_store::GoalStores;
 use crate::wire::v1::version::Version;
 
 /// What one question may take: a server that hangs must not hang the doctor.
@@ -157,13 +160,15 @@ async fn server(ctx: &Context) -> Vec<Check> {
         Check::ok("token", format!("{}, role {}", version.name, version.role.word())),
         skew(asked_at + took / 2, version.now),
     ];
-    let (regions, workers, queue) = tokio::join!(
+    let (regions, stores, workers, queue) = tokio::join!(
         ask::<Regions>(&client, "/v1/regions", patience),
+        ask::<GoalStores>(&client, "/v1/goal-stores", patience),
         ask::<Workers>(&client, "/v1/workers", patience),
         ask::<Builds>(&client, "/v1/builds?state=QUEUED&limit=500", patience),
     );
     let now = version.now;
     checks.push(regions.as_ref().map_or(Check::skipped("stores"), answering));
+    checks.push(stores.map_or(Check::skipped("goals"), |reply| goals::travel(&reply, now)));
     checks.push(regions.map_or(Check::skipped("regions"), |reply| fresh(&reply.regions, now)));
     checks.push(workers.map_or(Check::skipped("workers"), |reply| alive(&reply, now)));
     checks.push(queue.map_or(Check::skipped("queue"), |reply| waiting(&reply, now)));
@@ -176,7 +181,7 @@ async fn ask<T: DeserializeOwned>(client: &Client, path: &str, patience: Duratio
 
 /// What could not be asked, after what stood in its way.
 fn with_unasked(mut checks: Vec<Check>) -> Vec<Check> {
-    checks.extend(["clock", "stores", "regions", "workers", "queue"].map(Check::skipped));
+    checks.extend(["clock", "stores", "goals", "regions", "workers", "queue"].map(Check::skipped));
     checks
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{DbError, Tx, values};
 use crate::model::id::RegionName;
 use crate::model::time::UnixMillis;
+use crate::wire::v1::goal_store::RegionStores;
 use crate::wire::v1::region::RegionReport;
 
 /// Silence after which another of a region's processes tells of its hosts: two of their
@@ -64,20 +65,39 @@ pub fn teller(tx: &Tx, report: &RegionReport, now: UnixMillis) -> Result<String,
 /// # Errors
 /// When the database fails.
 pub fn put(tx: &mut Tx, report: &RegionReport, now: UnixMillis) -> Result<(), DbError> {
+    let stores = match report.goal_stores.is_none() {
+        true => String::new(),
+        false => serde_json::to_string(&report.goal_stores).expect("plain values are plain JSON"),
+    };
     tx.exec(
-        "INSERT INTO regions (region, seen_at, hosts, unreachable, revision, teller)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+        "INSERT INTO regions (region, seen_at, hosts, unreachable, revision, teller, goal_stores)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
          ON CONFLICT (region) DO UPDATE SET seen_at = excluded.seen_at, hosts = excluded.hosts,
              unreachable = excluded.unreachable, revision = excluded.revision,
-             teller = excluded.teller",
+             teller = excluded.teller, goal_stores = excluded.goal_stores",
         values![
             &report.region,
             now,
             report.host_count,
             report.unreachable,
             report.revision,
-            &report.process
+            &report.process,
+            stores
         ],
     )?;
     Ok(())
+}
+
+/// The etcds of regions that use one, as they told, by region.
+///
+/// # Errors
+/// When the database fails.
+pub fn goal_stores(tx: &Tx) -> Result<Vec<RegionStores>, DbError> {
+    let sql =
+        "SELECT region, seen_at, goal_stores FROM regions WHERE goal_stores <> '' ORDER BY region";
+    tx.rows(sql, &[], |row| {
+        // What a newer coordinator wrote may mean nothing to this one.
+        let stores = serde_json::from_str(&row.text(2)?).unwrap_or_default();
+        Ok(RegionStores { region: row.parse(0)?, seen_at: row.time(1)?, stores })
+    })
 }

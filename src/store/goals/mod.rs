@@ -20,6 +20,7 @@ use crate::store::goals::embedded::Embedded;
 pub use crate::store::goals::etcd::BadAddress;
 use crate::store::goals::etcd::Etcd;
 use crate::wire::seal::Sealed;
+use crate::wire::v1::goal_store::GoalStore;
 
 /// Why a goal store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +133,15 @@ impl Goals {
         match &self.0 {
             Engine::Embedded(embedded) => embedded.newest().await,
             Engine::Etcd(etcd) => etcd.newest().await,
+        }
+    }
+
+    /// How the engine is: who answers, how far, and what it raised alarm for. Takes two seconds
+    /// at most; what stands in the database has no members.
+    pub async fn health(&self) -> GoalStore {
+        match &self.0 {
+            Engine::Embedded(_) => GoalStore::default(),
+            Engine::Etcd(etcd) => etcd.health().await,
         }
     }
 

@@ -9,6 +9,7 @@ pub mod diff;
 pub mod event;
 pub mod fleet;
 pub mod freeze;
+pub mod goal_store;
 pub mod hold;
 pub mod link;
 pub mod patch;

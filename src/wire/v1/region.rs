@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::fleet::HostRow;
+use super::goal_store::ReportedStores;
 use super::patch::Between;
 use super::token::Verifier;
 use crate::model::digest::ArtifactId;
@@ -145,6 +146,9 @@ pub struct RegionReport {
     /// Which of the region's processes reports; empty: it has one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub process: String,
+    /// How the etcds are that it uses.
+    #[serde(default, skip_serializing_if = "ReportedStores::is_none")]
+    pub goal_stores: ReportedStores,
 }
 
 /// One app and env's hosts in the region.

@@ -188,7 +188,13 @@ impl Gateway {
         let _ = self.favourite.compare_exchange(member, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    async fn ask<T: DeserializeOwned>(
+    /// `http://host:port` or `https://host:port` of each member.
+    pub(super) fn members(&self) -> &[String] {
+        &self.address.members
+    }
+
+    /// Calls one member, and no other.
+    pub(super) async fn ask<T: DeserializeOwned>(
         &self,
         member: usize,
         path: &str,

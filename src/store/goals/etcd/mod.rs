@@ -7,6 +7,7 @@
 
 mod address;
 mod gateway;
+mod health;
 mod messages;
 mod watch;
 
@@ -23,6 +24,7 @@ use crate::model::goal::GoalVersion;
 use crate::store::db::goals::GoalRow;
 use crate::store::goals::{GoalError, Put};
 use crate::wire::seal::Sealed;
+use crate::wire::v1::goal_store::GoalStore;
 
 /// Keys of one page: with the largest goals (64 KiB) and base64, 20 MiB.
 const PAGE: u64 = 200;
@@ -114,6 +116,10 @@ impl Etcd {
     pub(super) async fn newest(&self) -> Result<GoalVersion, GoalError> {
         let rows = self.after(0).await?;
         Ok(rows.into_iter().map(|row| row.version).max().unwrap_or_default())
+    }
+
+    pub(super) async fn health(&self) -> GoalStore {
+        health::of(&self.0.gateway).await
     }
 
     pub(super) fn watch(&self) -> tokio::sync::watch::Receiver<u64> {
