@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use deployctl::agent::fetch::Caps;
 use deployctl::agent::source::{Progress, Want};
 use deployctl::model::fleet::FailureClass;
+use deployctl::model::pieces::PieceSet;
 use host::{DEADLINE, Host, assert_release, hosts};
 use region::{Made, Region, folder, make};
 use tokio::net::TcpListener;
@@ -481,6 +482,41 @@ async fn peers_speak_only_to_ticket_holders_and_only_in_numbers() {
         let whole = ask(odd).await.unwrap();
         assert_eq!((whole.status().as_u16(), whole.bytes().await.unwrap().len()), (200, length));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_follows_a_host_hears_of_each_piece() {
+    let made = folder("api", 6, 4);
+    let region = Region::start(&[&made]).await;
+    let mut host = Host::start(&region.url, "h").await;
+    host.caps = Caps { download: Some(2_000_000), ..Caps::default() };
+    host.restart(&region.url, Duration::from_secs(20)).await;
+    let port = host.fetcher.as_ref().unwrap().peer_port();
+    let (ticket, id) = (region.tracker.ticket(made.id()), made.id());
+    let url = format!("http://127.0.0.1:{port}/v1/peer/{id}/have?since=0&wait_ms=5000&follow=1");
+    let http = deployctl::net::client::http_client();
+    let follow = async || loop {
+        let told = http.get(&url).bearer_auth(&ticket).send().await.unwrap();
+        if told.status() == 200 {
+            assert_eq!(told.headers()["content-type"], "application/x-deployctl-have");
+            break told.text().await.unwrap();
+        }
+        // The fetch has not begun.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let (fetched, told) = tokio::join!(host.fetch(&made), follow());
+    fetched.unwrap();
+    let mut lines = told.lines();
+    let (_, bits) = lines.next().unwrap().split_once(':').unwrap();
+    let mut known = PieceSet::try_from(bits.to_owned()).unwrap();
+    let first = known.count();
+    for line in lines {
+        let (_, gained) = line.split_once('+').unwrap();
+        gained.split(',').for_each(|piece| assert!(known.insert(piece.parse().unwrap()), "{line}"));
+    }
+    let all = made.manifest.pieces.len() as u32;
+    assert!(first < all, "nothing came while it was followed");
+    assert_eq!(known, PieceSet::full(all));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
