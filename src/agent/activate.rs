@@ -338,13 +338,8 @@ impl Activator<'_> {
         let Bits { artifact, config } = bits;
         let journal = journal::read(self.folder).ok().flatten();
         let state = self.folder.state().unwrap_or_default();
-        let backs = journal.as_ref().and_then(|journal| match journal.fallback {
-            Fallback::Back(back) => Some(back),
-            Fallback::Remove | Fallback::Keep => None,
-        });
-        let named = journal.iter().map(|journal| journal.to).chain(backs).chain(state.running);
-        let mut named = named.chain(state.good);
-        named.find(|target| target.bits() == bits).unwrap_or(Target {
+        let running = self.folder.running(&state, journal.as_ref());
+        running.filter(|target| target.bits() == bits).unwrap_or(Target {
             release: crate::model::id::ReleaseNo(1),
             artifact,
             config,

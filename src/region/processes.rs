@@ -267,7 +267,7 @@ impl Processes {
         let differs = self.known()[number].differs.is_some_and(|at| at.elapsed() > GOALS_DIFFER);
         let Part { hosts, forgot, whole } = fleet.take_part(number);
         let goals = if differs { mirror.sealed() } else { vec![] };
-        let (process, started, forgotten) = (self.own.clone(), self.started, forgot.clone());
+        let (process, started) = (self.own.clone(), self.started);
         let word = ProcessWord { process, started, hosts, whole, forgot, goals };
         let answer: Result<ProcessReply, CallError> =
             other.client.post("/v1/region/process", &word, TIMEOUT).await;
@@ -281,7 +281,7 @@ impl Processes {
             }
             Err(error) => {
                 tracing::debug!(process = other.client.base(), %error, "process not told");
-                fleet.untold(number, forgotten);
+                fleet.untold(number, word.forgot);
                 // Next time without goals: if it refused them, it lives all the same.
                 self.known()[number].differs = None;
                 let reached = self.known()[number].reached;
