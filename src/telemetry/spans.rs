@@ -30,7 +30,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 pub struct Spans(Option<SdkTracerProvider>);
 
 impl Spans {
-    /// Sends what waits, for [`GOODBYE`] at most.
+    /// Sends what waits, for `GOODBYE` at most.
     pub fn close(self) {
         // What could not leave was warned of.
         let _ = self.0.map(|provider| provider.shutdown_with_timeout(GOODBYE));
