@@ -191,6 +191,7 @@ impl From<CallError> for Failure {
                 failure.causes.push(innermost(&source));
                 failure
                     .hint("start one here: deployctl coordinator")
+                    .hint("hosts can be rolled back without one: deployctl help runbook")
                     .hint("say where it is: --server URL, DEPLOYCTL_SERVER, or server = \"URL\" in the user's config.toml")
             }
             CallError::BadReply { url, why } => {
