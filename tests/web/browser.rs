@@ -178,8 +178,17 @@ impl Browser {
     }
 
     pub(crate) async fn is_enabled(&self, css: &str) -> bool {
-        let id = self.find(css).await;
-        self.get(&format!("element/{id}/enabled")).await.as_bool().unwrap()
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let id = self.find(css).await;
+            let told = self.get(&format!("element/{id}/enabled")).await;
+            if let Some(enabled) = told.as_bool() {
+                return enabled;
+            }
+            // The page was loaded anew between the two questions.
+            assert!(Instant::now() < deadline, "{css}: {told}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Presses keys: `\u{E004}` is Tab, `\u{E007}` Enter.
