@@ -516,6 +516,8 @@ async fn watch_have(
         };
         let followed = async {
             let mut following = route.follow(since).await?;
+            // It answers, also when it has nothing new to tell for as long as it lives.
+            let _ = notes.send(Note::Happened(Event::Have(peer))).await;
             while let Some(news) = following.next().await? {
                 wait = PEER_RETRY.0;
                 if tell(news).await.is_err() {

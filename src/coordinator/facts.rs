@@ -1,11 +1,9 @@
 //! What the rollout's rules are told of the world, from the database.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
-
-use crate::coordinator::{bars, readiness};
 
 use crate::coordinator::state::Coordinator;
+use crate::coordinator::{bars, readiness};
 use crate::model::goal::{GoalVersion, bucket};
 use crate::model::hold::Hold;
 use crate::model::id::{HostId, RegionName};
@@ -14,9 +12,7 @@ use crate::rules::rollout::plan::{Fleet, waves};
 use crate::rules::rollout::{Facts, RegionFacts, Rollout};
 use crate::store::db::{DbError, Tx, envs, holds, hosts, regions, tallies};
 use crate::wire::v1::app::AppSpec;
-
-/// A region that said nothing for so long is silent: six of its reports.
-const SILENT: Duration = Duration::from_secs(30);
+use crate::wire::v1::fleet::REGION_SILENT;
 
 /// Every region that is configured or was ever heard of, by name.
 pub(super) fn region_names(tx: &Tx, shared: &Coordinator) -> Result<BTreeSet<RegionName>, DbError> {
@@ -45,7 +41,7 @@ pub(super) fn load(tx: &Tx, shared: &Coordinator, rollout: &Rollout) -> Result<F
         let heard = heard.max(shared.started_at());
         let (known, reachable) = known.get(&name).copied().unwrap_or_default();
         let tally = counts.remove(&name).unwrap_or_default();
-        let silent = now.since(heard) > SILENT;
+        let silent = now.since(heard) > REGION_SILENT;
         let buckets = buckets.as_mut().map(|all| all.remove(&name).unwrap_or_default());
         facts.regions.insert(name, RegionFacts { tally, silent, known, reachable, buckets });
     }

@@ -19,7 +19,7 @@ use crate::host::clock;
 use crate::model::time::UnixMillis;
 use crate::net::client::{CallError, Client};
 use crate::wire::v1::build::Builds;
-use crate::wire::v1::fleet::{Region, Regions, Workers};
+use crate::wire::v1::fleet::{REGION_SILENT, Region, Regions, Workers};
 use crate::wire::v1::goal_store::GoalStores;
 use crate::wire::v1::version::Version;
 
@@ -27,8 +27,6 @@ use crate::wire::v1::version::Version;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// A clock that is further off confuses ages and leases: three beats of a worker.
 const SKEW_MAX: Duration = Duration::from_secs(30);
-/// A region that said nothing for so long is silent: six of its reports.
-const REGION_SILENT: Duration = Duration::from_secs(30);
 /// A build that waits longer than a build may take wants another worker.
 const QUEUE_MAX: Duration = Duration::from_secs(15 * 60);
 /// Largest startup file of a shell that is looked into, bytes.

@@ -1,17 +1,12 @@
 //! Why a rollout is not further.
 
-use std::time::Duration;
-
 use super::{Reasons, scope};
 use crate::cli::outcome::{failure_lines, stage_word, step_name, sum};
 use crate::cli::table::age;
 use crate::model::rollout::{RolloutKind, RolloutState, Stage};
 use crate::model::time::UnixMillis;
-use crate::wire::v1::fleet::Region;
+use crate::wire::v1::fleet::{REGION_SILENT, Region};
 use crate::wire::v1::rollout::Rollout;
-
-/// A region that said nothing for so long is worth a word: six of its reports.
-const SILENT: Duration = Duration::from_secs(30);
 
 /// Why `rollout` is where it is, as of `now`.
 #[must_use]
@@ -61,7 +56,7 @@ fn silent(rollout: &Rollout, regions: &[Region], now: UnixMillis) -> Vec<String>
 #[must_use]
 pub fn silence(region: &Region, now: UnixMillis) -> Option<String> {
     match region.seen_at {
-        Some(seen) if now.since(seen) <= SILENT => None,
+        Some(seen) if now.since(seen) <= REGION_SILENT => None,
         Some(seen) => {
             Some(format!("{} has not reported for {}", region.region, age(now.since(seen))))
         }

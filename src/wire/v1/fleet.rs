@@ -1,6 +1,8 @@
 //! The fleet: agents report to their region (`POST /v1/agent/poll`,
 //! `POST /v1/agent/report`), people read `GET /v1/hosts` and `GET /v1/regions`.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::fleet::AppStatus;
@@ -119,6 +121,9 @@ pub struct Forgotten {
     /// Where it was known; none: it is not known anywhere.
     pub regions: Vec<RegionName>,
 }
+
+/// A region that said nothing for so long is silent: six of its reports.
+pub const REGION_SILENT: Duration = Duration::from_secs(30);
 
 /// A region as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

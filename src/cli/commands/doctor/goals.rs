@@ -1,8 +1,9 @@
 //! The check of the etcds that goals travel by.
 
-use super::{Check, REGION_SILENT};
+use super::Check;
 use crate::cli::table::count;
 use crate::model::time::UnixMillis;
+use crate::wire::v1::fleet::REGION_SILENT;
 use crate::wire::v1::goal_store::{GoalStore, GoalStores};
 
 /// A member that is so many puts behind the others is not just a moment late: the deploys of a
