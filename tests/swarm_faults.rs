@@ -11,7 +11,7 @@ mod region;
 mod villain;
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deployctl::agent::source::{Fetched, Progress};
 use host::{Host, assert_release, hosts};
@@ -58,7 +58,12 @@ async fn alone_with(wrong: Wrong) {
     let region = Region::start(&[&made]).await;
     let villain = Villain::start(&region, &made, wrong).await;
     let victims = hosts(&region, 2).await;
+    let begun = Instant::now();
     all_finish(&victims, &made).await;
+    // However quickly it answers: each victim asks what it has twice a second at most.
+    let (followed, most) = (&villain.followed, 2 * (2 + begun.elapsed().as_millis() / 500));
+    let followed = u128::from(followed.load(Ordering::SeqCst));
+    assert!(followed <= most, "{wrong:?}: followed {followed} times, {most} at most");
     drop(villain);
     let (egress, wire) = (region.egress(), made.manifest.wire_size());
     assert!(egress <= 2 * wire, "{wrong:?}: {egress} of {wire}");
@@ -82,6 +87,7 @@ alone! {
     a_sole_holder_that_has_not_what_it_said: Denies,
     a_sole_holder_that_is_always_busy: Busy,
     a_sole_holder_that_changes_its_mind: Flaps,
+    a_sole_holder_that_ends_its_news: Ends,
     a_sole_holder_that_speaks_something_else: Babbles,
 }
 

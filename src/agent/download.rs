@@ -42,6 +42,8 @@ pub(super) const WRITERS: usize = 2;
 const TICK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(500));
 /// First and longest wait before an unreachable peer is asked again.
 const PEER_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
+/// Least time between two lines of a peer's news: half of what an agent leaves between them.
+const NEWS_SPACING: Duration = Duration::from_millis(10);
 /// Times the patience while bytes come: 8 pieces of 8 MiB at 60 KB/s take 20 minutes.
 const SLOW_PATIENCE: u32 = 10;
 /// A tracker can't make us call more often, unless it granted a lease.
@@ -79,8 +81,6 @@ struct Peer {
     host: HostId,
     address: String,
     watcher: AbortHandle,
-    /// Generation of its bits that we know.
-    generation: Arc<Mutex<u64>>,
 }
 
 /// What each peer has, by its number.
@@ -277,8 +277,7 @@ impl Download {
                 let Some(peer) = self.peers.get(&no) else {
                     return self.tell(Event::Timeout(no, piece));
                 };
-                let (route, known) = (self.route(peer), peer.generation.clone());
-                let task = fetch_piece(context, route, (no, piece), known);
+                let task = fetch_piece(context, self.route(peer), (no, piece));
                 let handle = self.tasks.spawn(task);
                 self.requests.insert((no, piece), handle);
             }
@@ -371,10 +370,9 @@ impl Download {
     }
 
     fn watch_peer(&mut self, no: PeerNo, host: HostId, address: String) -> Peer {
-        let generation = Arc::new(Mutex::new(0));
-        let mut peer = Peer { host, address, watcher: self.tasks.spawn(async {}), generation };
-        let (route, known) = (self.route(&peer), peer.generation.clone());
-        peer.watcher = self.tasks.spawn(watch_have(self.context.notes.clone(), no, route, known));
+        let mut peer = Peer { host, address, watcher: self.tasks.spawn(async {}) };
+        let watch = watch_have(self.context.notes.clone(), no, self.route(&peer));
+        peer.watcher = self.tasks.spawn(watch);
         peer
     }
 
@@ -452,37 +450,25 @@ impl Context {
     }
 }
 
-async fn fetch_piece(
-    context: Context,
-    route: PeerRoute,
-    (peer, piece): (PeerNo, u32),
-    known: Arc<Mutex<u64>>,
-) {
+async fn fetch_piece(context: Context, route: PeerRoute, (peer, piece): (PeerNo, u32)) {
     let (mut wire, mut part) = context.begin(piece).await;
-    let since = *known.lock().unwrap_or_else(PoisonError::into_inner);
     // Hints only: when the loop is that busy, more requests would not help.
     let hint = |event| drop(context.notes.try_send(Note::Happened(event)));
     let hints = (|| hint(Event::Stalled(piece)), || hint(Event::Ending(peer, piece)));
-    let came = route.piece(piece, (&mut wire, &mut part), since, hints).await;
+    let came = route.piece(piece, (&mut wire, &mut part), hints).await;
     let whole = part.resumed() == 0;
     let event = match came {
-        Ok(news) => {
-            if let Some((generation, have)) = news {
-                *known.lock().unwrap_or_else(PoisonError::into_inner) = generation;
-                let _ = context.notes.send(Note::News(peer, Change::All(have))).await;
+        Ok(()) => match context.put(piece, wire).await {
+            Some(true) => Event::PieceOk(piece, Source::Peer(peer)),
+            // Its front is from before: who sent that is not known.
+            Some(false) if !whole => Event::Timeout(peer, piece),
+            Some(false) => {
+                // Nobody waits for what a liar answers; it is banned after one.
+                tokio::spawn(async move { route.complain(piece).await });
+                Event::PieceBad(piece, Source::Peer(peer))
             }
-            match context.put(piece, wire).await {
-                Some(true) => Event::PieceOk(piece, Source::Peer(peer)),
-                // Its front is from before: who sent that is not known.
-                Some(false) if !whole => Event::Timeout(peer, piece),
-                Some(false) => {
-                    // Nobody waits for what a liar answers; it is banned after one.
-                    tokio::spawn(async move { route.complain(piece).await });
-                    Event::PieceBad(piece, Source::Peer(peer))
-                }
-                None => return,
-            }
-        }
+            None => return,
+        },
         Err(Broken::Busy(retry)) => Event::Busy(peer, piece, retry),
         Err(Broken::Missing) => {
             let _ = context.notes.send(Note::Lacks(peer, piece)).await;
@@ -501,40 +487,48 @@ async fn fetch_piece(
 }
 
 /// Follows what a peer has, until it is dropped.
-async fn watch_have(
-    notes: mpsc::Sender<Note>,
-    peer: PeerNo,
-    route: PeerRoute,
-    known: Arc<Mutex<u64>>,
-) {
-    let mut wait = PEER_RETRY.0;
+async fn watch_have(notes: mpsc::Sender<Note>, peer: PeerNo, route: PeerRoute) {
+    let (mut since, mut wait) = (0, PEER_RETRY.0);
     loop {
-        let since = *known.lock().unwrap_or_else(PoisonError::into_inner);
-        let tell = async |(generation, change)| {
-            *known.lock().unwrap_or_else(PoisonError::into_inner) = generation;
-            notes.send(Note::News(peer, change)).await
-        };
-        let followed = async {
-            let mut following = route.follow(since).await?;
-            // It answers, also when it has nothing new to tell for as long as it lives.
-            let _ = notes.send(Note::Happened(Event::Have(peer))).await;
-            while let Some(news) = following.next().await? {
-                wait = PEER_RETRY.0;
-                if tell(news).await.is_err() {
-                    break;
-                }
-            }
-            Ok::<(), Broken>(())
-        };
-        if followed.await.is_err() {
+        let begun = Instant::now();
+        let followed = follow(&notes, peer, &route, &mut since).await;
+        let lasted = begun.elapsed() >= PEER_RETRY.0;
+        if lasted {
+            wait = PEER_RETRY.0;
+        }
+        if followed.is_ok() && lasted {
+            continue;
+        }
+        if followed.is_err() {
+            since = 0;
             if notes.send(Note::Happened(Event::PeerGone(peer))).await.is_err() {
                 return;
             }
-            *known.lock().unwrap_or_else(PoisonError::into_inner) = 0;
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(PEER_RETRY.1);
         }
+        // Also for one that ends its news at once: it would be asked as often as it can answer.
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(PEER_RETRY.1);
     }
+}
+
+/// Follows a peer that is known to have had what it told at generation `since`, for as long
+/// as it tells.
+async fn follow(
+    notes: &mpsc::Sender<Note>,
+    peer: PeerNo,
+    route: &PeerRoute,
+    since: &mut u64,
+) -> Result<(), Broken> {
+    let mut following = route.follow(*since).await?;
+    // It answers, also when it has nothing new to tell for as long as it lives.
+    let _ = notes.send(Note::Happened(Event::Have(peer))).await;
+    while let Some((generation, change)) = following.next().await? {
+        *since = generation;
+        let _ = notes.send(Note::News(peer, change)).await;
+        // An agent gathers its news for longer; a flood of lines waits in its own sockets.
+        tokio::time::sleep(NEWS_SPACING).await;
+    }
+    Ok(())
 }
 
 /// Tells the tracker what we have; `quiet`: no piece came for so long.

@@ -26,8 +26,7 @@ use crate::net::heads::{self, Conversation, Fields, Request};
 use crate::rules::swarm::uploads::{Asker, Slots, UPLOAD_SLOTS};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::swarm::{
-    HAVE_HEADER, HAVE_SINCE_HEADER, HAVE_WAIT_MS_MAX, HaveQuery, HaveReply, LACKS_HEADER,
-    NEWS_TYPE, RETRY_HEADER, WINDOW_HEADER,
+    HAVE_WAIT_MS_MAX, HaveQuery, LACKS_HEADER, NEWS_TYPE, RETRY_HEADER, WINDOW_HEADER,
 };
 
 /// Connections at once: 24 neighbours with a few each, for a few artifacts.
@@ -203,12 +202,11 @@ fn asked(method: &str, target: &str) -> Result<Ask, Problem> {
 }
 
 fn have_query(query: &str) -> Option<HaveQuery> {
-    let mut read = HaveQuery { since: 0, wait_ms: 0, follow: false };
+    let mut read = HaveQuery { since: 0, wait_ms: 0 };
     for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
         match name {
             "since" => read.since = value.parse().ok()?,
             "wait_ms" => read.wait_ms = value.parse().ok()?,
-            "follow" => read.follow = value == "1",
             _ => {}
         }
     }
@@ -219,7 +217,7 @@ async fn answer(peer: &mut Conversation, shelf: &Shelf, request: &Request) -> st
     let done = match asked(&request.method, &request.target) {
         Ok(Ask::Health) => return say(peer, "200 OK", "text/plain", b"ok").await,
         Ok(Ask::Have(artifact, query)) => match shelf.admit(artifact, &request.fields) {
-            Ok(pack) => return have(peer, &pack, query).await,
+            Ok(pack) => return tell(peer, &pack, query).await,
             Err(problem) => Err(problem),
         },
         Ok(Ask::Piece(artifact, index)) => match shelf.admit(artifact, &request.fields) {
@@ -256,26 +254,8 @@ async fn refuse(peer: &mut Conversation, problem: &Problem) -> std::io::Result<(
     say(peer, &status, "application/problem+json", &body).await
 }
 
-/// Answers with our bits, or tells of each change for as long as is wished.
-async fn have(peer: &mut Conversation, pack: &Pack, query: HaveQuery) -> std::io::Result<()> {
-    if query.follow {
-        return tell(peer, pack, query).await;
-    }
-    let mut changes = pack.have.subscribe();
-    if query.since != 0 {
-        tokio::time::sleep(HAVE_SPACING).await;
-    }
-    let wait = Duration::from_millis(query.wait_ms.min(HAVE_WAIT_MS_MAX));
-    let news = changes.wait_for(|have| have.generation != query.since);
-    // Nothing new in time is an answer too.
-    let _ = timeout(wait, news).await;
-    let have = pack.have.borrow().clone();
-    let reply = HaveReply { generation: have.generation, have: have.served };
-    let body = serde_json::to_vec(&reply).unwrap_or_default();
-    say(peer, "200 OK", "application/json", &body).await
-}
-
-/// Tells of our bits line by line; the reply ends with its connection.
+/// Tells of our bits line by line, for as long as is wished; the reply has no length and ends
+/// with its connection.
 async fn tell(peer: &mut Conversation, pack: &Pack, query: HaveQuery) -> std::io::Result<()> {
     let until = Instant::now() + Duration::from_millis(query.wait_ms.min(HAVE_WAIT_MS_MAX));
     let mut changes = pack.have.subscribe();
@@ -288,8 +268,10 @@ async fn tell(peer: &mut Conversation, pack: &Pack, query: HaveQuery) -> std::io
         timeout(REPLY_TIMEOUT, peer.stream().write_all(text.as_bytes())).await??;
         tokio::time::sleep(HAVE_SPACING).await;
         let changed = changes.wait_for(|now| now.generation != have.generation);
-        let Ok(Ok(now)) = timeout_at(until.into(), changed).await.map(|now| now.map(|n| n.clone()))
-        else {
+        let changed = timeout_at(until.into(), changed).await;
+        // Also when there is always something new: whoever follows must show its ticket again.
+        let now = changed.ok().and_then(Result::ok).filter(|_| Instant::now() < until);
+        let Some(now) = now.map(|now| now.clone()) else {
             return Err(std::io::ErrorKind::ConnectionAborted.into());
         };
         text = news::line(now.generation, Some(&have.served), &now.served);
@@ -314,14 +296,13 @@ async fn piece(
         Made::Never => return refuse(peer, &missing()).await,
     }
     let (all, from) = (pack.wire_len(piece), rest_from(fields, pack.wire_len(piece)));
-    let news = news(pack, fields);
     let status = match from {
         0 => "200 OK".to_owned(),
         from => format!("206 Partial Content\r\nContent-Range: bytes {from}-{}/{all}", all - 1),
     };
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: application/octet-stream\r\n\
-         Content-Length: {}\r\n{news}\r\n",
+         Content-Length: {}\r\n\r\n",
         all - from
     );
     let stretches = pack.stretches(piece, from);
@@ -364,16 +345,6 @@ async fn busy(peer: &mut Conversation, shelf: &Shelf) -> std::io::Result<()> {
     timeout(REPLY_TIMEOUT, peer.stream().write_all(head.as_bytes())).await?
 }
 
-/// The field with our bits, when they are not the ones that the caller knows.
-fn news(pack: &Pack, fields: &Fields) -> String {
-    let since = fields.get(HAVE_SINCE_HEADER).and_then(|text| text.parse().ok());
-    let have = pack.have.borrow();
-    if since == Some(have.generation) {
-        return String::new();
-    }
-    format!("{HAVE_HEADER}: {}:{}\r\n", have.generation, String::from(have.served.clone()))
-}
-
 /// Looks into a complaint, unless another is being looked into: whoever complains is
 /// not believed, but heard.
 fn look_again(shelf: &Shelf, pack: Arc<Pack>, piece: u32) {
@@ -399,7 +370,7 @@ mod tests {
         let ask = |method: &str, rest: &str| asked(method, &format!("/v1/peer/{id}/{rest}"));
         assert_eq!(ask("GET", "pieces/7").ok(), Some(Ask::Piece(id, 7)));
         assert_eq!(ask("POST", "pieces/7/bad").ok(), Some(Ask::Bad(id, 7)));
-        let query = HaveQuery { since: 3, wait_ms: 9, follow: false };
+        let query = HaveQuery { since: 3, wait_ms: 9 };
         assert_eq!(ask("GET", "have?since=3&wait_ms=9&x=1").ok(), Some(Ask::Have(id, query)));
         for (method, rest, code) in [
             ("GET", "pieces/-1", Code::Usage),

@@ -18,13 +18,12 @@ use crate::agent::connect::Connections;
 use crate::agent::news::{self, Change, LINE_BYTES_MAX};
 use crate::agent::parts::Part;
 use crate::model::digest::ArtifactId;
-use crate::model::pieces::PieceSet;
 use crate::net::client::Client;
 use crate::net::heads::{Conversation, Reply};
 use crate::rules::swarm::ENDING_SHARE;
 use crate::wire::v1::swarm::{
-    CUSTODIAN_HEADER, DIRECT_HEADER, HAVE_HEADER, HAVE_SINCE_HEADER, HAVE_WAIT_MS_MAX, HaveReply,
-    LACKS_HEADER, LEASE_HEADER, NEWS_TYPE, RETRY_HEADER, WINDOW_HEADER,
+    CUSTODIAN_HEADER, DIRECT_HEADER, HAVE_WAIT_MS_MAX, LACKS_HEADER, LEASE_HEADER, NEWS_TYPE,
+    RETRY_HEADER, WINDOW_HEADER,
 };
 
 /// Without a byte for this long a request counts as stalled.
@@ -54,9 +53,6 @@ pub(super) enum Broken {
     #[error("{0}")]
     Cut(String),
 }
-
-/// What a peer's reply says about its bits.
-pub(super) type News = Option<(u64, PieceSet)>;
 
 /// How to reach one peer for one artifact.
 #[derive(Debug, Clone)]
@@ -110,18 +106,13 @@ impl PeerRoute {
 
     /// Asks the peer to tell of its bits as they change, from generation `since` on.
     pub(super) async fn follow(&self, since: u64) -> Result<Following, Broken> {
-        let rest = format!("have?since={since}&wait_ms={HAVE_WAIT_MS_MAX}&follow=1");
+        let rest = format!("have?since={since}&wait_ms={HAVE_WAIT_MS_MAX}");
         let head = self.head("GET", &rest, "Connection: close\r\n");
-        let (mut from, reply) = self.ask(&head, FOLLOW + GIVE_UP).await?;
-        if reply.status != 200 {
-            return Err(Broken::Cut(format!("answered {}", reply.status)));
+        let (from, reply) = self.ask(&head, GIVE_UP).await?;
+        if reply.status != 200 || reply.fields.get("content-type") != Some(NEWS_TYPE) {
+            return Err(Broken::Cut(format!("tells no news: answered {}", reply.status)));
         }
-        if reply.fields.get("content-type") == Some(NEWS_TYPE) {
-            return Ok(Following::Lines(from));
-        }
-        let body = small(&mut from, &reply).await?;
-        let once = serde_json::from_slice(&body).map_err(|e| Broken::Cut(e.to_string()))?;
-        Ok(Following::Once(Some(once)))
+        Ok(Following(from))
     }
 
     /// Tells the peer that it sent wrong bytes, so that it looks. Best effort.
@@ -140,14 +131,11 @@ impl PeerRoute {
         &self,
         piece: u32,
         (into, part): (&mut [u8], &mut Part),
-        since: u64,
         (stalled, ending): (impl Fn() + Sync, impl Fn() + Sync),
-    ) -> Result<News, Broken> {
+    ) -> Result<(), Broken> {
         let asked = Instant::now();
-        let mut fields = format!(
-            "{HAVE_SINCE_HEADER}: {since}\r\n{WINDOW_HEADER}: {}\r\n{LACKS_HEADER}: {}\r\n",
-            self.window, self.lacks
-        );
+        let mut fields =
+            format!("{WINDOW_HEADER}: {}\r\n{LACKS_HEADER}: {}\r\n", self.window, self.lacks);
         if part.resumed() > 0 {
             fields += &format!("Range: bytes={}-\r\n", part.resumed());
         }
@@ -177,9 +165,8 @@ impl PeerRoute {
                 ending();
             }
         }
-        let news = news(&reply);
         self.connections.keep(&self.address, from, &reply);
-        Ok(news)
+        Ok(())
     }
 }
 
@@ -217,24 +204,13 @@ impl Pipeline {
     }
 }
 
-/// What a peer tells of its bits.
-pub(super) enum Following {
-    /// A line for each change.
-    Lines(Conversation),
-    /// An agent of an earlier version answers once.
-    Once(Option<HaveReply>),
-}
+/// A peer that tells of its bits, a line for each change.
+pub(super) struct Following(Conversation);
 
 impl Following {
     /// The generation and what changed; `None`: it is time to ask again.
     pub(super) async fn next(&mut self) -> Result<Option<(u64, Change)>, Broken> {
-        let from = match self {
-            Self::Lines(from) => from,
-            Self::Once(once) => {
-                return Ok(once.take().map(|reply| (reply.generation, Change::All(reply.have))));
-            }
-        };
-        match timeout(FOLLOW + GIVE_UP, from.line(LINE_BYTES_MAX)).await {
+        match timeout(FOLLOW + GIVE_UP, self.0.line(LINE_BYTES_MAX)).await {
             Ok(Ok(None)) => Ok(None),
             Ok(Ok(Some(line))) => match news::read(&line) {
                 Some(news) => Ok(Some(news)),
@@ -429,11 +405,6 @@ async fn patient<T>(work: impl Future<Output = T>, stalled: &(impl Fn() + Sync))
     }
     stalled();
     work.await
-}
-
-fn news(reply: &Reply) -> News {
-    let (generation, bits) = reply.fields.get(HAVE_HEADER)?.split_once(':')?;
-    Some((generation.parse().ok()?, PieceSet::try_from(bits.to_owned()).ok()?))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use deployctl::model::pieces::PieceSet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -27,14 +28,16 @@ pub(crate) enum Wrong {
     Denies,
     /// Answers 429 without end.
     Busy,
-    /// Changes what it has at every question, at once, and denies all of it.
+    /// Changes what it has without a pause, and denies all of it.
     Flaps,
+    /// Tells what it has, hangs up, and denies all of it.
+    Ends,
     /// Answers what is not HTTP.
     Babbles,
 }
 
 /// Every way.
-pub(crate) const ALL: [Wrong; 9] = [
+pub(crate) const ALL: [Wrong; 10] = [
     Wrong::Mute,
     Wrong::Stops,
     Wrong::Cuts,
@@ -43,6 +46,7 @@ pub(crate) const ALL: [Wrong; 9] = [
     Wrong::Denies,
     Wrong::Busy,
     Wrong::Flaps,
+    Wrong::Ends,
     Wrong::Babbles,
 ];
 
@@ -50,6 +54,8 @@ pub(crate) const ALL: [Wrong; 9] = [
 pub(crate) struct Villain {
     /// How often it was asked for a piece.
     pub(crate) asked: Arc<AtomicU32>,
+    /// How often it was asked what it has.
+    pub(crate) followed: Arc<AtomicU32>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -66,15 +72,20 @@ impl Villain {
         let port = listener.local_addr().unwrap().port();
         let name = format!("{wrong:?}").to_lowercase();
         let member = region.holder(made, &name, port).await;
-        let asked = Arc::new(AtomicU32::new(0));
-        let script = Script { wrong, made: Arc::new(made.clone()), asked: asked.clone() };
+        let (asked, followed) = (Arc::default(), Arc::default());
+        let script = Script {
+            wrong,
+            made: Arc::new(made.clone()),
+            asked: Arc::clone(&asked),
+            followed: Arc::clone(&followed),
+        };
         let listening = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let script = script.clone();
                 tokio::spawn(async move { script.speak(stream).await });
             }
         });
-        Self { asked, tasks: [member, listening] }
+        Self { asked, followed, tasks: [member, listening] }
     }
 }
 
@@ -83,6 +94,7 @@ struct Script {
     wrong: Wrong,
     made: Arc<Made>,
     asked: Arc<AtomicU32>,
+    followed: Arc<AtomicU32>,
 }
 
 impl Script {
@@ -92,7 +104,7 @@ impl Script {
             let piece = path.rsplit_once("/pieces/").and_then(|(_, n)| n.parse::<usize>().ok());
             let answered = match piece {
                 Some(piece) => self.piece(&mut stream, piece).await,
-                None => self.have(&mut stream, &path).await,
+                None => self.have(&mut stream).await,
             };
             if answered.is_none() {
                 return;
@@ -100,25 +112,32 @@ impl Script {
         }
     }
 
-    async fn have(&self, stream: &mut TcpStream, path: &str) -> Option<()> {
-        let since: u64 = path.split_once("since=")?.1.split('&').next()?.parse().ok()?;
-        let pieces = self.made.manifest.pieces.len() as u32;
+    /// Tells what it has; the reply ends with the connection.
+    async fn have(&self, stream: &mut TcpStream) -> Option<()> {
+        self.followed.fetch_add(1, Ordering::SeqCst);
         match self.wrong {
-            Wrong::Mute => silence().await,
-            Wrong::Babbles => send(stream, b"hello\r\n\r\n").await,
-            Wrong::Flaps => {
-                self.bits(stream, since + 1, if since.is_multiple_of(2) { pieces } else { 0 }).await
-            }
-            _ if since == 7 => silence().await,
-            _ => self.bits(stream, 7, pieces).await,
+            Wrong::Mute => return silence().await,
+            Wrong::Babbles => return send(stream, b"hello\r\n\r\n").await,
+            _ => {}
         }
-    }
-
-    async fn bits(&self, stream: &mut TcpStream, generation: u64, count: u32) -> Option<()> {
-        let have = String::from(deployctl::model::pieces::PieceSet::full(count));
-        let body = format!("{{\"generation\":{generation},\"have\":\"{have}\"}}");
-        let head = head("200 OK", "", body.len());
-        send(stream, format!("{head}{body}").as_bytes()).await
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-deployctl-have\r\n\r\n";
+        send(stream, head.as_bytes()).await?;
+        let pieces = self.made.manifest.pieces.len() as u32;
+        let told = |generation: u64| {
+            let count = if generation.is_multiple_of(2) { 0 } else { pieces };
+            format!("{generation}:{}\n", String::from(PieceSet::full(count)))
+        };
+        send(stream, told(1).as_bytes()).await?;
+        match self.wrong {
+            Wrong::Ends => None,
+            Wrong::Flaps => {
+                for generation in 2.. {
+                    send(stream, told(generation).as_bytes()).await?;
+                }
+                None
+            }
+            _ => silence().await,
+        }
     }
 
     async fn piece(&self, stream: &mut TcpStream, piece: usize) -> Option<()> {
@@ -130,7 +149,7 @@ impl Script {
         match self.wrong {
             Wrong::Mute => silence().await,
             Wrong::Babbles => send(stream, b"HTTP/9 what\r\n\r\n").await,
-            Wrong::Denies | Wrong::Flaps => {
+            Wrong::Denies | Wrong::Flaps | Wrong::Ends => {
                 send(stream, head("404 Not Found", "", 0).as_bytes()).await
             }
             Wrong::Busy => {

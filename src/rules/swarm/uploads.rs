@@ -47,7 +47,7 @@ impl Slots {
         let Some(lacks) = asker.lacks else { return slots };
         let (lacks, usual) = (lacks as f32, self.lacks.unwrap_or(lacks as f32));
         self.lacks = Some(usual + (lacks - usual) * SHARE.1);
-        slots + u32::from(lacks > usual + 1.0)
+        (slots + u32::from(lacks > usual + 1.0)).min(UPLOAD_SLOTS_MAX as u32)
     }
 }
 
@@ -74,5 +74,7 @@ mod tests {
         assert_eq!([asked(120), asked(70), asked(100)], [5, 4, 4]);
         assert_eq!((0..100).map(|_| asked(10)).last(), Some(4), "what is usual changes");
         assert_eq!(asked(u32::MAX), 5);
+        let late = |lacks| Asker { window: u64::MAX, lacks: Some(lacks) };
+        assert_eq!((0..50).map(|at| slots.asked(late(at * at))).max(), Some(8), "no more at all");
     }
 }

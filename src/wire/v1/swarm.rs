@@ -24,10 +24,6 @@ pub const DIRECT_WANTED: &str = "1";
 pub const DIRECT_FAILED: &str = "failed";
 /// Header of a manifest's reply: its signature.
 pub const SIGNATURE_HEADER: &str = "deployctl-signature";
-/// Request header: the generation of the sender's bits that the caller has.
-pub const HAVE_SINCE_HEADER: &str = "deployctl-have-since";
-/// Reply header, when the bits changed: `<generation>:<hex>`.
-pub const HAVE_HEADER: &str = "deployctl-have";
 /// The type of a reply that goes on: `<generation>:<hex>` is all that the peer has,
 /// `<generation>+<piece>,<piece>` what came since the line before.
 pub const NEWS_TYPE: &str = "application/x-deployctl-have";
@@ -41,7 +37,7 @@ pub const LACKS_HEADER: &str = "deployctl-lacks";
 pub const RETRY_HEADER: &str = "retry-after-ms";
 /// Longest rack or zone name, bytes.
 pub const PLACE_BYTES_MAX: usize = 64;
-/// Longest wait of a peer's long poll, milliseconds.
+/// Longest time that a peer is followed by one request, milliseconds.
 pub const HAVE_WAIT_MS_MAX: u64 = 25_000;
 
 /// Enters an artifact's swarm, or enters it again.
@@ -183,26 +179,14 @@ pub struct BadRequest {
     pub from: Option<HostId>,
 }
 
-/// A peer's bits: `GET /v1/peer/{artifact}/have?since=&wait_ms=`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HaveReply {
-    /// Changes with the bits.
-    pub generation: u64,
-    /// Pieces that it can serve.
-    pub have: PieceSet,
-}
-
-/// The query of [`HaveReply`].
+/// The query of `GET /v1/peer/{artifact}/have`: a peer tells what it can serve and of every
+/// change, in lines of [`NEWS_TYPE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HaveQuery {
     /// The generation that the caller has; 0: none.
     #[serde(default)]
     pub since: u64,
-    /// How long to wait for another, milliseconds, at most [`HAVE_WAIT_MS_MAX`].
+    /// For how long to tell, milliseconds, at most [`HAVE_WAIT_MS_MAX`].
     #[serde(default)]
     pub wait_ms: u64,
-    /// Whether to tell of every change for that long, in lines of [`NEWS_TYPE`], instead of
-    /// answering at the first; an agent that does not know of it answers.
-    #[serde(default)]
-    pub follow: bool,
 }
