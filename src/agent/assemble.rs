@@ -151,7 +151,8 @@ impl Tree {
 
     /// Takes the files' room, so that the disk can't run full later; keeps what is written.
     pub(super) fn take_room(&self) -> io::Result<()> {
-        self.layout.files.iter().try_for_each(|(_, size, path, _)| {
+        let mut files = self.layout.files.iter().filter(|(_, size, ..)| *size > 0);
+        files.try_for_each(|(_, size, path, _)| {
             let file = OpenOptions::new().write(true).open(self.staging.join(path))?;
             take_room(&file, 0..*size)
         })

@@ -109,6 +109,9 @@ pub(super) struct Inner {
     /// The root folder, and how much of the disk it may take.
     quota: (PathBuf, Option<u64>),
     claims: Mutex<BTreeMap<ArtifactId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Held from a look at what the disk has free until that is taken: two fetches that
+    /// both see the last of it would stop each other half-way.
+    room: Arc<tokio::sync::Mutex<()>>,
     /// Turns true when the last handle is gone: the peer listener stops.
     pub(super) stop: watch::Sender<bool>,
 }
@@ -175,6 +178,7 @@ impl Fetcher {
             keep: config.keep,
             quota: (config.root, config.caps.quota),
             claims: Mutex::default(),
+            room: Arc::default(),
             stop,
         };
         let fetcher = Self { inner: Arc::new(inner) };
@@ -302,21 +306,25 @@ impl Fetcher {
         membership: &Arc<Membership>,
         (shared, progress): (Arc<Shared>, watch::Sender<Progress>),
     ) -> Result<(), FetchFailure> {
-        self.make_room(assembly).await?;
+        let turn = self.inner.room.clone().lock_owned().await;
+        self.check_room(assembly).await?;
         let room = assembly.clone();
-        let room = blocking(move || room.take_room());
+        let room = blocking(move || {
+            let _turn = turn;
+            room.take_room()
+        });
         let (link, how) = (self.inner.link.clone(), (progress, None));
         let pieces = Download::run(shared, assembly.clone(), membership.clone(), link, how);
         tokio::try_join!(room, pieces).map(drop)
     }
 
     /// Sees that there is room on disk for what is to be fetched.
-    async fn make_room(&self, assembly: &Arc<Assembly>) -> Result<(), FetchFailure> {
+    async fn check_room(&self, assembly: &Arc<Assembly>) -> Result<(), FetchFailure> {
         let (assembly, (root, quota)) = (assembly.clone(), self.inner.quota.clone());
         let busy = self.busy();
         blocking(move || {
             let artifact = assembly.pack.artifact;
-            assembly.make_room(|bytes| match quota {
+            assembly.check_room(|bytes| match quota {
                 Some(quota) => quota::make_room(&root, quota, &Incoming { artifact, bytes, busy }),
                 None => Ok(()),
             })
@@ -326,7 +334,15 @@ impl Fetcher {
 
     async fn reuse(&self, assembly: Arc<Assembly>) -> Result<u64, FetchFailure> {
         let paths = self.inner.paths.clone();
-        blocking(move || assembly.reuse(&paths)).await
+        let turn = self.inner.room.clone().lock_owned().await;
+        blocking(move || {
+            if paths.has_releases(&assembly.pack.manifest.app) {
+                assembly.take_tree_room()?;
+            }
+            drop(turn);
+            assembly.reuse(&paths)
+        })
+        .await
     }
 
     /// The manifest kept on disk, else the region's; verified either way.

@@ -30,6 +30,11 @@ impl Paths {
         self.root.join("apps").join(app.as_str()).join("releases")
     }
 
+    /// Whether a release of the app is here.
+    pub(super) fn has_releases(&self, app: &AppName) -> bool {
+        fs::read_dir(self.releases(app)).is_ok_and(|mut found| found.next().is_some())
+    }
+
     pub(super) fn manifests(&self, app: &AppName) -> PathBuf {
         self.root.join("apps").join(app.as_str()).join("manifests")
     }

@@ -148,13 +148,20 @@ impl Assembly {
 
     /// Sees that there is room for what is to be fetched, within a quota that `allow` knows:
     /// it is told how many bytes release and pack take in the end.
-    pub(super) fn make_room(&self, allow: impl FnOnce(u64) -> io::Result<()>) -> io::Result<()> {
+    pub(super) fn check_room(&self, allow: impl FnOnce(u64) -> io::Result<()>) -> io::Result<()> {
         let room = allow(self.pack.manifest.size + self.pack.room())
             .and_then(|()| self.tree.check_room(self.pack.lacking_room()?));
         room.inspect_err(|error| give_back(error, self.tree.staging(), &self.pack.folder))
     }
 
-    /// Takes that room.
+    /// Takes the release's room, before what it shares with others is copied into it: that may
+    /// be all of it.
+    pub(super) fn take_tree_room(&self) -> io::Result<()> {
+        let taken = self.tree.check_room(0).and_then(|()| self.tree.take_room());
+        taken.inspect_err(|error| give_back(error, self.tree.staging(), &self.pack.folder))
+    }
+
+    /// Takes the room that [`Self::check_room`] saw.
     pub(super) fn take_room(&self) -> io::Result<()> {
         let taken = self.tree.take_room().and_then(|()| self.pack.take_room());
         taken.inspect_err(|error| give_back(error, self.tree.staging(), &self.pack.folder))
