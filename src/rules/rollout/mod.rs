@@ -482,6 +482,7 @@ impl Rollout {
         self.state = RolloutState::Paused;
         self.due_at = None;
         self.thin_since = None;
+        self.permits.rest();
         self.reason = why.clone();
         vec![self.tell("rollout.paused", why)]
     }

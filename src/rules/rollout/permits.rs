@@ -82,6 +82,13 @@ fn away(tally: &Tally) -> u32 {
     tally.admitted_unreachable.saturating_sub(tally.failed_unreachable)
 }
 
+impl Permits {
+    /// Nobody counts for a while: how long hosts are lost is counted anew afterwards.
+    pub(super) fn rest(&mut self) {
+        self.opened.values_mut().for_each(|opened| opened.stuck_since = None);
+    }
+}
+
 impl Rollout {
     /// The bound that holds now; none on any way back.
     fn bound(&self) -> Option<Unavailable> {
@@ -124,9 +131,11 @@ impl Rollout {
             if region.hosts() == 0 || (before.below > 0 && !knows) {
                 continue;
             }
-            // Of a region that fell silent nobody knows for how long.
-            let recounted = before.recounted(now, &region.tally);
-            let mut opened = if region.silent { before } else { recounted };
+            // Of a region that fell silent nobody knows for how long its hosts were lost.
+            let mut opened = match region.silent {
+                true => Opened { stuck_since: None, ..before },
+                false => before.recounted(now, &region.tally),
+            };
             let moving = opened.on_the_way(&region.tally);
             let room = most.of(region.reachable(version)).saturating_sub(moving);
             if let Some(buckets) = region.buckets.as_ref().filter(|_| opened.below < target) {

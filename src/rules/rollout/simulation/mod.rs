@@ -457,6 +457,15 @@ fn a_host_lost_on_the_way_keeps_its_permit_for_a_while_and_stalls_nobody_for_goo
     let moving = |host: &&mut Host| second.contains(&host.id) && host.running != Some(bits(2));
     world.hosts.iter_mut().filter(moving).for_each(|host| host.reachable = false);
     let since = world.now;
+    // While it is paused nobody counts, and the time does not.
+    while world.now.since(since) < LOST_AFTER / 2 {
+        world.tick();
+    }
+    let facts = world.facts.clone();
+    world.rollout.command(world.now, Command::Pause { why: "ann".into() }, &facts).unwrap();
+    world.now = world.now + 2 * LOST_AFTER;
+    world.rollout.command(world.now, Command::Resume, &facts).unwrap();
+    let since = world.now;
     while world.is_open() && admitted(&world) == 2 {
         world.tick();
     }
