@@ -161,7 +161,13 @@ impl Context {
     /// # Errors
     /// As [`Context::client`], and when a file that was named can't be read.
     pub fn endpoint(&self) -> Result<Endpoint, Failure> {
-        discover::endpoint(&self.said())
+        let said = self.said();
+        if !discover::is_told(&said) {
+            self.project.check_server(&self.out).map_err(|failure| {
+                failure.hint(format!("without the file: {}", typed::with("--server URL")))
+            })?;
+        }
+        discover::endpoint(&said)
     }
 
     /// What flags and the project file say of the coordinator.

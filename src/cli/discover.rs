@@ -55,6 +55,14 @@ pub struct Said {
     pub project: Option<String>,
 }
 
+/// Whether a flag or the environment tells which coordinator is meant.
+#[must_use]
+pub fn is_told(said: &Said) -> bool {
+    let set = |name| variable(name).is_some();
+    let flag = said.server.is_some() || said.context.is_some();
+    flag || set("DEPLOYCTL_SERVER") || set("DEPLOYCTL_CONTEXT")
+}
+
 /// A value and who says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sourced<T> {

@@ -74,6 +74,20 @@ impl Project {
         self.head(out).unwrap_or_default()
     }
 
+    /// Refuses to go on with whatever coordinator is found elsewhere, when the file may name one
+    /// and can't be read: it may be another installation.
+    ///
+    /// # Errors
+    /// As [`Project::head`].
+    pub fn check_server(&self, out: &Output) -> Result<(), Failure> {
+        match &self.found {
+            Err(broken) if project::may_name_server(broken.error.path()) => {
+                self.head(out).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn warn(&self, out: &Output, broken: &Broken) {
         if self.warned.replace(true) {
             return;

@@ -181,6 +181,13 @@ pub fn head_of(path: &Path) -> Option<Head> {
     Some(head.head())
 }
 
+/// Whether a file that can't be read may name a coordinator: a line of it begins so.
+#[must_use]
+pub fn may_name_server(path: &Path) -> bool {
+    let text = read_bounded(path).ok().flatten();
+    text.is_none_or(|text| text.lines().any(|line| line.trim_start().starts_with("server")))
+}
+
 /// The nearest [`PROJECT_FILE`] from `dir` upwards, not above the folder that holds `.git`.
 ///
 /// # Errors

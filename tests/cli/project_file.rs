@@ -62,6 +62,29 @@ fn a_file_that_can_not_be_read_stops_only_what_needs_its_words() {
 }
 
 #[test]
+fn no_other_coordinator_steps_in_for_one_that_can_not_be_read() {
+    let coordinator = Coordinator::start();
+    let named = format!("server = \"https://other.example\"\n{UNREADABLE}");
+    let mut person = person(&coordinator, &named);
+    let server = coordinator.url.clone();
+    person.ends(&["context", "add", "here", "--server", &server], 0);
+    person.set("DEPLOYCTL_SERVER", "");
+    let args = ["rollback", "--yes", "-a", "web", "-e", "stage"];
+    let done = person.ends(&args, 2);
+    assert!(done.stderr.contains("--server URL"), "{}", done.stderr);
+    assert!(coordinator.requests().is_empty(), "{:?}", coordinator.requests());
+    for told in [["--server", server.as_str()], ["--context", "here"]] {
+        person.run(&[&args[..], &told[..]].concat());
+        assert!(!coordinator.requests().is_empty(), "{told:?}");
+    }
+    // It says nothing of one: whatever is found elsewhere is meant.
+    std::fs::write(person.work().join("deployctl.toml"), UNREADABLE).unwrap();
+    let asked = coordinator.requests().len();
+    person.run(&args);
+    assert!(coordinator.requests().len() > asked);
+}
+
+#[test]
 fn commands_about_the_file_refuse_one_that_can_not_be_used() {
     let coordinator = Coordinator::start();
     let person = person(&coordinator, SOUND_HEAD);
