@@ -199,6 +199,10 @@ fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
         }
         _ => vec![],
     };
+    if request.allow_unmet {
+        let (now, asked) = (desk.shared.steady_now(), desk.asked);
+        requirements::tell_broken(tx, (now, &asked.actor), (&asked.app, &asked.env), &load.build)?;
+    }
     place(tx, desk, load, tolerate)
 }
 
@@ -423,9 +427,6 @@ fn place(tx: &mut Tx, desk: &Desk<'_>, load: Load, tolerate: Vec<Bits>) -> Resul
         let command = Command::Supersede { by: release };
         let actions = open.rollout.command(now, command, &facts).unwrap_or_default();
         steer::save(tx, shared, &mut open, actions, (&asked.actor, &facts))?;
-    }
-    if request.allow_unmet {
-        requirements::tell_broken(tx, (now, &asked.actor), (&asked.app, &asked.env), &load.build)?;
     }
     let approvals = approvals(tx, desk)?;
     let patience = Duration::from_secs(u64::from(request.when_ready_s.unwrap_or(0)));

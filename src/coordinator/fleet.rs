@@ -31,8 +31,6 @@ const TALLIES_MAX: usize = 20_000;
 const REPLICAS_MAX: usize = 10_000;
 /// Longest address of a region's process, bytes.
 const PROCESS_BYTES_MAX: usize = 256;
-/// Most bytes that a region says about its etcds: two of 16 members each, with reasons.
-const STORES_BYTES_MAX: usize = 32 << 10;
 /// By how much a region's word can move the generations.
 const GENERATIONS_AHEAD_MAX: u64 = 1_000_000;
 /// Default and largest page of hosts.
@@ -114,13 +112,11 @@ fn follow_by_hand(tx: &mut Tx, report: &RegionReport) -> Result<(), DbError> {
 }
 
 fn check_bounds(report: &RegionReport) -> Result<(), Problem> {
-    let stores = serde_json::to_string(&report.goal_stores).unwrap_or_default();
     let counts = [
         ("hosts", report.hosts.len(), HOSTS_MAX),
         ("tallies", report.tallies.len(), TALLIES_MAX),
         ("replicas", report.replicas.len(), REPLICAS_MAX),
         ("forgot", report.forgot.len(), HOSTS_MAX),
-        ("bytes about etcds", stores.len(), STORES_BYTES_MAX),
         ("bytes of the process's name", report.process.len(), PROCESS_BYTES_MAX),
     ];
     match counts.into_iter().find(|(_, count, most)| count > most) {

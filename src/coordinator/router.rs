@@ -21,7 +21,7 @@ use crate::coordinator::{
     freezes, goal_stores, holds, hosts, openapi, patches, releases, rollouts, scale, status,
     tokens, web, webhooks,
 };
-use crate::net::trace::{Spans, traced};
+use crate::net::trace::{Traced, traced};
 use crate::rules::authorize::Class;
 use crate::wire::problem::{Code, Problem};
 
@@ -151,7 +151,7 @@ pub(super) fn router(shared: &Shared) -> Router {
         .merge(web::router(shared, api))
         .route("/healthz", on_get(healthz))
         .layer(axum::middleware::from_fn(auth::trace));
-    traced(all, Spans::All)
+    traced(all, Traced::All)
 }
 
 async fn healthz() -> &'static str {

@@ -30,7 +30,7 @@ pub(super) fn rollout(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result
         }
         RolloutKind::Rollback => rules.stable.base,
     };
-    let unmet = match rules.allow_unmet {
+    let unmet = match rules.allow_unmet && rules.kind == RolloutKind::Deploy {
         true => requirements::lacking(tx, &rules.env, row.build)?,
         false => vec![],
     };

@@ -13,7 +13,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, TEXT_FORMAT,
+    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, TEXT_FORMAT,
     TextEncoder,
 };
 use tokio::net::TcpListener;
@@ -38,12 +38,6 @@ fn register<C: prometheus::core::Collector + Clone + 'static>(made: prometheus::
 #[must_use]
 pub fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
     register(IntGaugeVec::new(opts(name, help), labels))
-}
-
-/// The same, with fractions.
-#[must_use]
-pub fn fractions(name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-    register(GaugeVec::new(opts(name, help), labels))
 }
 
 /// A number that only grows; its name ends with `_total`.

@@ -88,24 +88,25 @@ pub fn parse(header: &str) -> Option<Context> {
 
 /// Which requests have spans of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spans {
+pub enum Traced {
     /// All.
     All,
     /// Those whose caller says what they are part of: of a listener that thousands poll.
     OfTraces,
 }
 
-/// The router with spans around its requests, if this process exports any.
-pub fn traced<S: Clone + Send + Sync + 'static>(router: Router<S>, spans: Spans) -> Router<S> {
+/// The router with spans around its requests, if this process exports any: after
+/// [`carry`] was called for what does.
+pub fn traced<S: Clone + Send + Sync + 'static>(router: Router<S>, which: Traced) -> Router<S> {
     match SOURCE.get() {
-        Some(_) => router.layer(from_fn_with_state(spans, serve)),
+        Some(_) => router.layer(from_fn_with_state(which, serve)),
         None => router,
     }
 }
 
-async fn serve(State(spans): State<Spans>, request: Request, next: Next) -> Response {
+async fn serve(State(which): State<Traced>, request: Request, next: Next) -> Response {
     let parent = header(request.headers());
-    if parent.is_none() && spans == Spans::OfTraces {
+    if parent.is_none() && which == Traced::OfTraces {
         return next.run(request).await;
     }
     let method = request.method().clone();

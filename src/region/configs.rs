@@ -60,15 +60,28 @@ pub struct Configs {
     asking: tokio::sync::Mutex<Failed>,
 }
 
-/// Which configurations could not be had just now, and since when.
+/// What could not be had just now, and since when.
 #[derive(Default)]
-struct Failed(BTreeMap<ConfigId, Instant>);
+struct Failed {
+    configs: BTreeMap<ConfigId, Instant>,
+    /// No coordinator answered: none would for another configuration either.
+    unanswered: Option<Instant>,
+}
 
 impl Failed {
+    fn note(&mut self, config: ConfigId, why: &Missing, now: Instant) {
+        match why {
+            Missing::Call(CallError::Unreachable { .. }) => self.unanswered = Some(now),
+            _ => drop(self.configs.insert(config, now)),
+        }
+    }
+
     /// Whether `config` could not be had a moment before `now`.
     fn just_now(&mut self, config: &ConfigId, now: Instant) -> bool {
-        self.0.retain(|_, at| now.saturating_duration_since(*at) < JUST_NOW);
-        self.0.contains_key(config)
+        let just = |at: &Instant| now.saturating_duration_since(*at) < JUST_NOW;
+        self.configs.retain(|_, at| just(at));
+        self.unanswered = self.unanswered.filter(just);
+        self.unanswered.is_some() || self.configs.contains_key(config)
     }
 }
 
@@ -138,10 +151,7 @@ impl Configs {
             return Err(Missing::JustNow);
         }
         let fetched = self.fetch(config).await;
-        if fetched.is_err() {
-            failed.0.insert(config, Instant::now());
-        }
-        fetched
+        fetched.inspect_err(|why| failed.note(config, why, Instant::now()))
     }
 
     async fn fetch(&self, config: ConfigId) -> Result<String, Missing> {
@@ -187,9 +197,19 @@ mod tests {
     fn a_config_that_could_not_be_had_keeps_nobody_from_another() {
         let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));
         let (mut failed, now) = (Failed::default(), Instant::now());
-        failed.0.insert(one, now);
+        failed.note(one, &Missing::Other, now);
         assert!(failed.just_now(&one, now) && !failed.just_now(&other, now));
         assert!(!failed.just_now(&one, now + JUST_NOW));
-        assert!(failed.0.is_empty(), "what is over is not remembered");
+        assert!(failed.configs.is_empty(), "what is over is not remembered");
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_in_a_row_for_coordinators_that_do_not_answer() {
+        let source = reqwest::Client::new().get("http://127.0.0.1:1").send().await.unwrap_err();
+        let unreachable = CallError::Unreachable { url: "http://127.0.0.1:1".into(), source };
+        let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));
+        let (mut failed, now) = (Failed::default(), Instant::now());
+        failed.note(one, &Missing::Call(unreachable), now);
+        assert!(failed.just_now(&other, now) && !failed.just_now(&other, now + JUST_NOW));
     }
 }

@@ -12,14 +12,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::model::goal::{Goal, GoalVersion};
+use crate::model::goal::GoalVersion;
 use crate::net::backoff::Backoff;
 use crate::region::goal_stores::GoalStores;
 use crate::region::metrics;
 use crate::region::mirror::{Mirror, MirrorError, Placed};
 use crate::store::db::goals::{GoalRow, key};
 use crate::store::goals::{GoalError, Goals, Put};
-use crate::wire::seal::Sealed;
 
 /// The poll under the watch.
 const EVERY: Duration = Duration::from_secs(5);
@@ -120,7 +119,7 @@ fn short(error: &RoundError) -> String {
 
 impl Follower {
     /// Takes what is newer there; puts there what is newer here. All keys are looked
-    /// at if `whole`, else what changed. Returns how many goals one side still lacks.
+    /// at if `whole`, else what changed. Returns how many goals were not taken.
     async fn round(&mut self, whole: bool) -> Result<u64, RoundError> {
         if whole {
             self.since = 0;
@@ -132,29 +131,24 @@ impl Follower {
         // After a rollback of the store this is lower than before.
         self.since = rows.last().map_or(self.since, |row| row.revision);
         self.take(rows).await?;
-        if self.which == Store::Own {
-            self.keep().await?;
+        match self.which {
+            // Whatever it lacked it has now.
+            Store::Own => self.keep().await.map(|()| 0),
+            Store::Global => Ok(self.refused()),
         }
-        Ok(self.behind())
     }
 
-    /// Goals that the own store lacks, or that the global one has and this region would not take.
-    fn behind(&self) -> u64 {
-        let here: HashMap<String, GoalVersion> =
-            self.mirrored().into_iter().map(|(key, version, _)| (key, version)).collect();
-        let (ahead, other) = match self.which {
-            Store::Own => (&here, &self.standing),
-            Store::Global => (&self.standing, &here),
-        };
+    /// Goals that the store has and this region would not take.
+    fn refused(&self) -> u64 {
+        let here = self.versions();
         let newer = |(key, version): &(&String, &GoalVersion)| {
-            other.get(*key).is_none_or(|there| there < version)
+            here.get(*key).is_none_or(|here| here < version)
         };
-        ahead.iter().filter(newer).count() as u64
+        self.standing.iter().filter(newer).count() as u64
     }
 
     async fn take(&mut self, rows: Vec<GoalRow>) -> Result<(), RoundError> {
-        let known: HashMap<String, GoalVersion> =
-            self.mirrored().into_iter().map(|(key, version, _)| (key, version)).collect();
+        let known = self.versions();
         for row in rows {
             let newer = known.get(&row.key).is_none_or(|known| *known < row.version);
             self.standing.insert(row.key.clone(), row.version);
@@ -167,7 +161,8 @@ impl Follower {
     }
 
     async fn keep(&mut self) -> Result<(), RoundError> {
-        for (key, version, sealed) in self.mirrored() {
+        for (goal, sealed) in self.mirror.both() {
+            let (key, version) = (key(&goal.app, &goal.env), goal.version);
             if self.standing.get(&key).is_some_and(|standing| *standing >= version) {
                 continue;
             }
@@ -180,12 +175,8 @@ impl Follower {
         Ok(())
     }
 
-    fn mirrored(&self) -> Vec<(String, GoalVersion, Sealed)> {
-        let all = self.mirror.sealed().into_iter();
-        let parsed = all.filter_map(|sealed| {
-            let goal: Goal = serde_json::from_str(&sealed.payload).ok()?;
-            Some((key(&goal.app, &goal.env), goal.version, sealed))
-        });
-        parsed.collect()
+    /// What the mirror has, by key.
+    fn versions(&self) -> HashMap<String, GoalVersion> {
+        self.mirror.goals().iter().map(|goal| (key(&goal.app, &goal.env), goal.version)).collect()
     }
 }

@@ -246,6 +246,13 @@ impl Mirror {
         self.read().goals.values().map(|mirrored| mirrored.sealed.clone()).collect()
     }
 
+    /// Every goal, as a value and as it was signed.
+    #[must_use]
+    pub fn both(&self) -> Vec<(Arc<Goal>, Sealed)> {
+        let state = self.read();
+        state.goals.values().map(|known| (known.goal.clone(), known.sealed.clone())).collect()
+    }
+
     /// Every goal.
     #[must_use]
     pub fn goals(&self) -> Vec<Arc<Goal>> {

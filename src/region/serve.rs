@@ -24,7 +24,7 @@ use crate::model::digest::ArtifactId;
 use crate::net::auth::Identity;
 use crate::net::coding;
 use crate::net::server::{Json, Path};
-use crate::net::trace::{Spans, traced};
+use crate::net::trace::{Traced, traced};
 use crate::region::configs::{self, Configs};
 use crate::region::direct::Direct;
 use crate::region::fleet::{Fleet, Heard, Word};
@@ -103,7 +103,7 @@ pub fn router(listener: Arc<Listener>, http: reqwest::Client) -> Router {
         .merge(words)
         .route("/healthz", get(|| async { "ok\n" }))
         .fallback(|| async { Problem::new(Code::NotFound, "there is no such path") });
-    traced(all, Spans::OfTraces)
+    traced(all, Traced::OfTraces)
 }
 
 /// Puts the caller's [`Identity`] into the request, or refuses it.

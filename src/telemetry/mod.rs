@@ -25,9 +25,15 @@ pub fn start() {
 /// as the service `name`. Inside the runtime; what is returned is closed last in `main`.
 pub fn start_with_spans(name: &'static str) -> Spans {
     use tracing_subscriber::{Layer, filter::Targets, fmt, registry};
-    let Some(provider) = spans::provider(name) else {
-        start();
-        return spans::none(name);
+    let provider = match spans::provider(name) {
+        Some(Ok(provider)) => provider,
+        unusable => {
+            start();
+            if let Some(Err(error)) = unusable {
+                tracing::error!(%error, "no spans of {name} leave: OTEL_EXPORTER_OTLP_… can't be used");
+            }
+            return spans::none();
+        }
     };
     let logs = fmt::layer().with_writer(std::io::stderr);
     let logs = if json() {

@@ -10,7 +10,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_otlp::{
+    ExporterBuildError, Protocol, SpanExporter, WithExportConfig, WithHttpConfig,
+};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tokio::runtime::Handle;
@@ -37,7 +39,7 @@ impl Spans {
     }
 }
 
-/// Where the environment asks for spans to go; `None`: nowhere.
+/// Whether the environment says where spans go.
 fn asked(env: impl Fn(&str) -> Option<String>) -> bool {
     let set = |name: &str| env(name).is_some_and(|value| !value.trim().is_empty());
     let is = |name: &str, word: &str| env(name).is_some_and(|it| it.eq_ignore_ascii_case(word));
@@ -50,7 +52,7 @@ fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn exporter() -> Result<SpanExporter, opentelemetry_otlp::ExporterBuildError> {
+fn exporter() -> Result<SpanExporter, ExporterBuildError> {
     let outlet =
         Outlet { http: http_client(), runtime: Handle::current(), down: AtomicBool::new(false) };
     SpanExporter::builder()
@@ -60,9 +62,14 @@ fn exporter() -> Result<SpanExporter, opentelemetry_otlp::ExporterBuildError> {
         .build()
 }
 
-/// What makes spans of service `name`; `None`: nobody asked for them, or not well.
-pub(super) fn provider(name: &'static str) -> Option<SdkTracerProvider> {
-    let exporter = asked(env).then(exporter)?.ok()?;
+/// What makes spans of service `name`; `None`: nobody asked for them.
+pub(super) fn provider(
+    name: &'static str,
+) -> Option<Result<SdkTracerProvider, ExporterBuildError>> {
+    asked(env).then(|| Ok(with_resource(exporter()?, name)))
+}
+
+fn with_resource(exporter: SpanExporter, name: &'static str) -> SdkTracerProvider {
     let said = |(variable, part): (&str, &str)| env(variable).is_some_and(|it| it.contains(part));
     let named = [("OTEL_SERVICE_NAME", ""), ("OTEL_RESOURCE_ATTRIBUTES", "service.name=")];
     let resource = Resource::builder();
@@ -71,7 +78,7 @@ pub(super) fn provider(name: &'static str) -> Option<SdkTracerProvider> {
         false => resource.with_service_name(name),
     };
     let provider = SdkTracerProvider::builder().with_batch_exporter(exporter);
-    Some(provider.with_resource(resource.build()).build())
+    provider.with_resource(resource.build()).build()
 }
 
 /// What hands spans of `tracing` over.
@@ -100,13 +107,8 @@ pub(super) fn started(provider: SdkTracerProvider) -> Spans {
     Spans(Some(provider))
 }
 
-/// Where no spans leave; says so if they were meant to.
-pub(super) fn none(name: &str) -> Spans {
-    if asked(env)
-        && let Err(error) = exporter()
-    {
-        tracing::error!(%error, "no spans of {name} leave: OTEL_EXPORTER_OTLP_… can't be used");
-    }
+/// Where no spans leave.
+pub(super) fn none() -> Spans {
     Spans(None)
 }
 

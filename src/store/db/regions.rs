@@ -8,6 +8,8 @@ use crate::model::time::UnixMillis;
 use crate::wire::v1::goal_store::RegionStores;
 use crate::wire::v1::region::RegionReport;
 
+/// Most bytes that a region says about its etcds: two of 16 members each, with reasons.
+const STORES_BYTES_MAX: usize = 32 << 10;
 /// Silence after which another of a region's processes tells of its hosts: two of their
 /// reports are missing.
 const TELLER_SILENT: Duration = Duration::from_secs(10);
@@ -65,10 +67,6 @@ pub fn teller(tx: &Tx, report: &RegionReport, now: UnixMillis) -> Result<String,
 /// # Errors
 /// When the database fails.
 pub fn put(tx: &mut Tx, report: &RegionReport, now: UnixMillis) -> Result<(), DbError> {
-    let stores = match report.goal_stores.is_none() {
-        true => String::new(),
-        false => serde_json::to_string(&report.goal_stores).expect("plain values are plain JSON"),
-    };
     tx.exec(
         "INSERT INTO regions (region, seen_at, hosts, unreachable, revision, teller, goal_stores)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
@@ -82,10 +80,23 @@ pub fn put(tx: &mut Tx, report: &RegionReport, now: UnixMillis) -> Result<(), Db
             report.unreachable,
             report.revision,
             &report.process,
-            stores
+            stores(report)
         ],
     )?;
     Ok(())
+}
+
+/// What a region says of its etcds; nothing when it is too much: it is only to be looked at.
+fn stores(report: &RegionReport) -> String {
+    if report.goal_stores.is_none() {
+        return String::new();
+    }
+    let stores = serde_json::to_string(&report.goal_stores).expect("plain values are plain JSON");
+    if stores.len() > STORES_BYTES_MAX {
+        tracing::warn!(region = %report.region, bytes = stores.len(), "too much about its etcds");
+        return String::new();
+    }
+    stores
 }
 
 /// The etcds of regions that use one, as they told, by region.

@@ -25,8 +25,8 @@ pub struct GoalStore {
     /// What it raised alarm for, such as `NOSPACE`: it takes no puts then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alarms: Vec<String>,
-    /// Goals that are not as new on the other side: in this store, where the process puts
-    /// them; in the region, where it only reads.
+    /// Goals that are not as new on the other side: coordinators did not put them into their
+    /// store yet, or a region did not take them from it.
     pub behind: u64,
     /// Why the last round of reading and putting failed; empty: it did not.
     #[serde(default, skip_serializing_if = "String::is_empty")]

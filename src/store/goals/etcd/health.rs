@@ -15,6 +15,8 @@ use crate::wire::v1::goal_store::{GoalStore, StoreMember};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Most bytes of a reason that are kept.
 const WORDS_BYTES_MAX: usize = 200;
+/// Most kinds of alarm that are told; etcd has two.
+const ALARMS_MAX: usize = 8;
 
 /// `POST /v3/maintenance/status`.
 #[derive(Debug, Default, Deserialize)]
@@ -49,6 +51,7 @@ pub(super) async fn of(gateway: &Gateway) -> GoalStore {
     let mut alarms = alarms.concat();
     alarms.sort();
     alarms.dedup();
+    alarms.truncate(ALARMS_MAX);
     GoalStore { members, alarms, ..GoalStore::default() }
 }
 
