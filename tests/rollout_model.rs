@@ -33,6 +33,7 @@ pub(crate) fn target(n: u64) -> Target {
 /// A deploy of r2 by the standard plan, everywhere.
 pub(crate) fn deploy(base: Option<Target>, bake_s: u32) -> Admission {
     Admission {
+        no_auto_revert: false,
         through_freeze: false,
         allow_older: false,
         allow_unmet: false,

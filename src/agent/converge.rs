@@ -26,7 +26,7 @@ use crate::model::fleet::{AppStatus, Failure, FailureClass, Phase, Sources};
 use crate::model::goal::{Goal, GoalVersion, HostView, Target};
 use crate::model::id::{AppName, RegionName};
 use crate::model::time::UnixMillis;
-use crate::rules::activation::{Activation, Fallback, Stage, Verdict};
+use crate::rules::activation::{Activation, Fallback, Stage, Verdict, steady_after};
 use crate::rules::reconcile::{Facts, Failed, Hold, Step, Tries, Up, count_fault, is_final};
 use crate::rules::retention::{self, Needs};
 
@@ -263,7 +263,17 @@ impl Convergence {
         if should_run && service::supervisor(self.folder.path()).is_none() {
             return Up::Down;
         }
-        Up::Fine
+        if should_run && !self.is_steady(running) { Up::Shaky } else { Up::Fine }
+    }
+
+    /// Whether the app did not end since it was activated, or has been up since.
+    fn is_steady(&self, running: Target) -> bool {
+        let known = self.held.iter().find(|known| known.artifact == running.artifact);
+        let run = known.and_then(|known| known.run.as_ref());
+        let min_healthy = run.map_or(0, |run| run.min_healthy_s);
+        let needed = |last_up| steady_after(Duration::from_secs(u64::from(min_healthy)), last_up);
+        let status = service::status(self.folder.path());
+        status.is_none_or(|s| s.artifact != running.artifact || s.is_steady(needed))
     }
 
     /// A newer goal ends a local hold.

@@ -77,6 +77,7 @@ async fn supervise(app_folder: &Path) -> std::io::Result<()> {
             process: None,
             restarts: 0,
             last_exit: String::new(),
+            last_up_ms: 0,
             started_at: clock::now(),
         },
         plan,
@@ -119,7 +120,10 @@ impl Supervisor {
             let woken = match self.start() {
                 Ok((pid, log)) => {
                     self.tell(State::Running);
+                    let began = Instant::now();
                     let woken = self.watch(pid).await;
+                    let up = began.elapsed().as_millis();
+                    self.status.last_up_ms = u64::try_from(up).unwrap_or(u64::MAX);
                     if matches!(woken, Woken::Told) {
                         self.stop(pid).await;
                     }

@@ -103,6 +103,11 @@ pub struct HowArgs {
     #[arg(long = "region", value_name = "REGION", value_delimiter = ',',
           add = ArgValueCompleter::new(complete::regions))]
     pub regions: Vec<RegionName>,
+    /// Every region but these
+    #[arg(long = "exclude-region", value_name = "REGION", value_delimiter = ',',
+          conflicts_with = "regions", hide_short_help = true,
+          add = ArgValueCompleter::new(complete::regions))]
+    pub exclude: Vec<RegionName>,
     /// standard, fast, careful or all-at-once
     #[arg(
         long,
@@ -121,6 +126,13 @@ pub struct HowArgs {
     /// Hosts begin to switch spread over this time, 1h at most
     #[arg(long, hide_short_help = true, value_name = "TIME", value_parser = seconds)]
     pub spread: Option<u32>,
+    /// When the release fails, leave hosts as they are in place of going back
+    #[arg(long, hide_short_help = true)]
+    pub no_auto_rollback: bool,
+    /// Answer, in a script, what asks for the app's name: --plan all-at-once, --break-glass
+    #[arg(long, hide_short_help = true, value_name = "APP",
+          add = ArgValueCompleter::new(complete::apps))]
+    pub confirm: Option<AppName>,
     /// Why
     #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub message: String,
@@ -154,6 +166,8 @@ impl HowArgs {
                 Plan::AllAtOnce => PlanName::AllAtOnce,
             },
             regions: self.regions.clone(),
+            exclude_regions: self.exclude.clone(),
+            no_auto_revert: self.no_auto_rollback,
             bake_s: self.bake,
             spread_s: self.spread,
             max_unavailable: self.max_unavailable,

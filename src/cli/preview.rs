@@ -37,6 +37,9 @@ pub async fn tell(ctx: &Context, api: &Api, planned: &Rollout, now: Option<&EnvS
     rows.extend(config_file::change(ctx, planned).map(|config| ("config", config)));
     rows.extend(planned.unmet.iter().map(|lacks| ("lacks", format!("{lacks}; not waited for"))));
     rows.push(("plan", plan(planned)));
+    if planned.release.no_auto_revert {
+        rows.push(("fails", "hosts stay as they are, and you decide: --no-auto-rollback".into()));
+    }
     rows.push(("hosts", hosts(planned)));
     rows.extend(moves(api, planned).await.map(|moves| ("moves", moves)));
     rows.push(("time", time(planned, clock::now())));

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use crate::model::fleet::{Sources, Tally};
 use crate::model::id::{AppName, EnvName, ReleaseNo};
-use crate::model::rollout::{PlanName, Release, RolloutKind, RolloutState};
+use crate::model::rollout::{Release, RolloutKind, RolloutState};
 use crate::wire::v1::rollout::{EnvStatus, Rollout, RolloutRequest};
 
 use super::api::{Api, RolloutId};
 use super::args::WaitArgs;
 use super::config_file;
-use super::confirm::{self, Danger};
+use super::confirm::Consent;
 use super::context::Context;
 use super::failure::{ExitCode, Failure};
 use super::outcome::{progress_of, release_code, rollout_failure, rollout_tone, sum};
@@ -99,6 +99,7 @@ pub fn headline(ctx: &Context, rollout: &Rollout) -> String {
     }
     if release.kind == RolloutKind::Deploy {
         line.push_str(&format!("   plan {}", release.plan.word()));
+        line.push_str(if release.no_auto_revert { ", stays where it fails" } else { "" });
     }
     let hosts = sum(rollout.regions.values()).hosts;
     if hosts > 0 {
@@ -146,17 +147,14 @@ pub async fn start(
     api: &Api,
     (app, env): (&AppName, &EnvName),
     mut request: RolloutRequest,
-    wait: &WaitArgs,
+    (consent, wait): (&Consent, &WaitArgs),
 ) -> Result<ExitCode, Failure> {
-    if confirm::must_ask(ctx, env) {
+    consent.check(ctx, env, Some(app))?;
+    if consent.must_ask(ctx, env) {
         if let Some(there) = preview(ctx, api, (app, env), &mut request).await? {
             return stay_with(ctx, api, there, wait).await;
         }
-        let danger = match (request.plan, request.break_glass) {
-            (PlanName::AllAtOnce, _) | (_, true) => Danger::Severe(app.as_str()),
-            (PlanName::Fast | PlanName::Standard | PlanName::Careful, false) => Danger::Moderate,
-        };
-        confirm::ask(ctx, env, "Deploy?", danger).await?;
+        consent.ask(ctx, env, app).await?;
         let started = api.start_rollout(app, env, &request).await?;
         return stay_with(ctx, api, started, wait).await;
     }

@@ -49,6 +49,9 @@ pub const CONCEPTS: &str = include_str!("texts/concepts.txt");
 /// What the project file may say: `deployctl.toml(5)` too.
 pub const TOML: &str = include_str!("texts/toml.txt");
 
+/// What every document of `-o json` looks like.
+pub const SCHEMA: &str = include_str!("../../docs/cli.schema.json");
+
 /// The text of a topic; `None` when there is no such.
 #[must_use]
 pub fn text(topic: &str) -> Option<String> {
@@ -59,7 +62,7 @@ pub fn text(topic: &str) -> Option<String> {
         "concepts" => Some(CONCEPTS.into()),
         "toml" => Some(TOML.into()),
         "json" => Some(include_str!("texts/json.txt").into()),
-        "json-schema" => Some(include_str!("../../docs/cli.schema.json").into()),
+        "json-schema" => Some(SCHEMA.into()),
         "plans" => Some(PLANS.into()),
         "setup" => Some(SETUP.into()),
         "runbook" => Some(RUNBOOK.into()),
@@ -191,9 +194,12 @@ How a rollout reaches hosts:
   careful       as standard, with bakes six times as long; once the first wave is done it
                 pauses until a person says deployctl promote or resume.
   all-at-once   every host at once: no gate before the last host. In prod it asks for
-                the app's name.
+                the app's name; in a script --confirm=APP and -m WHY say it, --yes does not.
 
---bake TIME sets every bake of the plan; --region limits the rollout to some regions;
+--bake TIME sets every bake of the plan; --region limits the rollout to some regions,
+--exclude-region to all others. --no-auto-rollback leaves hosts as they are when the release
+fails: it ends failed (exit code 11) and a person decides, rollback or retry. Hosts where
+the new release does not run go back each by itself all the same.
 deployctl promote skips the wait of the step under way, --full all of them.
 ";
 

@@ -1,6 +1,7 @@
 //! Admits a deploy or a rollback: one transaction that checks everything, takes
 //! the open rollout's place, and starts the new one [orchestration 6.7, 6.8].
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::coordinator::once::{self, KEY_KEPT, Key};
@@ -107,7 +108,9 @@ pub(super) fn admit(tx: &mut Tx, shared: &Coordinator, asked: &Asked) -> Result<
     if let Some(row) = answered(tx, shared, asked, &digest)? {
         return Ok(joined(view::rollout(tx, shared, &row)?));
     }
-    check_regions(tx, shared, &asked.request.regions)?;
+    let reached = reached(&facts::region_names(tx, shared)?, &asked.request)?;
+    let request = RolloutRequest { regions: reached, ..asked.request.clone() };
+    let asked = &Asked { request, ..asked.clone() };
     let env = envs::find(tx, &asked.app, &asked.env)?;
     check_generation(asked, &env)?;
     let open = releases::open(tx, &asked.app, &asked.env)?;
@@ -250,6 +253,7 @@ fn is_same(open: &ReleaseRow, desk: &Desk<'_>, load: &Load) -> bool {
         && rules.plan == request.plan
         && rules.regions == request.regions
         && rules.bake_s == request.bake_s
+        && rules.no_auto_revert == request.no_auto_revert
         && rules.permits.most == request.max_unavailable
         && rules.spread_s == request.spread_s.unwrap_or(0)
         && rules.hosts == desk.app.hosts
@@ -443,6 +447,7 @@ fn place(tx: &mut Tx, desk: &Desk<'_>, load: Load, tolerate: Vec<Bits>) -> Resul
         stable: desk.env.stable.clone(),
         config: load.config,
         tolerate,
+        no_auto_revert: request.no_auto_revert,
         through_freeze: request.break_glass,
         allow_older: request.allow_older,
         allow_unmet: request.allow_unmet,
@@ -523,24 +528,44 @@ fn check_bounds(asked: &Asked) -> Result<(), Problem> {
             return Err(usage(format!("{field}: at most {SECONDS_MAX}")));
         }
     }
-    let mut regions = request.regions.clone();
-    regions.sort();
-    regions.dedup();
-    if regions.len() != request.regions.len() {
-        return Err(usage("regions: each at most once".into()));
+    for regions in [&request.regions, &request.exclude_regions] {
+        let once: BTreeSet<_> = regions.iter().collect();
+        if once.len() != regions.len() {
+            return Err(usage("regions: each at most once".into()));
+        }
+    }
+    if request.no_auto_revert && request.kind == RolloutKind::Rollback {
+        return Err(usage("no_auto_revert: a rollback is never reverted".into()));
     }
     Ok(())
 }
 
-fn check_regions(tx: &Tx, shared: &Coordinator, asked: &[RegionName]) -> Result<(), Problem> {
-    let known = facts::region_names(tx, shared)?;
-    let Some(unknown) = asked.iter().find(|region| !known.contains(region)) else {
-        return Ok(());
-    };
-    let names: Vec<&str> = known.iter().map(RegionName::as_str).collect();
-    Err(Problem::new(Code::NotFound, format!("there is no region {unknown}"))
-        .because(format!("there are {}", names.join(", ")))
-        .hint("deployctl regions"))
+/// The regions that a request is limited to, of those that are known; empty: all.
+fn reached(
+    known: &BTreeSet<RegionName>,
+    request: &RolloutRequest,
+) -> Result<Vec<RegionName>, Problem> {
+    let (only, but) = (&request.regions, &request.exclude_regions);
+    let names = || known.iter().map(RegionName::as_str).collect::<Vec<_>>().join(", ");
+    if let Some(unknown) = only.iter().chain(but).find(|region| !known.contains(region)) {
+        return Err(Problem::new(Code::NotFound, format!("there is no region {unknown}"))
+            .because(format!("there are {}", names()))
+            .hint("deployctl regions"));
+    }
+    if but.is_empty() {
+        return Ok(only.clone());
+    }
+    if !only.is_empty() {
+        return Err(Problem::new(Code::Usage, "regions are named or left out, not both")
+            .because("regions says which, exclude_regions all but which"));
+    }
+    let left: Vec<_> = known.iter().filter(|region| !but.contains(region)).cloned().collect();
+    if left.is_empty() {
+        return Err(Problem::new(Code::Usage, "no region is left to deploy to")
+            .because(format!("there are {}, and every one is left out", names()))
+            .hint("deployctl regions"));
+    }
+    Ok(left)
 }
 
 fn check_generation(asked: &Asked, env: &EnvRow) -> Result<(), Problem> {

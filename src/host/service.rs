@@ -69,8 +69,29 @@ pub struct Status {
     pub restarts: u32,
     /// How it ended last, such as `exit 3`; empty: it did not.
     pub last_exit: String,
+    /// How long it had been up when it ended last, ms.
+    #[serde(default)]
+    pub last_up_ms: u64,
     /// When it was first started.
     pub started_at: UnixMillis,
+}
+
+impl Status {
+    /// Whether it did not end since it was activated, or has been up again since then, in
+    /// one stretch, for as long as is `needed` after it had been up for so long before.
+    #[must_use]
+    pub fn is_steady(&self, needed: impl Fn(Duration) -> Duration) -> bool {
+        match (self.state, &self.process) {
+            (State::Running, Some(process)) if self.restarts > 0 => {
+                let last_up = Duration::from_millis(self.last_up_ms);
+                process.age().is_some_and(|age| age >= needed(last_up))
+            }
+            // The supervisor tells of an exit only once all that was started is gone.
+            (State::Running, Some(process)) => process.is_alive(),
+            (State::Waiting, _) => false,
+            _ => true,
+        }
+    }
 }
 
 /// What a supervised app does.
@@ -111,6 +132,21 @@ impl Process {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         Self::find(self.pid) == Some(*self)
+    }
+
+    /// How long it has been there; `None`: it is not there any more.
+    ///
+    /// By the clock since boot, which nobody sets.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        if !self.is_alive() {
+            return None;
+        }
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let now = Duration::try_from(now).ok()?;
+        let per_second = rustix::param::clock_ticks_per_second().max(1);
+        let began = Duration::from_millis(self.ticks.saturating_mul(1000) / per_second);
+        Some(now.saturating_sub(began))
     }
 
     fn signal(&self, signal: Signal) {

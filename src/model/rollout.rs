@@ -415,6 +415,9 @@ pub struct Release {
     /// Only these regions; empty: all.
     #[serde(default)]
     pub regions: Vec<RegionName>,
+    /// Whether hosts stay as they are when it fails, in place of going back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_auto_revert: bool,
     /// Where it stands.
     pub state: RolloutState,
     /// One sentence: what it waits for, or why it ended so.

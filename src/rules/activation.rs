@@ -15,10 +15,24 @@
 //! | back_start | start old | back_probe | failed | - | - |
 //! | back_probe | probe old | **reverted** | reverted | - | - |
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::fleet::{Failure, Phase};
 use crate::model::goal::{GoalVersion, Target};
+
+/// Longest time that a release which ended must be up again before it is believed, unless
+/// its own `min_healthy_s` is longer. As long as the supervisor counts crashes.
+pub const STEADY_MAX: Duration = Duration::from_secs(60);
+
+/// How long a release that ended after its probe had passed must be up in one stretch before
+/// it counts as healthy: what it is asked for anyway, and twice what it lasted before. One
+/// that dies every two seconds is never healthy again, whatever it was asked for.
+#[must_use]
+pub fn steady_after(min_healthy: Duration, last_up: Duration) -> Duration {
+    last_up.saturating_mul(2).min(STEADY_MAX).max(min_healthy)
+}
 
 /// What to do when the new release fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,6 +201,15 @@ mod tests {
     use crate::model::fleet::FailureClass;
     use crate::model::id::ReleaseNo;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_ended_must_outlive_itself_within_reason() {
+        let after = |min, last| steady_after(Duration::from_secs(min), Duration::from_secs(last));
+        assert_eq!(after(1, 2), Duration::from_secs(4));
+        assert_eq!(after(30, 2), Duration::from_secs(30));
+        assert_eq!(after(1, 86_400), STEADY_MAX);
+        assert_eq!(after(90, 86_400), Duration::from_secs(90));
+    }
 
     fn target(n: u64) -> Target {
         Target { release: ReleaseNo(n), artifact: Digest::of(&n.to_be_bytes()), config: None }

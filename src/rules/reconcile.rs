@@ -66,6 +66,8 @@ const SLOW_WAIT: Duration = Duration::from_secs(60);
 pub enum Up {
     /// As it should.
     Fine,
+    /// It ended after its probe had passed, and has not been up again for long enough.
+    Shaky,
     /// It never proved itself: its activation was left for another goal.
     Unproven,
     /// It should run and does not, by no fault of its own: a reboot, a killed supervisor.
@@ -160,8 +162,11 @@ impl Facts<'_> {
         };
         let runs_it = self.running.is_some_and(|running| running.bits() == want.bits());
         match (runs_it, self.up) {
-            (true, Up::Fine) if self.running != Some(want) => return Step::Adopt(want),
-            (true, Up::Fine) => return self.stage_ahead(now),
+            (true, Up::Fine | Up::Shaky) if self.running != Some(want) => {
+                return Step::Adopt(want);
+            }
+            // Its supervisor starts it again, or gives up and says so.
+            (true, Up::Fine | Up::Shaky) => return self.stage_ahead(now),
             (true, Up::Down) => {
                 return self.keep_up(now).unwrap_or_else(|| self.stage_ahead(now));
             }
@@ -191,6 +196,7 @@ impl Facts<'_> {
         let runs_it = self.running.map(|r| r.bits()) == wanted.map(|want| want.bits());
         match (runs_it, self.running, self.up) {
             (true, Some(_), Up::Fine) => Phase::Healthy,
+            (true, Some(_), Up::Shaky) => Phase::Probing,
             (true, Some(_), _) => Phase::Activating,
             _ if desired.is_some_and(|want| self.has(want)) => Phase::Staged,
             (_, None, _) if self.goal.is_some_and(|goal| self.has(goal.next)) => Phase::Staged,

@@ -63,6 +63,6 @@ fn a_deploy_that_is_frozen_ends_with_7_and_says_how_to_pass() {
     let done = person.ends(&["deploy", "b1", "--yes"], 7);
     assert!(done.stderr.contains("--break-glass -m WHY"), "{}", done.stderr);
     person.ends(&["deploy", "b1", "--yes", "--break-glass"], 2);
-    person.ends(&["deploy", "b1", "--yes", "--break-glass", "-m", "INC-1"], 7);
+    person.ends(&["deploy", "b1", "--confirm=web", "--break-glass", "-m", "INC-1"], 7);
     assert_eq!(coordinator.requests_of("POST").last().unwrap().body["break_glass"], true);
 }

@@ -45,6 +45,7 @@ pub(crate) fn release(state: RolloutState) -> Release {
         config: None,
         plan: PlanName::Standard,
         regions: vec![],
+        no_auto_revert: false,
         state,
         max_unavailable: None,
         approvals: 0,

@@ -85,6 +85,11 @@ impl Coordinator {
         self.state.lock().unwrap().requests.clone()
     }
 
+    /// As if nothing had been asked yet.
+    pub(crate) fn forget(&self) {
+        self.state.lock().unwrap().requests.clear();
+    }
+
     /// Requests whose first line begins with `method_and_path`.
     pub(crate) fn requests_of(&self, method_and_path: &str) -> Vec<Request> {
         let of = |request: &Request| request.line.starts_with(method_and_path);

@@ -127,6 +127,48 @@ fn everything_at_once_in_production_asks_for_the_name() {
     assert_eq!(done.code, 1, "{done:?}");
     assert_eq!(on_terminal(&person, &args, ("to go on", "web\r")).code, 0);
     assert_eq!(coordinator.requests_of(ROLLOUTS).last().unwrap().body["plan"], "all-at-once");
+    let yes = [&args[..], &["--yes"]].concat();
+    let done = on_terminal(&person, &yes, ("to go on", "no\r"));
+    assert_eq!(done.code, 1, "--yes is no name: {done:?}");
+    let said = [&args[..], &["--confirm=web", "-m", "INC-7"]].concat();
+    assert!(!on_terminal(&person, &said, ("to go on", "no\r")).stdout.contains("to go on"));
+}
+
+#[test]
+fn a_script_says_the_name_and_why_where_a_person_would_type_it() {
+    let (coordinator, person) = ready();
+    let all = "deployctl deploy r2 --yes --plan all-at-once";
+    let glass = "deployctl deploy r2 --yes --break-glass";
+    for (line, more) in [
+        (all, "--confirm=web -m WHY"),
+        (&format!("{all} -m INC-7"), "--confirm=web"),
+        (&format!("{all} --confirm=web"), "-m WHY"),
+        (glass, "--confirm=web -m WHY"),
+        ("deployctl promote --from staging --to prod --plan all-at-once", "--confirm=web -m WHY"),
+        // The env that is not prod does not ask, but a broken glass has a reason anywhere.
+        (&format!("{glass} -e staging"), "-m WHY"),
+    ] {
+        let args: Vec<&str> = line.split(' ').skip(1).collect();
+        let done = person.ends(&args, 2);
+        assert!(
+            done.stderr.contains(&format!("hint:  {line} {more}\n")),
+            "{line}: {}",
+            done.stderr
+        );
+        assert!(coordinator.requests_of("POST ").is_empty(), "{line} was sent");
+        let pasted: Vec<&str> = args.into_iter().chain(more.split(' ')).collect();
+        if !line.contains("staging") {
+            person.ends(&pasted, 0);
+            coordinator.forget();
+        }
+    }
+    let other =
+        person.ends(&["deploy", "r2", "--plan", "all-at-once", "--confirm=wob", "-m", "x"], 2);
+    assert!(other.stderr.contains("--confirm=wob, and the app is web"), "{}", other.stderr);
+    // A way back needs no name, and neither does an ordinary deploy.
+    person.ends(&["rollback", "--yes"], 0);
+    person.ends(&["deploy", "r2", "--yes"], 0);
+    person.ends(&["deploy", "r2", "--confirm=web"], 0);
 }
 
 #[test]

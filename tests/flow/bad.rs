@@ -89,6 +89,20 @@ fn hooks_that_fail_and_apps_that_hang_or_die_late_are_stopped_among_the_first_ho
 }
 
 #[test]
+fn an_app_that_dies_again_and_again_passes_no_bake_however_short() {
+    let (fleet, repository) = running();
+    // Up for longer than `min_healthy_s`, each time: healthy whenever it is looked at late.
+    publish(&fleet, &repository, ("2", GOOD), "sleep 1.6; exit 3");
+    let args = ["deploy", "--yes", "--build", "--bake", "2s", "--timeout", "3m"];
+    let done = fleet.cli(&repository.folder, &args);
+    let story = text(&done.stderr);
+    assert_eq!(done.status.code(), Some(10), "{story}");
+    assert!(story.contains("crash loop: ended"), "{story}");
+    assert!((1..=2).contains(&exposed(&fleet, "2")));
+    eventually("every host is back on 1", || all_on(&fleet, "1"));
+}
+
+#[test]
 fn a_coordinator_killed_while_it_reverts_ends_what_it_began() {
     let (mut fleet, repository) = running();
     publish(&fleet, &repository, ("2", GOOD), "exit 3");

@@ -346,6 +346,7 @@ impl Fleet {
         let mut command = Command::new(binary("deployctl"));
         command
             .args(args)
+            .args(confirmed(folder, args))
             .current_dir(folder)
             .env("DEPLOYCTL_SERVER", &self.server)
             .env("DEPLOYCTL_TOKEN_FILE", self.token("admin"))
@@ -419,4 +420,19 @@ pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never happened: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// What a script adds where all of prod is reached at once: the app's name and a reason.
+fn confirmed(folder: &Path, args: &[&str]) -> Vec<String> {
+    if !args.contains(&"all-at-once") || args.iter().any(|arg| arg.starts_with("--confirm")) {
+        return vec![];
+    }
+    let named = args.iter().position(|arg| *arg == "-a").map(|at| args[at + 1].to_owned());
+    let file = || fs::read_to_string(folder.join("deployctl.toml")).unwrap();
+    let app = named.unwrap_or_else(|| file().split('"').nth(1).unwrap().to_owned());
+    let mut more = vec![format!("--confirm={app}")];
+    if !args.contains(&"-m") {
+        more.extend(["-m", "a test"].map(str::to_owned));
+    }
+    more
 }

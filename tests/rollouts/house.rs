@@ -233,6 +233,8 @@ pub(crate) fn deploy(target: &str) -> RolloutRequest {
         config: None,
         plan: PlanName::Standard,
         regions: vec![],
+        exclude_regions: vec![],
+        no_auto_revert: false,
         bake_s: Some(0),
         spread_s: None,
         max_unavailable: None,

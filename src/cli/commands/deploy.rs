@@ -6,7 +6,7 @@ use clap_complete::ArgValueCompleter;
 use crate::cli::api::Api;
 use crate::cli::args::{HowArgs, WaitArgs, seconds};
 use crate::cli::config_file::ConfigArgs;
-use crate::cli::confirm;
+use crate::cli::confirm::Consent;
 use crate::cli::conflict::ConflictArgs;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
@@ -16,7 +16,7 @@ use crate::cli::table::Table;
 use crate::cli::{complete, rollouts, wait};
 use crate::model::id::AppName;
 use crate::wire::v1::build::BuildRequest;
-use crate::wire::v1::rollout::Rollout;
+use crate::wire::v1::rollout::{Rollout, RolloutRequest};
 
 /// Time that replication may take after a build that this command waited for, seconds.
 const READY_AFTER_BUILD_S: u32 = 3600;
@@ -28,7 +28,7 @@ const READY_AFTER_BUILD_S: u32 = 3600;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  deployctl deploy HEAD -m \"retry jitter\"\n  deployctl deploy HEAD --build --yes\n  \
-    deployctl deploy r411 --region eu --plan all-at-once\n  deployctl deploy @ --config api.toml -m \"more workers\""
+    deployctl deploy r411 --region eu --plan all-at-once --confirm=web -m \"INC-7\"\n  deployctl deploy @ --config api.toml -m \"more workers\""
 )]
 pub struct DeployArgs {
     /// A git revision, r411, b12, @latest, staging:@: `deployctl help refs`
@@ -58,7 +58,7 @@ pub struct DeployArgs {
     #[command(flatten)]
     conflict: ConflictArgs,
     /// Pass a freeze, a hold or approvals: by an admin, with a reason, and everybody is told
-    #[arg(long, hide_short_help = true, requires = "message")]
+    #[arg(long, hide_short_help = true)]
     break_glass: bool,
     /// Refuse unless the goal's generation is still this
     #[arg(long, value_name = "GENERATION", hide_short_help = true)]
@@ -77,21 +77,16 @@ pub async fn run(ctx: &Context, args: DeployArgs) -> Result<ExitCode, Failure> {
     }
     let env = ctx.env()?;
     let target = reference::resolve(ctx, &args.rev)?;
+    let mut request = args.request(&target)?;
+    let consent = Consent::of(&request, args.how.confirm.as_ref());
     if !args.dry_run {
-        confirm::check_can_ask(ctx, &env)?;
+        consent.check(ctx, &env, ctx.app_if_said()?.as_ref())?;
     }
     let api = Api::new(ctx)?;
     let app = pick_app(ctx, &api).await?;
     if let Target::Commit(commit) = &target {
         reference::check_pushed(ctx, &api, &app, commit).await?;
     }
-    let mut request = args.how.request(target.text());
-    request.config = args.config.wish()?;
-    request.when_ready_s = args.when_ready;
-    request.allow_bad = args.allow_bad;
-    request.break_glass = args.break_glass;
-    request.expect_generation = args.expect_gen;
-    args.conflict.ask(&mut request);
     if args.build && !args.dry_run {
         build_first(ctx, &api, &app, &target, &args).await?;
         request.when_ready_s = request.when_ready_s.or(Some(READY_AFTER_BUILD_S));
@@ -111,7 +106,21 @@ pub async fn run(ctx: &Context, args: DeployArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::Ok);
     }
     args.conflict.wait_turn(ctx, &api, (&app, &env), &args.wait).await?;
-    rollouts::start(ctx, &api, (&app, &env), request, &args.wait).await
+    rollouts::start(ctx, &api, (&app, &env), request, (&consent, &args.wait)).await
+}
+
+impl DeployArgs {
+    /// What is asked of the coordinator for `target`.
+    fn request(&self, target: &Target) -> Result<RolloutRequest, Failure> {
+        let mut request = self.how.request(target.text());
+        request.config = self.config.wish()?;
+        request.when_ready_s = self.when_ready;
+        request.allow_bad = self.allow_bad;
+        request.break_glass = self.break_glass;
+        request.expect_generation = self.expect_gen;
+        self.conflict.ask(&mut request);
+        Ok(request)
+    }
 }
 
 async fn build_first(

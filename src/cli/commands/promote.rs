@@ -5,7 +5,7 @@ use clap_complete::ArgValueCompleter;
 
 use crate::cli::api::Api;
 use crate::cli::args::{HowArgs, WaitArgs};
-use crate::cli::confirm::{self, Danger};
+use crate::cli::confirm::{self, Consent, Danger};
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::prompt::pick_app;
@@ -46,16 +46,19 @@ pub async fn run(ctx: &Context, args: PromoteArgs) -> Result<ExitCode, Failure> 
         Some(to) => to.clone(),
         None => ctx.env()?,
     };
-    confirm::check_can_ask(ctx, &env)?;
-    let api = Api::new(ctx)?;
     if let Some(from) = args.from {
         if from == env {
             return Err(Failure::usage(format!("--from and --to are both {env}")));
         }
-        let app = pick_app(ctx, &api).await?;
         let request = args.how.request(format!("{from}:@"));
-        return rollouts::start(ctx, &api, (&app, &env), request, &args.wait).await;
+        let consent = Consent::of(&request, args.how.confirm.as_ref());
+        consent.check(ctx, &env, ctx.app_if_said()?.as_ref())?;
+        let api = Api::new(ctx)?;
+        let app = pick_app(ctx, &api).await?;
+        return rollouts::start(ctx, &api, (&app, &env), request, (&consent, &args.wait)).await;
     }
+    confirm::check_can_ask(ctx, &env)?;
+    let api = Api::new(ctx)?;
     let (id, now) = rollouts::pick_open(ctx, &api, args.rollout, "history").await?;
     ctx.out.story(&rollouts::headline(ctx, &now));
     let question =

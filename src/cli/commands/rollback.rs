@@ -64,6 +64,8 @@ pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure>
         config: None,
         plan: PlanName::default(),
         regions: args.regions,
+        exclude_regions: vec![],
+        no_auto_revert: false,
         bake_s: None,
         spread_s: args.spread,
         max_unavailable: None,

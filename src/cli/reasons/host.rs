@@ -1,7 +1,7 @@
 //! Why a host does not run what an app's env leads to.
 
 use super::{Reasons, scope};
-use crate::cli::table::age;
+use crate::cli::table::{age, count};
 use crate::model::fleet::{AppStatus, Phase};
 use crate::model::goal::{BUCKETS, GoalVersion, Target, bucket};
 use crate::model::hold::Hold;
@@ -192,6 +192,12 @@ fn on_its_way(reasons: Reasons, env: &EnvStatus, status: &AppStatus, desired: Ta
         Phase::Fetching => format!("it fetches {release}: {have} of {all} pieces so far"),
         Phase::Staged => format!("it holds {release} and is about to switch"),
         Phase::Activating => format!("it stops the old and starts {release} now"),
+        Phase::Probing if status.restarts > 0 => {
+            let times = count(u64::from(status.restarts), "time");
+            format!(
+                "{release} was started again {times}, and has not been up for long enough since"
+            )
+        }
         Phase::Probing => format!("{release} was started, and its probe has not settled"),
         Phase::Idle | Phase::Healthy | Phase::Failed | Phase::Reverted => {
             format!("it has just been told to run {release}")

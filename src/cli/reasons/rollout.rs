@@ -40,6 +40,9 @@ pub fn of(rollout: &Rollout, regions: &[Region], now: UnixMillis) -> Reasons {
             reasons = reasons.because(line);
         }
     }
+    if release.no_auto_revert && !release.state.is_final() {
+        reasons = reasons.because("should it fail, hosts stay as they are: --no-auto-rollback");
+    }
     with_next(reasons, rollout, now)
 }
 
@@ -112,6 +115,11 @@ fn with_next(reasons: Reasons, rollout: &Rollout, now: UnixMillis) -> Reasons {
             .hint(format!("deployctl resume {name} {scope}"))
             .hint(format!("deployctl cancel {name} {scope}"))
             .hint(format!("deployctl hosts --failed {scope}")),
+        (RolloutState::Failed, _) if release.no_auto_revert => reasons
+            .next("nothing until a person decides: hosts stay as they are")
+            .hint(format!("deployctl rollback {scope}"))
+            .hint(format!("deployctl retry {name} {scope}"))
+            .hint(format!("deployctl logs {name} {scope}")),
         (RolloutState::Reverted | RolloutState::Failed, _) => reasons
             .hint(format!("deployctl logs {name} {scope}"))
             .hint(format!("deployctl hosts --failed {scope}")),

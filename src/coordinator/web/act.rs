@@ -149,6 +149,8 @@ impl Wish {
             config: None,
             plan: self.plan.unwrap_or_default(),
             regions: self.regions()?,
+            exclude_regions: vec![],
+            no_auto_revert: false,
             bake_s: self.bake_s,
             spread_s: None,
             max_unavailable: None,

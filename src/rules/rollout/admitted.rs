@@ -36,6 +36,8 @@ pub struct Admission {
     pub config: Option<ConfigId>,
     /// What hosts may go on running until they are admitted.
     pub tolerate: Vec<Bits>,
+    /// Whether a failure leaves hosts as they are.
+    pub no_auto_revert: bool,
     /// Whether it passes freezes and holds.
     pub through_freeze: bool,
     /// Whether it may bring a commit that is older than what runs.
@@ -85,6 +87,7 @@ impl Rollout {
             doubts: 0,
             excused: BTreeMap::new(),
             spare: None,
+            no_auto_revert: admission.no_auto_revert,
             through_freeze: admission.through_freeze,
             allow_older: admission.allow_older,
             allow_unmet: admission.allow_unmet,

@@ -9,7 +9,7 @@
 //! pending    the build failed                          failed
 //! running    the step converged                        running, bakes (or the next step)
 //! running    the bake ended, still converged           running, next step; after the last: succeeded
-//! running    a release fault over its budget           reverting, a new generation; no base: failed
+//! running    a release fault over its budget           reverting, a new generation; no base, or told to stay: failed
 //! running    one early host of one fails               running, one more host is asked
 //! running    host faults, unreachable, stalled, no data  paused
 //! running    a step that the plan holds after is done  paused
@@ -139,6 +139,9 @@ pub struct Rollout {
     pub excused: BTreeMap<RegionName, u32>,
     /// Where one more host can be asked when the only early host fails.
     pub spare: Option<(RegionName, u32)>,
+    /// Whether a failure leaves hosts as they are, in place of going back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_auto_revert: bool,
     /// Whether it passes freezes and holds: somebody broke the glass.
     #[serde(default)]
     pub through_freeze: bool,
@@ -465,10 +468,14 @@ impl Rollout {
         actions
     }
 
-    /// A release fault: back to what ran before, if anything did.
+    /// A release fault: back to what ran before, if anything did and nobody said to stay.
     fn fail(&mut self, now: UnixMillis, facts: &Facts, why: &str) -> Vec<Action> {
-        if !self.can_revert() {
-            let why = format!("{why}; there is no release to go back to");
+        if self.no_auto_revert || !self.can_revert() {
+            let stay = match self.no_auto_revert {
+                true => "hosts stay as they are: --no-auto-rollback",
+                false => "there is no release to go back to",
+            };
+            let why = format!("{why}; {stay}");
             let mut actions = self.finish(RolloutState::Failed, why);
             actions.insert(0, Action::MarkBad);
             return actions;

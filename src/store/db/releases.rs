@@ -61,6 +61,7 @@ impl ReleaseRow {
             config: rollout.config,
             plan: rollout.plan,
             regions: rollout.regions.clone(),
+            no_auto_revert: rollout.no_auto_revert,
             state: rollout.state,
             reason: rollout.reason.clone(),
             max_unavailable: rollout.permits.most,

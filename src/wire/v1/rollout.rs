@@ -36,6 +36,12 @@ pub struct RolloutRequest {
     /// Only these regions; empty: all.
     #[serde(default)]
     pub regions: Vec<RegionName>,
+    /// Every region that is known now but these; not with `regions`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude_regions: Vec<RegionName>,
+    /// With a deploy: when the release fails, hosts stay as they are and it ends `failed`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_auto_revert: bool,
     /// Every bake of the plan, seconds; `None`: the plan's own.
     #[serde(default)]
     pub bake_s: Option<u32>,

@@ -23,6 +23,7 @@ use crate::rules::rollout::{Action, Admission, Rollout};
 
 fn deploy(base: Option<Target>, bake_s: u32) -> Admission {
     Admission {
+        no_auto_revert: false,
         through_freeze: false,
         allow_older: false,
         allow_unmet: false,
@@ -104,15 +105,17 @@ proptest! {
         away in prop::sample::select(vec![0u64, 0, 10, 40]),
         late in prop::sample::select(vec![0u64, 30, 80]),
         based in any::<bool>(),
+        stays in any::<bool>(),
     ) {
         let weather = Weather { broken, sick, away, late, ..CALM };
         let base = based.then(|| target(1));
-        let mut world = World::new(seed, &sizes, weather, deploy(base, 20));
+        let admission = Admission { no_auto_revert: stays, ..deploy(base, 20) };
+        let mut world = World::new(seed, &sizes, weather, admission);
         run(&mut world, 20_000)?;
         prop_assert!(!world.is_open(), "still {:?}", world.rollout.state);
         match world.rollout.state {
             RolloutState::Reverted => {
-                prop_assert!(based && world.bad);
+                prop_assert!(based && world.bad && !stays);
                 for host in world.hosts.iter().filter(|host| host.reachable) {
                     prop_assert_eq!(host.running, Some(bits(1)), "{} was left", host.id);
                 }
@@ -131,8 +134,12 @@ proptest! {
             prop_assert_eq!(world.rollout.state, RolloutState::Succeeded);
         }
         if broken == 100 && sick == 0 && away == 0 && sizes.iter().sum::<usize>() > 0 {
-            let expected = if based { RolloutState::Reverted } else { RolloutState::Failed };
+            let back = based && !stays;
+            let expected = if back { RolloutState::Reverted } else { RolloutState::Failed };
             prop_assert_eq!(world.rollout.state, expected);
+            let generation = |goal: &Goal| goal.version.generation;
+            let kept = world.goals.iter().all(|goal| generation(goal) == generation(&world.goals[0]));
+            prop_assert!(kept || back, "hosts were told to go elsewhere");
         }
     }
 
