@@ -35,6 +35,7 @@ mod once;
 mod openapi;
 mod outbox;
 mod patches;
+mod patience;
 mod peers;
 pub mod program;
 mod publisher;
