@@ -19,6 +19,7 @@ mod curves;
 mod diff;
 mod events;
 mod facts;
+mod features;
 mod feed;
 mod first_start;
 mod fleet;
