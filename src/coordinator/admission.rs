@@ -9,7 +9,7 @@ use crate::coordinator::readiness::{self, Readiness};
 use crate::coordinator::refs::{self, Named, resolve};
 use crate::coordinator::requirements::{self, Unmet};
 use crate::coordinator::state::Coordinator;
-use crate::coordinator::{ancestry, apps, bars, configs, facts, holds, steer, view};
+use crate::coordinator::{ancestry, apps, bars, configs, facts, features, holds, steer, view};
 use crate::model::config::Bits;
 use crate::model::digest::{ArtifactId, ConfigId, Digest};
 use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
@@ -162,6 +162,9 @@ fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
     let standing = ancestry::check(tx, desk.shared, desk.asked, &load.build, &desk.env)?;
     if let Some(open) = &desk.open {
         standing.check_conflict(desk.asked, open, &load.build)?;
+    }
+    if load.config.is_some() {
+        features::begin(tx, desk.shared, &features::CONFIGS)?;
     }
     check_not_barred(tx, desk, &load.build)?;
     if let Some(bits) = load.bits()

@@ -1,11 +1,12 @@
 //! Coordinators that share one database: each says now and then that it works, and
 //! follows what the others change that it holds in memory.
 //!
-//! Nothing rests on who is listed: every write is guarded by itself. The list tells a
-//! coordinator that starts whether workers could beat until now, and people who is there.
+//! Every write is guarded by itself. The list tells a coordinator that starts whether workers
+//! could beat until now, whether one is there that is too old for something, and people who is there.
 
 use std::time::Duration;
 
+use crate::coordinator::features;
 use crate::coordinator::state::{Coordinator, Shared};
 use crate::model::time::UnixMillis;
 use crate::net::auth::random_key;
@@ -36,12 +37,17 @@ fn every(shared: &Coordinator) -> Duration {
     shared.timing().beat.min(BEAT_MAX)
 }
 
+/// Whoever spoke since then works.
+pub(super) fn live_since(shared: &Coordinator) -> UnixMillis {
+    shared.steady_now() - every(shared) * MISSED
+}
+
 /// Whether another coordinator worked until now, so that workers could beat.
 ///
 /// # Errors
 /// When the database fails.
 pub(super) async fn worked_until_now(shared: &Coordinator) -> Result<bool, DbError> {
-    let since = shared.steady_now() - every(shared) * MISSED;
+    let since = live_since(shared);
     Ok(!shared.db.read(move |tx| coordinators::list(tx, since)).await?.is_empty())
 }
 
@@ -50,7 +56,10 @@ pub(super) async fn beat(shared: Shared, own: CoordinatorRow) {
     let (every, mut stop) = (every(&shared), shared.stop.clone());
     loop {
         let row = CoordinatorRow { seen_at: shared.steady_now(), ..own.clone() };
-        let said = shared.db.write(move |tx: &mut Tx| coordinators::seen(tx, &row)).await;
+        let said = shared
+            .db
+            .write(move |tx: &mut Tx| coordinators::seen(tx, &row, &features::own()))
+            .await;
         if let Err(error) = said {
             tracing::warn!(%error, "other coordinators don't know that this one works");
         }

@@ -8,15 +8,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::config::daemon::{Config, Tls};
-use crate::coordinator::state::{Coordinator, Shared};
+use crate::coordinator::first_start::FirstStartError;
+use crate::coordinator::state::{Coordinator, Keys, Shared};
 use crate::coordinator::{
-    attempts, claims, first_start, metrics, monitor, notify, outbox, peers, publisher, router,
-    synchronizer, tick,
+    attempts, claims, first_start, metrics, monitor, notify, outbox, patience, peers, publisher,
+    router, synchronizer, tick,
 };
 use crate::net::tls::{Security, TlsError, TlsFiles};
 use crate::net::{metrics as listeners, server};
 use crate::store::blobs::{BlobError, Blobs};
-use crate::store::db::{BadPlace, DbError, Place};
+use crate::store::db::{BadPlace, Db, DbError, Place};
 use crate::store::goals::GoalError;
 
 /// How long the background loops have to end after a stop.
@@ -39,7 +40,7 @@ pub enum StartError {
     Goals(#[from] GoalError),
     /// The first files.
     #[error(transparent)]
-    FirstStart(#[from] first_start::FirstStartError),
+    FirstStart(#[from] FirstStartError),
     /// What the listener speaks.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -54,7 +55,7 @@ pub enum StartError {
 }
 
 /// Runs a coordinator until `stop` turns true, then lets open requests end and
-/// closes the database. Calls `ready` with its URL once it serves.
+/// closes the database. One that is busy is waited for. Calls `ready` with its URL once it serves.
 ///
 /// # Errors
 /// When something can't be opened. After `ready`, none.
@@ -66,8 +67,10 @@ pub async fn run(
     let data = config.data.clone();
     let security = security(&config)?;
     let place = place(&config)?;
-    let (db, keys) = first_start::open(&place, &data).await?;
-    first_start::first_tokens(&db, &keys, &config).await?;
+    let open = || open(place.clone(), config.clone());
+    let Some((db, keys)) = patience::until_done(&place, &stop, open).await? else {
+        return Ok(());
+    };
     let blobs = open_stores(&config).await?;
     let listen = |source| StartError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
@@ -79,7 +82,10 @@ pub async fn run(
     let ends = (claims, words);
     let shared = Coordinator::new(db, config, blobs, keys, stop.clone(), ends).await?;
     first_start::client_file(&data, scheme, address)?;
-    monitor::grant_grace(&shared).await?;
+    let grant = || grant_grace(shared.clone());
+    if patience::until_done(&place, &stop, grant).await?.is_none() {
+        return Ok(());
+    }
     let mut loops = start_loops(&shared, line);
     // Until the last open request was answered; ends with this function.
     let mut hearing = JoinSet::new();
@@ -105,6 +111,17 @@ pub async fn run(
     shared.db.close().await;
     tracing::info!("coordinator stopped");
     Ok(())
+}
+
+/// The database with what the first start writes.
+async fn open(place: Place, config: Config) -> Result<(Db, Keys), FirstStartError> {
+    let (db, keys) = first_start::open(&place, &config.data).await?;
+    first_start::first_tokens(&db, &keys, &config).await?;
+    Ok((db, keys))
+}
+
+async fn grant_grace(shared: Shared) -> Result<(), FirstStartError> {
+    Ok(monitor::grant_grace(&shared).await?)
 }
 
 /// The main store. A regional one is opened when it is looked into; that its URL says

@@ -186,3 +186,43 @@ fn each_ended_once(url: &str, claimed: &[(u64, u32)]) {
     );
     assert_eq!(sql("SELECT count(*) FROM coordinators"), "4", "three, and one that came back");
 }
+
+/// A coordinator on `url`, and an admin's client.
+fn one(url: &str, folder: &Path) -> (Child, Client) {
+    std::fs::write(folder.join("config.toml"), format!("database = '{url}'\n")).unwrap();
+    let (child, server) = start(folder, "one");
+    let token = std::fs::read_to_string(folder.join("one/tokens/admin.token")).unwrap();
+    (child, Client::new(&server, Some(token)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_config_waits_until_no_coordinator_would_drop_it() {
+    let (url, folder) = (fresh_database(), tempfile::tempdir().unwrap());
+    let (mut child, admin) = one(&url, folder.path());
+    let post = async |path: &str, body: Value| admin.post::<Value>(path, &body, CALL).await;
+    post("/v1/apps", json!({"name": "web", "repo": "file:///srv/web"})).await.unwrap();
+    let build = json!({"commit": format!("{:040x}", 1), "subject": "change"});
+    post("/v1/apps/web/builds", build).await.unwrap();
+    let deploy = |config: Value| {
+        let body = json!({"kind": "deploy", "target": "b1", "when_ready_s": 600, "config": config});
+        post("/v1/apps/web/envs/prod/rollouts", body)
+    };
+    // Of a release that does not say what it can do.
+    let now = "CAST(1000 * extract(epoch FROM now()) AS BIGINT)";
+    let said = format!(
+        "INSERT INTO coordinators (id, version, url, started_at, seen_at)
+         VALUES ('old', '0.0.9', 'http://old:7878', 1, {now} + 3600000)"
+    );
+    query(&url, &said);
+    let Err(CallError::Refused(problem)) = deploy(json!({"text": "a = 1"})).await else {
+        panic!("a config was deployed")
+    };
+    assert_eq!(problem.code, Code::Blocked, "{problem}");
+    assert!(problem.to_string().contains("http://old:7878, of release 0.0.9"), "{problem}");
+    deploy(Value::Null).await.unwrap();
+    query(&url, &format!("UPDATE coordinators SET seen_at = {now} - 60000 WHERE id = 'old'"));
+    deploy(json!({"text": "a = 1"})).await.unwrap();
+    assert_eq!(query(&url, "SELECT value FROM meta WHERE key = 'schema_floor'"), "14");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -1,7 +1,8 @@
 //! A coordinator that can't have its database says why in one line.
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use crate::ready::ready;
 use crate::server::{fresh_database, server};
@@ -67,4 +68,71 @@ fn a_second_coordinator_needs_the_keys_of_the_first() {
     assert!(foreign.contains("not the ones"), "{foreign}");
     running.kill().unwrap();
     running.wait().unwrap();
+}
+
+/// Holds what writers take turns by until it is dropped.
+struct Turn(Child);
+
+impl Turn {
+    fn take(url: &str) -> Self {
+        let mut psql = Command::new(server().binaries.join("psql"))
+            .args(["-X", "-At", "-d", url])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lock = "SELECT pg_advisory_lock(7234311987469575028);\n\\echo taken\n";
+        psql.stdin.as_mut().unwrap().write_all(lock.as_bytes()).unwrap();
+        let mut said = BufReader::new(psql.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert!(said.any(|line| line == "taken"));
+        Self(psql)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts a coordinator, and waits until it said `times` that it waits.
+fn waiting(data: &Path, url: &str, times: usize) -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_deployctl-coordinator"))
+        .args(["--listen", "127.0.0.1:0", "--database", url, "--data"])
+        .arg(data)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let waits = |line: &String| line.contains("asks the database again");
+    let said = lines.by_ref().filter(waits).nth(times - 1).expect("it waits");
+    assert!(said.contains("the turn to write did not come"), "{said}");
+    // It goes on writing its log.
+    std::thread::spawn(move || lines.count());
+    child
+}
+
+#[test]
+fn a_start_waits_for_its_turn_and_says_so_each_time() {
+    let (url, folder) = (fresh_database(), tempfile::tempdir().unwrap());
+    let turn = Turn::take(&url);
+    let mut child = waiting(folder.path(), &url, 2);
+    drop(turn);
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("ready "), "{line}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_start_that_waits_ends_when_it_is_told_to() {
+    let (url, folder) = (fresh_database(), tempfile::tempdir().unwrap());
+    let _turn = Turn::take(&url);
+    let mut child = waiting(folder.path(), &url, 1);
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }

@@ -40,6 +40,26 @@ async fn done(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_config_is_deployed_beside_a_coordinator_that_would_drop_it() {
+    let (house, _eu, _us) = settled().await;
+    let db = rusqlite::Connection::open(house.folder.path().join("data/coordinator.db")).unwrap();
+    db.busy_timeout(PATIENCE).unwrap();
+    // As an older release says that it works, an hour ahead of its last word.
+    let said = "INSERT INTO coordinators (id, version, url, started_at, seen_at)
+                VALUES ('old', '0.0.9', 'http://old:7878', 1, 1000 * (unixepoch() + 3600))";
+    db.execute(said, []).unwrap();
+    let blocked = house.ask(&with("@", "a = 1")).await.unwrap_err();
+    assert_eq!(blocked.code, Code::Blocked);
+    assert!(blocked.to_string().contains("http://old:7878, of release 0.0.9"), "{blocked}");
+    let floor = "SELECT count(*) FROM meta WHERE key = 'schema_floor'";
+    let floor = || db.query_row(floor, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(floor(), 0);
+    db.execute("DELETE FROM coordinators WHERE id = 'old'", []).unwrap();
+    assert_eq!(house.ask(&with("@", "a = 1")).await.unwrap().release.config, id("a = 1"));
+    assert_eq!(floor(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_config_alone_goes_canary_first_and_is_kept_by_the_next_deploy() {
     let (house, mut eu, mut us) = settled().await;
     let asked = house.ask(&with("@", "a = 1")).await.unwrap();

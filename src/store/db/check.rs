@@ -97,7 +97,7 @@ mod tests {
             };
             let said = row.clone();
             db.write(move |tx| {
-                coordinators::seen(tx, &said)?;
+                coordinators::seen(tx, &said, "")?;
                 tx.exec("UPDATE schema_version SET sha256 = 'x' WHERE version = 1", &[])?;
                 tx.exec("DELETE FROM schema_version WHERE version = ?1", values![health.known])
             })

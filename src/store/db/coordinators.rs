@@ -1,6 +1,6 @@
 //! The coordinators that share this database, and what they agree on.
 
-use super::{DbError, Tx, values};
+use super::{DbError, Row, Tx, schema, values};
 use crate::model::id::RegionName;
 use crate::model::time::UnixMillis;
 
@@ -24,16 +24,16 @@ pub struct CoordinatorRow {
     pub seen_at: UnixMillis,
 }
 
-/// Says that a coordinator works.
+/// Says that a coordinator works, and what it can do: words in between spaces.
 ///
 /// # Errors
 /// When the database fails.
-pub fn seen(tx: &mut Tx, row: &CoordinatorRow) -> Result<(), DbError> {
+pub fn seen(tx: &mut Tx, row: &CoordinatorRow, features: &str) -> Result<(), DbError> {
     tx.exec(
-        "INSERT INTO coordinators (id, version, url, started_at, seen_at)
-         VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at",
-        values![&row.id, &row.version, &row.url, row.started_at, row.seen_at],
+        "INSERT INTO coordinators (id, version, url, started_at, seen_at, features)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, features = excluded.features",
+        values![&row.id, &row.version, &row.url, row.started_at, row.seen_at, features],
     )?;
     Ok(())
 }
@@ -45,15 +45,35 @@ pub fn seen(tx: &mut Tx, row: &CoordinatorRow) -> Result<(), DbError> {
 pub fn list(tx: &Tx, since: UnixMillis) -> Result<Vec<CoordinatorRow>, DbError> {
     let sql = "SELECT id, version, url, started_at, seen_at FROM coordinators
                WHERE seen_at >= ?1 ORDER BY started_at, id LIMIT 1000";
-    tx.rows(sql, values![since], |row| {
-        Ok(CoordinatorRow {
-            id: row.text(0)?,
-            version: row.text(1)?,
-            url: row.text(2)?,
-            started_at: row.time(3)?,
-            seen_at: row.time(4)?,
-        })
+    tx.rows(sql, values![since], read)
+}
+
+/// The same, each with what it can do; empty: it is of a release that does not say so.
+///
+/// # Errors
+/// When the database fails.
+pub fn features(tx: &Tx, since: UnixMillis) -> Result<Vec<(CoordinatorRow, String)>, DbError> {
+    let sql = "SELECT id, version, url, started_at, seen_at, features FROM coordinators
+               WHERE seen_at >= ?1 ORDER BY started_at, id LIMIT 1000";
+    tx.rows(sql, values![since], |row| Ok((read(row)?, row.text(5)?)))
+}
+
+fn read(row: &Row) -> Result<CoordinatorRow, DbError> {
+    Ok(CoordinatorRow {
+        id: row.text(0)?,
+        version: row.text(1)?,
+        url: row.text(2)?,
+        started_at: row.time(3)?,
+        seen_at: row.time(4)?,
     })
+}
+
+/// From now on no coordinator starts on this database that does not know schema `version`.
+///
+/// # Errors
+/// When the database fails.
+pub fn raise_floor(tx: &mut Tx, version: i64) -> Result<(), DbError> {
+    schema::raise_floor(tx, version)
 }
 
 /// A coordinator stops, and with it whoever was not heard of since `before` is forgotten.

@@ -94,6 +94,9 @@ pub enum DbError {
     /// of it.
     #[error("it is not known whether the write was committed: {0}")]
     Unknown(String),
+    /// Other writers did not give the turn to write up in time.
+    #[error("the turn to write did not come: another coordinator, or what hangs, holds it")]
+    NoTurn,
     /// A row holds something that no release of this program wrote.
     #[error("the database holds {text:?} where {what} is expected")]
     Corrupt {
@@ -187,7 +190,7 @@ impl DbError {
     #[must_use]
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Unknown(_) => return true,
+            Self::Unknown(_) | Self::NoTurn => return true,
             Self::Unreachable { passing, .. } => return *passing,
             Self::Server(error) => return error.lost || error.code().is_some_and(is_passing_code),
             _ => {}
@@ -202,6 +205,22 @@ impl DbError {
                 | ErrorCode::DatabaseLocked
                 | ErrorCode::OutOfMemory
         )
+    }
+
+    /// Whether a server that is the right one can't do it now, and nothing was done: others
+    /// write, it starts, it has too many connections.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        match self {
+            Self::NoTurn | Self::NotCommitted(_) => true,
+            Self::Server(error) => error.code().is_some_and(is_passing_code),
+            _ => false,
+        }
+    }
+
+    /// Whether a lock was not had in time.
+    fn is_lock_timeout(&self) -> bool {
+        matches!(self, Self::Server(error) if error.code() == Some("55P03"))
     }
 
     /// Whether the connection to the server is lost.

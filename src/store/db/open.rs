@@ -50,28 +50,35 @@ impl Db {
     /// Opens the database at `place`, and makes its tables if they are missing.
     ///
     /// # Errors
-    /// As [`Db::open`]; of a server also [`DbError::Unreachable`] and [`DbError::Unfit`].
+    /// As [`Db::open`]; of a server also [`DbError::Unreachable`], [`DbError::Unfit`] and
+    /// what [`DbError::is_busy`].
     pub async fn open_at(place: &Place) -> Result<Self, DbError> {
         let place = place.clone();
         let open = move || match place {
             Place::File(path) => Self::open(&path),
             Place::Server(address) => Self::open_server(&address),
         };
-        let opened = tokio::task::spawn_blocking(open).await;
-        opened.unwrap_or_else(|_| Err(DbError::Panicked))
+        // A thread that whoever does not wait any more can end without.
+        let (opened, told) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("db-open".into())
+            .spawn(move || drop(opened.send(open())))
+            .map_err(|source| DbError::Io { path: "db-open".into(), source })?;
+        told.await.unwrap_or(Err(DbError::Panicked))
     }
 
     /// Not to be called by async code: it waits for the server.
     fn open_server(address: &Address) -> Result<Self, DbError> {
+        let starter = Postgres::starter(address)?;
+        starter.check()?;
+        schema::migrate(&mut starter.into())?;
         let mut writer = Postgres::writer(address)?;
         let clock = Arc::new(Clock::at(writer.check()?));
         let topics = Arc::new(Topics::new());
         let listener = Listener::new(topics.clone(), clock.clone());
         writer.tell(listener.clone());
-        let mut tx = Tx::from(writer);
-        schema::migrate(&mut tx)?;
         let readers = (0..READERS).map(|_| Postgres::reader(address).into()).collect();
-        let db = Self::start(tx, readers, topics, Some(clock))?;
+        let db = Self::start(writer.into(), readers, topics, Some(clock))?;
         listener.start(address.clone(), db.0.closed.subscribe())?;
         Ok(db)
     }

@@ -25,6 +25,7 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (15, "tellers", include_str!("schema/0015_tellers.sql")),
     (16, "attempts", include_str!("schema/0016_attempts.sql")),
     (18, "goal_stores", include_str!("schema/0018_goal_stores.sql")),
+    (20, "features", include_str!("schema/0020_features.sql")),
 ];
 
 /// Key in the table `meta` of the oldest schema version that a release must know to work
@@ -80,6 +81,17 @@ fn applied(tx: &Tx) -> Result<Vec<(i64, String)>, DbError> {
     })
 }
 
+/// From now on no release works on this database that does not know schema `version`.
+pub(super) fn raise_floor(tx: &mut Tx, version: i64) -> Result<(), DbError> {
+    tx.exec(
+        "INSERT INTO meta (key, value) VALUES (?1, ?2)
+         ON CONFLICT (key) DO UPDATE SET value = excluded.value
+         WHERE CAST(meta.value AS BIGINT) < ?3",
+        values![FLOOR, version.to_string(), version],
+    )?;
+    Ok(())
+}
+
 /// Whether this release may work on a database with a version that it does not know.
 fn check_newer(tx: &Tx, version: i64) -> Result<(), DbError> {
     let known = MIGRATIONS.last().map_or(0, |newest| newest.0);
@@ -115,4 +127,26 @@ pub(super) fn compare(tx: &Tx) -> Result<(i64, i64, Vec<String>), DbError> {
         problems.push(error.to_string());
     }
     Ok((newest, known, problems))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::db::conformance::on_server;
+
+    #[tokio::test]
+    async fn the_floor_only_rises_and_keeps_out_who_does_not_know_it() {
+        let known = MIGRATIONS.last().unwrap().0;
+        let db = on_server().await;
+        let asked = db.write(move |tx| {
+            let newer = |tx: &Tx| check_newer(tx, known + 7).is_ok();
+            let mut may = vec![newer(tx)];
+            for floor in [known - 1, known, known + 1, known] {
+                raise_floor(tx, floor)?;
+                may.push(newer(tx));
+            }
+            Ok::<_, DbError>(may)
+        });
+        assert_eq!(asked.await.unwrap(), [true, true, true, false, false]);
+    }
 }

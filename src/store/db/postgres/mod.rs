@@ -37,6 +37,10 @@ const WRITER: &str = "SET client_min_messages = warning; SET statement_timeout =
     SET lock_timeout = '20s'; SET idle_in_transaction_session_timeout = '15s';
     SELECT set_config('synchronous_commit', 'on', false)
         WHERE current_setting('synchronous_commit') = 'off'";
+/// Limits of a start: it says sooner that it waits for its turn, and what waits for a
+/// table holds up whoever reads it for less long.
+const STARTER: &str = "SET client_min_messages = warning; SET statement_timeout = '30s';
+    SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '15s'";
 /// Limits of a reader; it can't write.
 const READER: &str = "SET client_min_messages = warning; SET statement_timeout = '30s';
     SET lock_timeout = '20s'; SET idle_in_transaction_session_timeout = '30s';
@@ -54,6 +58,8 @@ const UNDO: &str = "ROLLBACK TO SAVEPOINT one; RELEASE SAVEPOINT one";
 pub(super) struct Postgres {
     address: Address,
     writes: bool,
+    /// What a new connection is set up with.
+    settings: &'static str,
     session: Option<Session>,
     /// The open transaction's number, by which its outcome can be asked for; of a
     /// reader's, nothing.
@@ -66,9 +72,19 @@ pub(super) struct Postgres {
 impl Postgres {
     /// Connects to write.
     pub(super) fn writer(address: &Address) -> Result<Self, DbError> {
-        let session = Some(Session::connect(address, "writer", WRITER)?);
-        let address = address.clone();
-        Ok(Self { address, writes: true, session, open: None, savepoint: None, listener: None })
+        Self::to_write(address, WRITER)
+    }
+
+    /// Connects to bring the schema up to date.
+    pub(super) fn starter(address: &Address) -> Result<Self, DbError> {
+        Self::to_write(address, STARTER)
+    }
+
+    fn to_write(address: &Address, settings: &'static str) -> Result<Self, DbError> {
+        let session = Some(Session::connect(address, "writer", settings)?);
+        let mut postgres = Self::reader(address);
+        (postgres.writes, postgres.settings, postgres.session) = (true, settings, session);
+        Ok(postgres)
     }
 
     /// From now on, other coordinators are told of commits.
@@ -96,8 +112,15 @@ impl Postgres {
 
     /// Connects to read, when first used.
     pub(super) fn reader(address: &Address) -> Self {
-        let address = address.clone();
-        Self { address, writes: false, session: None, open: None, savepoint: None, listener: None }
+        Self {
+            address: address.clone(),
+            writes: false,
+            settings: READER,
+            session: None,
+            open: None,
+            savepoint: None,
+            listener: None,
+        }
     }
 
     fn session(&self) -> Result<&Session, DbError> {
@@ -160,9 +183,8 @@ impl Postgres {
     fn try_begin(&mut self) -> Result<(), DbError> {
         self.savepoint = None;
         if self.session.as_ref().is_none_or(Session::is_closed) {
-            let (name, settings) =
-                if self.writes { ("writer", WRITER) } else { ("reader", READER) };
-            self.session = Some(Session::connect(&self.address, name, settings)?);
+            let name = if self.writes { "writer" } else { "reader" };
+            self.session = Some(Session::connect(&self.address, name, self.settings)?);
         }
         let session = self.session()?;
         session.forget();
@@ -173,9 +195,12 @@ impl Postgres {
         }
         session.control_later("BEGIN")?;
         let turn = session.query(TAKE_TURN, &[Value::Int(TURN)]);
-        let Ok(rows) = turn else {
-            let _ = session.script("ROLLBACK");
-            return turn.map(drop);
+        let rows = match turn {
+            Ok(rows) => rows,
+            Err(error) => {
+                let _ = session.script("ROLLBACK");
+                return Err(if error.is_lock_timeout() { DbError::NoTurn } else { error });
+            }
         };
         let number = rows.first().and_then(|row| row.try_get(0).ok());
         self.open = Some(number.ok_or(DbError::Missing("a transaction's number"))?);

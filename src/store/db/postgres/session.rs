@@ -251,6 +251,11 @@ where
 
 /// Why a connection was not made, as whoever wrote the URL would put it.
 fn unreachable(address: &Address, error: &ServerError) -> DbError {
+    // The server is there, and says: not now.
+    let busy = DbError::Server(error.clone());
+    if busy.is_busy() {
+        return busy;
+    }
     let (user, database) = (address.user(), address.database());
     let why = match error.code() {
         Some("28P01") => format!("the password of {user} is wrong or missing"),
