@@ -264,7 +264,7 @@ async fn manifests_that_do_not_hold_are_refused() {
     }
     *region.store.other_manifest.lock().unwrap() = None;
     // Of another app than the goal's.
-    let want = Want { app: "web".parse().unwrap(), artifact: made.id(), urgent: false };
+    let want = Want { app: "web".parse().unwrap(), artifact: made.id(), within: None };
     let progress = watch::Sender::new(Progress::default());
     let refused = host.fetcher.as_ref().unwrap().fetch(want, &progress).await.unwrap_err();
     assert!(refused.reason.contains("app api"), "{refused}");

@@ -27,7 +27,9 @@ use crate::model::goal::{Goal, GoalVersion, HostView, Target};
 use crate::model::id::{AppName, RegionName};
 use crate::model::time::UnixMillis;
 use crate::rules::activation::{Activation, Fallback, Stage, Verdict, steady_after};
-use crate::rules::reconcile::{Facts, Failed, Hold, Step, Tries, Up, count_fault, is_final};
+use crate::rules::reconcile::{
+    Facts, Failed, Hold, Step, Tries, Up, count_fault, is_final, time_to_fetch,
+};
 use crate::rules::retention::{self, Needs};
 
 /// How often the app and a local hold are looked at.
@@ -427,7 +429,10 @@ impl Convergence {
 
     /// Has fetched what of `bits` is not here, unless that is under way.
     fn fetch(&mut self, bits: Bits, urgent: bool) {
-        if self.job.as_ref().is_some_and(|job| job.bits == bits) {
+        let within = self.within(bits);
+        // One that took its time is begun again when there is none; what came stays.
+        let goes_on = |job: &Job| job.bits == bits && (within.is_some() || !job.paced);
+        if self.job.as_ref().is_some_and(goes_on) {
             return;
         }
         let artifact = bits.artifact;
@@ -440,9 +445,14 @@ impl Convergence {
         }
         tracing::info!(app = %self.app, artifact = artifact.short(), urgent,
             config = config.map(|config| config.short()), "fetch begins");
-        let want = Want { app: self.app.clone(), artifact, urgent };
+        let want = Want { app: self.app.clone(), artifact, within };
         let missing = (release.then_some(want), config);
         self.job = Some(Job::start(&*self.shared.source, bits, missing));
+    }
+
+    fn within(&self, bits: Bits) -> Option<Duration> {
+        let accepted = self.accepted()?;
+        time_to_fetch(&accepted.goal, bits, clock::now().since(accepted.at))
     }
 
     /// Takes the result of a fetch that ended.

@@ -34,7 +34,7 @@ use crate::model::fleet::{FailureClass, Sources};
 use crate::model::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::net::client::{CallError, Client};
 use crate::net::coding::{self, ZSTD};
-use crate::rules::swarm::ALONE;
+use crate::rules::swarm::{ALONE, Pace, micros};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::seal;
 use crate::wire::v1::fleet::HostInfo;
@@ -249,7 +249,7 @@ impl Fetcher {
         let membership =
             Arc::new(Membership::new(inner.link.clone(), inner.info.clone(), want.artifact));
         if done < total {
-            let how = (inner.shared.clone(), progress.clone());
+            let how = (inner.shared.clone(), progress.clone(), want.within);
             self.download(&assembly, &membership, how).await?;
         }
         let paths = inner.paths.clone();
@@ -304,7 +304,7 @@ impl Fetcher {
         &self,
         assembly: &Arc<Assembly>,
         membership: &Arc<Membership>,
-        (shared, progress): (Arc<Shared>, watch::Sender<Progress>),
+        (shared, progress, within): (Arc<Shared>, watch::Sender<Progress>, Option<Duration>),
     ) -> Result<(), FetchFailure> {
         let turn = self.inner.room.clone().lock_owned().await;
         self.check_room(assembly).await?;
@@ -313,7 +313,9 @@ impl Fetcher {
             let _turn = turn;
             room.take_room()
         });
-        let (link, how) = (self.inner.link.clone(), (progress, None));
+        // What limits the rate of all downloads is elsewhere.
+        let pace = within.map(|within| Pace { deadline: micros(within), cap: u64::MAX });
+        let (link, how) = (self.inner.link.clone(), (progress, pace));
         let pieces = Download::run(shared, assembly.clone(), membership.clone(), link, how);
         tokio::try_join!(room, pieces).map(drop)
     }

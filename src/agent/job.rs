@@ -20,6 +20,8 @@ type FetchResult = Result<Brought, FetchFailure>;
 pub(super) struct Job {
     /// What will be whole with it.
     pub(super) bits: Bits,
+    /// Whether it takes its time.
+    pub(super) paced: bool,
     pub(super) handle: JoinHandle<FetchResult>,
     pub(super) result: Option<Result<FetchResult, JoinError>>,
     pub(super) progress: watch::Receiver<Progress>,
@@ -33,6 +35,7 @@ impl Job {
         (release, config): (Option<Want>, Option<ConfigId>),
     ) -> Self {
         let (sender, progress) = watch::channel(Progress::default());
+        let paced = release.as_ref().is_some_and(|want| want.within.is_some());
         let config = config.map(|config| source.config(config));
         let release = release.map(|want| source.fetch(want, sender));
         let handle = tokio::spawn(async move {
@@ -47,7 +50,7 @@ impl Job {
             };
             Ok(Brought { release, config })
         });
-        Self { bits, handle, result: None, progress }
+        Self { bits, paced, handle, result: None, progress }
     }
 
     pub(super) fn is_over(&mut self) -> bool {

@@ -158,7 +158,7 @@ impl Fetcher {
         let patience = shared.patience.min(PATIENCE);
         let shared = Arc::new(Shared { patience, ..shared });
         let own = watch::Sender::new(Progress::default());
-        let fetched = self.download(source, membership, (shared, own.clone())).await;
+        let fetched = self.download(source, membership, (shared, own.clone(), None)).await;
         let cost = own.borrow().sources;
         progress.send_modify(|progress| progress.sources += cost);
         fetched

@@ -3,6 +3,7 @@
 //! The swarm's fetcher is the real one (`agent::fetch`); tests bring their own.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -18,8 +19,9 @@ pub struct Want {
     pub app: AppName,
     /// Which.
     pub artifact: ArtifactId,
-    /// Whether it is to be activated at once; else it is fetched ahead.
-    pub urgent: bool,
+    /// About how long it may take, to leave the network to others; `None`: no longer than it
+    /// must.
+    pub within: Option<Duration>,
 }
 
 /// How far a fetch is.

@@ -126,6 +126,9 @@ pub struct HowArgs {
     /// Hosts begin to switch spread over this time, 1h at most
     #[arg(long, hide_short_help = true, value_name = "TIME", value_parser = seconds)]
     pub spread: Option<u32>,
+    /// Hosts take about this time to fetch, 1h at most, and leave the network to others
+    #[arg(long, hide_short_help = true, value_name = "TIME", value_parser = seconds)]
+    pub pace: Option<u32>,
     /// When the release fails, leave hosts as they are in place of going back
     #[arg(long, hide_short_help = true)]
     pub no_auto_rollback: bool,
@@ -170,6 +173,7 @@ impl HowArgs {
             no_auto_revert: self.no_auto_rollback,
             bake_s: self.bake,
             spread_s: self.spread,
+            pace_s: self.pace,
             max_unavailable: self.max_unavailable,
             when_ready_s: None,
             allow_bad: false,

@@ -18,7 +18,7 @@ use crate::model::rollout::{PlanName, RolloutKind};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::STEP_CAP;
 use crate::wire::v1::diff::Diff;
-use crate::wire::v1::rollout::{EnvStatus, Rollout};
+use crate::wire::v1::rollout::{EnvStatus, Rollout, RolloutRequest};
 
 /// Longest wait for the number of bytes: the question must not keep a person waiting.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -27,8 +27,13 @@ const COMMITS_TOLD: usize = 8;
 /// Regions and steps that are told by name.
 const NAMES_TOLD: usize = 6;
 
-/// Tells what `planned` would change; `now` is what the env runs.
-pub async fn tell(ctx: &Context, api: &Api, planned: &Rollout, now: Option<&EnvStatus>) {
+/// Tells what `planned`, which `request` asks for, would change; `now` is what the env runs.
+pub async fn tell(
+    ctx: &Context,
+    api: &Api,
+    (request, planned): (&RolloutRequest, &Rollout),
+    now: Option<&EnvStatus>,
+) {
     let from = now.and_then(|now| now.current.as_ref());
     let mut rows: Vec<(&str, String)> = vec![];
     if let Some(from) = from {
@@ -42,7 +47,7 @@ pub async fn tell(ctx: &Context, api: &Api, planned: &Rollout, now: Option<&EnvS
     }
     rows.push(("hosts", hosts(planned)));
     rows.extend(moves(api, planned).await.map(|moves| ("moves", moves)));
-    rows.push(("time", time(planned, clock::now())));
+    rows.push(("time", time((request, planned), clock::now())));
     rows.extend(undo_line(planned));
     for (name, text) in rows {
         ctx.out.story(&format!("  {name:<8} {text}"));
@@ -130,15 +135,20 @@ async fn moves(api: &Api, planned: &Rollout) -> Option<String> {
 }
 
 /// How long it bakes, and when it ends at the latest.
-fn time(planned: &Rollout, now: UnixMillis) -> String {
+fn time((request, planned): (&RolloutRequest, &Rollout), now: UnixMillis) -> String {
     if planned.release.kind == RolloutKind::Rollback {
         return "flat out".into();
     }
     let bakes: u64 = planned.steps.iter().map(|step| u64::from(step.bake_s)).sum();
     let bakes = Duration::from_secs(bakes);
     let steps = u32::try_from(planned.steps.len()).unwrap_or(u32::MAX);
-    let end = now + bakes + STEP_CAP.saturating_mul(steps);
+    let slow = request.spread_s.unwrap_or(0).saturating_add(request.pace_s.unwrap_or(0));
+    let step = STEP_CAP + Duration::from_secs(u64::from(slow));
+    let end = now + bakes + step.saturating_mul(steps);
     let mut text = String::new();
+    if let Some(pace) = request.pace_s {
+        text.push_str(&format!("fetched within {}; ", age(Duration::from_secs(u64::from(pace)))));
+    }
     if !bakes.is_zero() {
         text.push_str(&format!("bakes {}; ", age(bakes)));
     }

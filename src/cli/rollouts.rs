@@ -182,7 +182,7 @@ pub async fn preview(
         return Ok(Some(planned));
     }
     ctx.out.story(&change(ctx, &planned));
-    preview::tell(ctx, api, &planned, now.as_ref()).await;
+    preview::tell(ctx, api, (request, &planned), now.as_ref()).await;
     let seen = now.and_then(|now| now.version).map(|version| version.generation);
     request.expect_generation = request.expect_generation.or(seen);
     Ok(None)

@@ -1,7 +1,6 @@
 //! Admits a deploy or a rollback: one transaction that checks everything, takes
 //! the open rollout's place, and starts the new one [orchestration 6.7, 6.8].
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::coordinator::once::{self, KEY_KEPT, Key};
@@ -9,14 +8,16 @@ use crate::coordinator::readiness::{self, Readiness};
 use crate::coordinator::refs::{self, Named, resolve};
 use crate::coordinator::requirements::{self, Unmet};
 use crate::coordinator::state::Coordinator;
-use crate::coordinator::{ancestry, apps, bars, configs, facts, features, holds, steer, view};
+use crate::coordinator::{
+    ancestry, apps, bars, bounds, configs, facts, features, holds, steer, view,
+};
 use crate::model::config::Bits;
 use crate::model::digest::{ArtifactId, ConfigId, Digest};
 use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
 use crate::model::rollout::{OnConflict, RolloutKind, RolloutState};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::command::Command;
-use crate::rules::rollout::{APPROVAL_LIMIT, Admission, Rollout as Rules, SPREAD_S_MAX};
+use crate::rules::rollout::{APPROVAL_LIMIT, Admission, Rollout as Rules};
 use crate::store::db::deployables::{self, Deployable};
 use crate::store::db::envs::{self, EnvRow};
 use crate::store::db::events::NewEvent;
@@ -32,8 +33,6 @@ pub(super) const MESSAGE_BYTES_MAX: usize = 2000;
 /// Bits of superseded rollouts that hosts may stay on; those on older ones go to the
 /// base first.
 const TOLERATED_MAX: usize = 4;
-/// Longest bake and longest wait for a build, seconds: a day.
-const SECONDS_MAX: u32 = 86_400;
 
 /// A request for a rollout, with who and where.
 #[derive(Debug, Clone)]
@@ -96,7 +95,7 @@ impl Load {
 /// # Errors
 /// [`Stop::Refused`] with a problem, [`Stop::Dry`] when it was a dry run.
 pub(super) fn admit(tx: &mut Tx, shared: &Coordinator, asked: &Asked) -> Result<Rollout, Stop> {
-    check_bounds(asked)?;
+    bounds::check(asked)?;
     configs::asked(&asked.request)?;
     let app = crate::store::db::apps::find(tx, &asked.app)?;
     let app = app.ok_or_else(|| apps::unknown(&asked.app))?.spec;
@@ -108,7 +107,7 @@ pub(super) fn admit(tx: &mut Tx, shared: &Coordinator, asked: &Asked) -> Result<
     if let Some(row) = answered(tx, shared, asked, &digest)? {
         return Ok(joined(view::rollout(tx, shared, &row)?));
     }
-    let reached = reached(&facts::region_names(tx, shared)?, &asked.request)?;
+    let reached = bounds::reached(&facts::region_names(tx, shared)?, &asked.request)?;
     let request = RolloutRequest { regions: reached, ..asked.request.clone() };
     let asked = &Asked { request, ..asked.clone() };
     let env = envs::find(tx, &asked.app, &asked.env)?;
@@ -259,6 +258,7 @@ fn is_same(open: &ReleaseRow, desk: &Desk<'_>, load: &Load) -> bool {
         && rules.no_auto_revert == request.no_auto_revert
         && rules.permits.most == request.max_unavailable
         && rules.spread_s == request.spread_s.unwrap_or(0)
+        && rules.pace_s == request.pace_s.unwrap_or(0)
         && rules.hosts == desk.app.hosts
 }
 
@@ -456,6 +456,7 @@ fn place(tx: &mut Tx, desk: &Desk<'_>, load: Load, tolerate: Vec<Bits>) -> Resul
         allow_unmet: request.allow_unmet,
         approvals,
         spread_s: request.spread_s.unwrap_or(0),
+        pace_s: request.pace_s.unwrap_or(0),
         max_unavailable: request.max_unavailable,
         start_by: now + wait,
     };
@@ -511,64 +512,6 @@ fn row(now: UnixMillis, asked: &Asked, load: &Load, rollout: Rules) -> ReleaseRo
         tallies: std::collections::BTreeMap::new(),
         stamp: 0,
     }
-}
-
-fn check_bounds(asked: &Asked) -> Result<(), Problem> {
-    let request = &asked.request;
-    let usage =
-        |why: String| Problem::new(Code::Usage, "the request is out of bounds").because(why);
-    if request.message.len() > MESSAGE_BYTES_MAX {
-        return Err(usage(format!("message: at most {MESSAGE_BYTES_MAX} bytes")));
-    }
-    if request.break_glass && request.message.is_empty() {
-        return Err(usage("message: whoever breaks the glass says why".into()));
-    }
-    if request.spread_s.is_some_and(|seconds| seconds > SPREAD_S_MAX) {
-        return Err(usage(format!("spread_s: at most {SPREAD_S_MAX}")));
-    }
-    for (field, seconds) in [("bake_s", request.bake_s), ("when_ready_s", request.when_ready_s)] {
-        if seconds.is_some_and(|seconds| seconds > SECONDS_MAX) {
-            return Err(usage(format!("{field}: at most {SECONDS_MAX}")));
-        }
-    }
-    for regions in [&request.regions, &request.exclude_regions] {
-        let once: BTreeSet<_> = regions.iter().collect();
-        if once.len() != regions.len() {
-            return Err(usage("regions: each at most once".into()));
-        }
-    }
-    if request.no_auto_revert && request.kind == RolloutKind::Rollback {
-        return Err(usage("no_auto_revert: a rollback is never reverted".into()));
-    }
-    Ok(())
-}
-
-/// The regions that a request is limited to, of those that are known; empty: all.
-fn reached(
-    known: &BTreeSet<RegionName>,
-    request: &RolloutRequest,
-) -> Result<Vec<RegionName>, Problem> {
-    let (only, but) = (&request.regions, &request.exclude_regions);
-    let names = || known.iter().map(RegionName::as_str).collect::<Vec<_>>().join(", ");
-    if let Some(unknown) = only.iter().chain(but).find(|region| !known.contains(region)) {
-        return Err(Problem::new(Code::NotFound, format!("there is no region {unknown}"))
-            .because(format!("there are {}", names()))
-            .hint("deployctl regions"));
-    }
-    if but.is_empty() {
-        return Ok(only.clone());
-    }
-    if !only.is_empty() {
-        return Err(Problem::new(Code::Usage, "regions are named or left out, not both")
-            .because("regions says which, exclude_regions all but which"));
-    }
-    let left: Vec<_> = known.iter().filter(|region| !but.contains(region)).cloned().collect();
-    if left.is_empty() {
-        return Err(Problem::new(Code::Usage, "no region is left to deploy to")
-            .because(format!("there are {}, and every one is left out", names()))
-            .hint("deployctl regions"));
-    }
-    Ok(left)
 }
 
 fn check_generation(asked: &Asked, env: &EnvRow) -> Result<(), Problem> {

@@ -11,6 +11,7 @@ mod attempts;
 mod auth;
 pub mod backup;
 mod bars;
+mod bounds;
 mod builds;
 mod claims;
 mod commits;

@@ -109,6 +109,10 @@ pub struct Goal {
     pub stage: bool,
     /// Hosts start activating spread over this time, milliseconds.
     pub spread_ms: u64,
+    /// Hosts take about this time to fetch, milliseconds, from when they accepted the goal;
+    /// 0: no longer than they must.
+    #[serde(default, skip_serializing_if = "super::is_zero")]
+    pub pace_ms: u64,
     /// Grows when a person asks failed hosts to try again.
     pub retry: u32,
     /// When it was written.
@@ -212,6 +216,7 @@ impl Goal {
             salt: generation.to_string(),
             stage: false,
             spread_ms: 0,
+            pace_ms: 0,
             issued_at: now,
             ..self.clone()
         }
@@ -298,6 +303,7 @@ impl Goal {
             pins: vec![],
             stage: true,
             spread_ms: 0,
+            pace_ms: 0,
             retry: 0,
             issued_at: UnixMillis(0),
         }

@@ -25,3 +25,8 @@ pub mod rollout;
 pub mod selector;
 pub mod time;
 pub mod webhook;
+
+/// For numbers that are left out of documents when they say nothing.
+pub(crate) fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
+}

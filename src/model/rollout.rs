@@ -272,11 +272,6 @@ impl Approval {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
-}
-
 /// What a gate says of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -426,7 +421,7 @@ pub struct Release {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unavailable: Option<Unavailable>,
     /// How many people beside who asked must approve it before it begins.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "super::is_zero")]
     pub approvals: u32,
     /// Who has, and what they said.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -299,6 +299,14 @@ impl Facts<'_> {
     }
 }
 
+/// How long a fetch of `bits` may take that begins so long after the goal was `accepted`;
+/// `None`: no longer than it must, as for all that is not new.
+#[must_use]
+pub fn time_to_fetch(goal: &Goal, bits: Bits, accepted: Duration) -> Option<Duration> {
+    let paced = goal.pace_ms > 0 && goal.next.bits() == bits;
+    paced.then(|| Duration::from_millis(goal.pace_ms).saturating_sub(accepted))
+}
+
 /// This host's share of the goal's spread, milliseconds, below `spread_ms`.
 #[must_use]
 pub fn spread_delay_ms(goal: &Goal, view: &HostView<'_>) -> u64 {

@@ -221,6 +221,7 @@ pub(crate) fn goal(generation: u64, next: Target, base: Option<Target>) -> Goal 
         hosts: Selector::default(),
         stage: true,
         spread_ms: 0,
+        pace_ms: 0,
         retry: 0,
         issued_at: UnixMillis(0),
     }

@@ -45,7 +45,7 @@ fn a_deploy_that_nobody_approved_ends_with_7_and_one_that_was_not_ready_with_8()
 }
 
 #[test]
-fn approvals_and_a_spread_are_asked_for_by_flags() {
+fn approvals_a_spread_and_a_pace_are_asked_for_by_flags() {
     let coordinator = Coordinator::start();
     let there: App = app("file:///srv/web");
     coordinator.gives("GET /v1/apps/web", &there).gives("PUT /v1/apps/web", &there);
@@ -59,8 +59,10 @@ fn approvals_and_a_spread_are_asked_for_by_flags() {
     person.ends(&["deploy", "b1", "--yes", "--max-unavailable", "10%", "-d"], 0);
     person.ends(&["deploy", "b1", "--yes", "--max-unavailable", "0", "-d"], 2);
     person.ends(&["rollback", "--yes", "--spread", "30s", "--unpin", "-d"], 0);
+    person.ends(&["deploy", "b1", "--yes", "--pace", "15m", "-d"], 0);
     let sent = coordinator.requests_of(ROLLOUTS);
-    assert_eq!(sent[0].body["spread_s"], 600);
+    assert_eq!((&sent[0].body["spread_s"], &sent[0].body["pace_s"]), (&json!(600), &Value::Null));
+    assert_eq!(sent[3].body["pace_s"], 900);
     assert_eq!((&sent[2].body["spread_s"], &sent[2].body["unpin"]), (&json!(30), &json!(true)));
     assert_eq!(sent[1].body["max_unavailable"], "10%");
     assert!(sent[0].body.get("unpin").is_none(), "an older coordinator knows no such field");

@@ -169,6 +169,7 @@ impl Coordinator {
             hosts: "role=web".parse().unwrap(),
             stage: true,
             spread_ms: 0,
+            pace_ms: 0,
             retry: 0,
             issued_at: UnixMillis(0),
         };

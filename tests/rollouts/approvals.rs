@@ -136,6 +136,24 @@ async fn hosts_are_told_to_begin_spread_over_a_while_and_a_revert_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn hosts_may_take_their_time_to_fetch_and_not_on_the_way_back() {
+    let (house, mut eu, mut us) = settled().await;
+    let paced = RolloutRequest { pace_s: Some(900), bake_s: Some(3600), ..deploy("b2") };
+    let started = house.ask(&paced).await.unwrap();
+    let left = started.due_at.unwrap().since(started.release.created_at);
+    assert_eq!(left.as_secs(), 600 + 900, "who may take its time is not late");
+    eu.follow().await;
+    assert_eq!(eu.goals.values().next().unwrap().pace_ms, 900_000);
+    house.cancel("r2", false).await.unwrap();
+    house.until_state("r2", &mut [&mut eu, &mut us], Canceled).await;
+    assert_eq!(eu.goals.values().next().unwrap().pace_ms, 0);
+    let back = RolloutRequest { pace_s: Some(30), allow_bad: true, ..rollback("r2") };
+    assert_eq!(house.ask(&back).await.unwrap_err().code, Code::Usage);
+    let long = RolloutRequest { pace_s: Some(3601), ..deploy("b3") };
+    assert_eq!(house.ask(&long).await.unwrap_err().code, Code::Usage);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_permits_one_host_of_a_region_is_let_in_after_the_other() {
     let (house, mut eu, mut us) = settled().await;
     let one: RolloutRequest = RolloutRequest {

@@ -237,6 +237,7 @@ pub(crate) fn deploy(target: &str) -> RolloutRequest {
         no_auto_revert: false,
         bake_s: Some(0),
         spread_s: None,
+        pace_s: None,
         max_unavailable: None,
         when_ready_s: None,
         allow_bad: false,

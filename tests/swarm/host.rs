@@ -78,7 +78,7 @@ impl Host {
         made: &Made,
         progress: &watch::Sender<Progress>,
     ) -> Result<Fetched, FetchFailure> {
-        let want = Want { app: made.manifest.app.clone(), artifact: made.id(), urgent: false };
+        let want = Want { app: made.manifest.app.clone(), artifact: made.id(), within: None };
         let fetch = self.fetcher.as_ref().unwrap().fetch(want, progress);
         tokio::time::timeout(DEADLINE, fetch).await.expect("a fetch ends")
     }

@@ -68,6 +68,7 @@ pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure>
         no_auto_revert: false,
         bake_s: None,
         spread_s: args.spread,
+        pace_s: None,
         max_unavailable: None,
         when_ready_s: None,
         allow_bad: args.allow_bad,

@@ -153,6 +153,7 @@ impl Wish {
             no_auto_revert: false,
             bake_s: self.bake_s,
             spread_s: None,
+            pace_s: None,
             max_unavailable: None,
             when_ready_s: None,
             allow_bad: self.allow_bad,

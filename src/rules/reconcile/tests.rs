@@ -225,6 +225,19 @@ fn a_hold_wins_over_the_goals_that_were_known_and_over_no_newer_one() {
 }
 
 #[test]
+fn only_what_is_new_may_take_its_time_and_only_until_then() {
+    let mut goal = goal(2, 2, Some(1));
+    let left = |goal: &Goal, n, after| {
+        time_to_fetch(goal, target(n).bits(), Duration::from_secs(after)).map(|d| d.as_secs())
+    };
+    assert_eq!(left(&goal, 2, 0), None);
+    goal.pace_ms = 60_000;
+    assert_eq!([left(&goal, 2, 0), left(&goal, 2, 45)], [Some(60), Some(15)]);
+    assert_eq!(left(&goal, 2, 90), Some(0), "who comes late hurries");
+    assert_eq!(left(&goal, 1, 0), None, "the way back");
+}
+
+#[test]
 fn hosts_are_spread_and_the_same_artifact_is_only_renamed() {
     let mut world = World::runs_first(goal(2, 2, Some(1)));
     world.keep(target(2).bits());

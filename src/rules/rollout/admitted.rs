@@ -48,6 +48,8 @@ pub struct Admission {
     pub approvals: u32,
     /// Hosts begin to switch spread over so long, seconds.
     pub spread_s: u32,
+    /// Hosts take about so long to fetch, seconds; 0: no longer than they must.
+    pub pace_s: u32,
     /// How many hosts of a region may be between releases at once; `None`: no bound.
     pub max_unavailable: Option<Unavailable>,
     /// When it expires unless it began.
@@ -95,6 +97,7 @@ impl Rollout {
             approved: vec![],
             blocked: false,
             spread_s: admission.spread_s,
+            pace_s: admission.pace_s,
             permits: Permits { most: admission.max_unavailable, ..Permits::default() },
             hurried: false,
             went_back: false,

@@ -48,6 +48,7 @@ impl Rollout {
             stage: !rollback,
             // Going back is urgent: only who asked for a rollback may slow it down.
             spread_ms: if back { 0 } else { u64::from(self.spread_s) * 1000 },
+            pace_ms: if back { 0 } else { u64::from(self.pace_s) * 1000 },
             retry: self.retry,
             issued_at: now,
         })

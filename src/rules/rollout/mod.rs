@@ -163,6 +163,9 @@ pub struct Rollout {
     /// Hosts begin to switch spread over so long, seconds.
     #[serde(default)]
     pub spread_s: u32,
+    /// Hosts take about so long to fetch, seconds; 0: no longer than they must.
+    #[serde(default, skip_serializing_if = "crate::model::is_zero")]
+    pub pace_s: u32,
     /// How many hosts of a region may be between releases at once.
     #[serde(default)]
     pub permits: Permits,
@@ -524,15 +527,16 @@ impl Rollout {
         if self.stage != Stage::Converging {
             return;
         }
-        // Who may begin late is not late.
+        // Who may begin late is not late, nor is who may take its time.
         let spread = Duration::from_secs(self.spread_s.into());
+        let slow = spread + Duration::from_secs(self.pace_s.into());
         self.due_at = Some(match self.kind {
             // Host after host takes its time, and each is progress.
             RolloutKind::Deploy if self.permits.most.is_some() => {
-                self.progress_at + PROGRESS_DEADLINE + spread
+                self.progress_at + PROGRESS_DEADLINE + slow
             }
             RolloutKind::Deploy => {
-                (self.progress_at + PROGRESS_DEADLINE).min(self.began_at + STEP_CAP) + spread
+                (self.progress_at + PROGRESS_DEADLINE).min(self.began_at + STEP_CAP) + slow
             }
             RolloutKind::Rollback => self.began_at + REVERT_CAP + spread,
         });

@@ -52,7 +52,8 @@ pub fn waiting_on(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> String {
     }
 }
 
-/// "; at most 10% of a region at once; each begins within 10 min", if it was told so.
+/// "; at most 10% of a region at once; each begins within 10 min; fetched within 5 min", if it
+/// was told so.
 fn pace(rollout: &Rollout) -> String {
     let most = rollout.permits.most.map(|most| match most {
         Unavailable::Hosts(1) => "; one host of a region at a time".to_owned(),
@@ -63,7 +64,11 @@ fn pace(rollout: &Rollout) -> String {
         0 => String::new(),
         seconds => format!("; each begins within {}", span(u128::from(seconds))),
     };
-    most.unwrap_or_default() + &spread
+    let pace = match rollout.pace_s {
+        0 => String::new(),
+        seconds => format!("; fetched within {}", span(u128::from(seconds))),
+    };
+    most.unwrap_or_default() + &spread + &pace
 }
 
 /// How a rollout that succeeded ended.

@@ -48,6 +48,10 @@ pub struct RolloutRequest {
     /// Hosts begin to switch spread over so long, seconds, at most an hour; `None`: at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spread_s: Option<u32>,
+    /// With a deploy: hosts take about so long to fetch, seconds, at most an hour; `None`: they
+    /// fetch as fast as they can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace_s: Option<u32>,
     /// How many hosts of a region may be between releases at once: `"10"` or `"10%"`;
     /// `None`: no bound beside the plan's.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -40,6 +40,7 @@ fn deploy(base: Option<Target>, bake_s: u32) -> Admission {
         tolerate: vec![],
         approvals: 0,
         spread_s: 0,
+        pace_s: 0,
         max_unavailable: None,
         start_by: UnixMillis(i64::MAX),
     }
