@@ -45,6 +45,8 @@ mod samples;
 mod schema;
 #[path = "cli/setup.rs"]
 mod setup;
+#[path = "cli/staying.rs"]
+mod staying;
 #[path = "cli/support.rs"]
 mod support;
 #[path = "cli/terminal.rs"]

@@ -9,7 +9,7 @@ use crate::coordinator::readiness::{self, Readiness};
 use crate::coordinator::refs::{self, Named, resolve};
 use crate::coordinator::requirements::{self, Unmet};
 use crate::coordinator::state::Coordinator;
-use crate::coordinator::{ancestry, apps, bars, configs, facts, holds, steer, view};
+use crate::coordinator::{ancestry, apps, bars, configs, facts, holds, reached, steer, view};
 use crate::model::config::Bits;
 use crate::model::digest::{ArtifactId, ConfigId, Digest};
 use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
@@ -108,7 +108,7 @@ pub(super) fn admit(tx: &mut Tx, shared: &Coordinator, asked: &Asked) -> Result<
     if let Some(row) = answered(tx, shared, asked, &digest)? {
         return Ok(joined(view::rollout(tx, shared, &row)?));
     }
-    let reached = reached(&facts::region_names(tx, shared)?, &asked.request)?;
+    let reached = reached::regions(&facts::region_names(tx, shared)?, &asked.request)?;
     let request = RolloutRequest { regions: reached, ..asked.request.clone() };
     let asked = &Asked { request, ..asked.clone() };
     let env = envs::find(tx, &asked.app, &asked.env)?;
@@ -537,34 +537,6 @@ fn check_bounds(asked: &Asked) -> Result<(), Problem> {
         return Err(usage("no_auto_revert: a rollback is never reverted".into()));
     }
     Ok(())
-}
-
-/// The regions that a request is limited to, of those that are known; empty: all.
-fn reached(
-    known: &BTreeSet<RegionName>,
-    request: &RolloutRequest,
-) -> Result<Vec<RegionName>, Problem> {
-    let (only, but) = (&request.regions, &request.exclude_regions);
-    let names = || known.iter().map(RegionName::as_str).collect::<Vec<_>>().join(", ");
-    if let Some(unknown) = only.iter().chain(but).find(|region| !known.contains(region)) {
-        return Err(Problem::new(Code::NotFound, format!("there is no region {unknown}"))
-            .because(format!("there are {}", names()))
-            .hint("deployctl regions"));
-    }
-    if but.is_empty() {
-        return Ok(only.clone());
-    }
-    if !only.is_empty() {
-        return Err(Problem::new(Code::Usage, "regions are named or left out, not both")
-            .because("regions says which, exclude_regions all but which"));
-    }
-    let left: Vec<_> = known.iter().filter(|region| !but.contains(region)).cloned().collect();
-    if left.is_empty() {
-        return Err(Problem::new(Code::Usage, "no region is left to deploy to")
-            .because(format!("there are {}, and every one is left out", names()))
-            .hint("deployctl regions"));
-    }
-    Ok(left)
 }
 
 fn check_generation(asked: &Asked, env: &EnvRow) -> Result<(), Problem> {

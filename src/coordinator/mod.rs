@@ -38,6 +38,7 @@ mod patches;
 mod peers;
 pub mod program;
 mod publisher;
+mod reached;
 mod readiness;
 mod refs;
 mod releases;

@@ -7,6 +7,7 @@ use clap::Args;
 use crate::cli::api::Api;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::fields::FieldsArgs;
 use crate::cli::table::{Cell, Table, age, count};
 use crate::host::clock;
 use crate::wire::v1::fleet::{QueueScale, Workers};
@@ -14,13 +15,16 @@ use crate::wire::v1::fleet::{QueueScale, Workers};
 /// List the workers and what they have to do
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  deployctl workers\n  deployctl workers -o json")]
-pub struct WorkersArgs {}
+pub struct WorkersArgs {
+    #[command(flatten)]
+    fields: FieldsArgs,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// As the coordinator refuses it.
-pub async fn run(ctx: &Context, _: WorkersArgs) -> Result<ExitCode, Failure> {
+pub async fn run(ctx: &Context, args: WorkersArgs) -> Result<ExitCode, Failure> {
     let reply: Workers = Api::new(ctx)?.get("/v1/workers").await?;
     let empty = "no worker was heard of: deployctl worker --help";
     let mut table = Table::new(&["WORKER", "MACHINE", "SLOTS", "RUNNING", "SEEN"], 5, empty);
@@ -33,9 +37,10 @@ pub async fn run(ctx: &Context, _: WorkersArgs) -> Result<ExitCode, Failure> {
             Cell::time(Some(worker.seen_at), clock::now()),
         ]);
     }
-    ctx.out.answer(&reply, &table);
+    args.fields.answer(ctx, "workers", &reply, &table)?;
     if let Some(queue) = &reply.queue
         && ctx.out.is_for_people()
+        && !args.fields.are_chosen()
     {
         ctx.out.story(&sentence(queue));
     }
