@@ -17,6 +17,7 @@ mod commits;
 mod configs;
 mod curves;
 mod diff;
+mod drains;
 mod events;
 mod facts;
 mod feed;
