@@ -35,6 +35,8 @@ mod kubernetes;
 mod meant;
 #[path = "cli/outcomes.rs"]
 mod outcomes;
+#[path = "cli/plumbing.rs"]
+mod plumbing;
 #[path = "cli/project_file.rs"]
 mod project_file;
 #[path = "cli/references.rs"]
@@ -45,6 +47,8 @@ mod samples;
 mod schema;
 #[path = "cli/setup.rs"]
 mod setup;
+#[path = "cli/staying.rs"]
+mod staying;
 #[path = "cli/support.rs"]
 mod support;
 #[path = "cli/terminal.rs"]

@@ -170,6 +170,15 @@ impl Output {
 
     /// Writes a table of its own format.
     pub fn table(&self, table: &Table) {
+        write_out(&self.rendered(table));
+        if table.is_empty() && self.is_for_people() {
+            self.story(&table.when_empty);
+        }
+    }
+
+    /// A table in its own format.
+    #[must_use]
+    pub fn rendered(&self, table: &Table) -> String {
         let mode = match self.format {
             Format::Name => Mode::Names,
             Format::Table | Format::Wide if self.stdout_tty => Mode::Aligned {
@@ -181,10 +190,7 @@ impl Output {
             Format::Wide => Mode::Tabs { wide: true },
             _ => Mode::Tabs { wide: self.format == Format::Plain },
         };
-        write_out(&table.render(mode));
-        if table.is_empty() && self.is_for_people() {
-            self.story(&table.when_empty);
-        }
+        table.render(mode)
     }
 
     /// Writes text of the answer as it is: a log, a script, a help topic.
@@ -200,7 +206,8 @@ impl Output {
     }
 
     /// Long lines broken between words, on a terminal.
-    fn folded(&self, text: &str) -> String {
+    #[must_use]
+    pub fn folded(&self, text: &str) -> String {
         if !self.stderr_tty {
             return text.to_owned();
         }

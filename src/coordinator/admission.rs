@@ -9,7 +9,7 @@ use crate::coordinator::refs::{self, Named, resolve};
 use crate::coordinator::requirements::{self, Unmet};
 use crate::coordinator::state::Coordinator;
 use crate::coordinator::{
-    ancestry, apps, bars, bounds, configs, facts, features, holds, steer, view,
+    ancestry, apps, bars, bounds, configs, facts, features, holds, reached, steer, view,
 };
 use crate::model::config::Bits;
 use crate::model::digest::{ArtifactId, ConfigId, Digest};
@@ -107,7 +107,7 @@ pub(super) fn admit(tx: &mut Tx, shared: &Coordinator, asked: &Asked) -> Result<
     if let Some(row) = answered(tx, shared, asked, &digest)? {
         return Ok(joined(view::rollout(tx, shared, &row)?));
     }
-    let reached = bounds::reached(&facts::region_names(tx, shared)?, &asked.request)?;
+    let reached = reached::regions(&facts::region_names(tx, shared)?, &asked.request)?;
     let request = RolloutRequest { regions: reached, ..asked.request.clone() };
     let asked = &Asked { request, ..asked.clone() };
     let env = envs::find(tx, &asked.app, &asked.env)?;

@@ -345,6 +345,21 @@ pub(super) fn take_back_lapsed(tx: &mut Tx, now: UnixMillis) -> Result<usize, Db
     Ok(rows.len())
 }
 
+/// Writes what the rules made of a job that `who` took back.
+///
+/// # Errors
+/// When the database fails, or the job changed since it was read.
+pub(super) fn taken_back(
+    tx: &mut Tx,
+    (before, job): (&JobRow, &Job),
+    who: &str,
+    now: UnixMillis,
+) -> Result<(), DbError> {
+    let reason = format!("{who} took it from its worker");
+    let lost = Outcome::Failed { class: BuildFailure::LostWorker, reason };
+    end(tx, &[Ended { before, job, outcome: Some(&lost) }], now)
+}
+
 /// Writes what the rules made of running jobs: the rows, their attempts' ends, the events,
 /// and the wake-ups.
 fn end(tx: &mut Tx, ended: &[Ended], now: UnixMillis) -> Result<(), DbError> {

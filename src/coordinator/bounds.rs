@@ -1,13 +1,11 @@
-//! The bounds of a request for a rollout, before the world is looked at; and the regions it names.
+//! The bounds of a request for a rollout, before the world is looked at.
 
 use std::collections::BTreeSet;
 
 use crate::coordinator::admission::{Asked, MESSAGE_BYTES_MAX};
-use crate::model::id::RegionName;
 use crate::model::rollout::RolloutKind;
 use crate::rules::rollout::SPREAD_S_MAX;
 use crate::wire::problem::{Code, Problem};
-use crate::wire::v1::rollout::RolloutRequest;
 
 /// Longest bake and longest wait for a build, seconds: a day.
 const SECONDS_MAX: u32 = 86_400;
@@ -49,32 +47,4 @@ pub(super) fn check(asked: &Asked) -> Result<(), Problem> {
         return Err(usage("no_auto_revert: a rollback is never reverted".into()));
     }
     Ok(())
-}
-
-/// The regions that a request is limited to, of those that are known; empty: all.
-pub(super) fn reached(
-    known: &BTreeSet<RegionName>,
-    request: &RolloutRequest,
-) -> Result<Vec<RegionName>, Problem> {
-    let (only, but) = (&request.regions, &request.exclude_regions);
-    let names = || known.iter().map(RegionName::as_str).collect::<Vec<_>>().join(", ");
-    if let Some(unknown) = only.iter().chain(but).find(|region| !known.contains(region)) {
-        return Err(Problem::new(Code::NotFound, format!("there is no region {unknown}"))
-            .because(format!("there are {}", names()))
-            .hint("deployctl regions"));
-    }
-    if but.is_empty() {
-        return Ok(only.clone());
-    }
-    if !only.is_empty() {
-        return Err(Problem::new(Code::Usage, "regions are named or left out, not both")
-            .because("regions says which, exclude_regions all but which"));
-    }
-    let left: Vec<_> = known.iter().filter(|region| !but.contains(region)).cloned().collect();
-    if left.is_empty() {
-        return Err(Problem::new(Code::Usage, "no region is left to deploy to")
-            .because(format!("there are {}, and every one is left out", names()))
-            .hint("deployctl regions"));
-    }
-    Ok(left)
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::coordinator::once::{Key, made_before};
 use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::Shared;
-use crate::coordinator::{apps, logs};
+use crate::coordinator::{apps, attempts, logs};
 use crate::model::id::{AppName, JobNo};
 use crate::model::job::JobState;
 use crate::model::replication::ReplicationStatus;
@@ -45,6 +45,9 @@ pub(super) fn routes() -> Vec<Route> {
             .gives("Build"),
         post("/v1/builds/{build}/retry", Class::Build, retry)
             .says("Queue a failed build again")
+            .gives("Build"),
+        post("/v1/builds/{build}/requeue", Class::Manage, requeue)
+            .says("Take a running build from a worker that is lost: it waits again, at the front")
             .gives("Build"),
     ]
 }
@@ -187,6 +190,33 @@ async fn retry(
         view(tx, no)
     };
     shared.db.write(retry).await.map(Json)
+}
+
+async fn requeue(
+    State(shared): State<Shared>,
+    Extension(who): Extension<Identity>,
+    Path(no): Path<JobNo>,
+    key: Key,
+) -> Result<Json<Build>, Problem> {
+    let now = shared.steady_now();
+    let requeue = move |tx: &mut Tx| {
+        if made_before(tx, &who.name, &key, &format!("requeue {no}"), now)? {
+            return view(tx, no);
+        }
+        let row = jobs::find(tx, no)?.ok_or_else(|| unknown(no))?;
+        let mut job = row.job.clone();
+        queue::take_back(&mut job, now).map_err(|_| {
+            Problem::new(Code::Conflict, format!("{no} is not running"))
+                .because(format!("it is {}", row.job.state.word()))
+                .hint(match row.job.state {
+                    JobState::Failed => format!("deployctl retry {no}"),
+                    _ => format!("deployctl why {no}"),
+                })
+        })?;
+        attempts::taken_back(tx, (&row, &job), &who.name, now)?;
+        view(tx, no)
+    };
+    shared.db.write(requeue).await.map(Json)
 }
 
 /// The refusal of a build that does not exist.

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::coordinator::attempts::{Said, say};
 use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::{Shared, wait_of};
-use crate::coordinator::{logs, scale};
+use crate::coordinator::{drains, logs, scale};
 use crate::model::commit::CommitId;
 use crate::model::digest::ArtifactId;
 use crate::model::id::AppName;
@@ -30,7 +30,9 @@ use crate::rules::authorize::Class;
 use crate::rules::queue::{self, Timing};
 use crate::store::db::ancestry::Recent;
 use crate::store::db::events::NewEvent;
-use crate::store::db::{DbError, Topic, Tx, ancestry, job_log, jobs, patches, workers};
+use crate::store::db::{
+    self as store, DbError, Topic, Tx, ancestry, job_log, jobs, patches, workers,
+};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::fleet::Workers;
 use crate::wire::v1::worker::{Claim, ClaimRequest, Claims, ClaimsRequest, Word};
@@ -65,6 +67,10 @@ pub(super) fn routes() -> Vec<Route> {
             .says("Add to the log; what was had already is dropped")
             .takes("LogChunk"),
         get("/v1/workers", Class::Read, list).says("List workers").gives("Workers"),
+        post("/v1/workers/{name}/drain", Class::Manage, drains::drain)
+            .says("Give a worker, or all of a machine, nothing new, or jobs again")
+            .takes("DrainRequest")
+            .gives("Workers"),
     ]
 }
 
@@ -195,16 +201,18 @@ async fn serve(
             claim_all(tx, &asked, (now, &timing), &mut recent)
         };
         let claims = shared.db.write(claim).await?;
-        let given: usize = claims.iter().map(Vec::len).sum();
-        let wanted: usize = batch.iter().map(|waiter| waiter.want).sum();
+        let given: usize = claims.iter().flatten().map(Vec::len).sum();
+        let dealt = batch.iter().zip(&claims).filter(|(_, claims)| claims.is_some());
+        let wanted: usize = dealt.map(|(waiter, _)| waiter.want).sum();
         looker.plenty = given == wanted.min(BATCH_MAX);
         let mut rest = Vec::new();
         for (mut waiter, claims) in batch.into_iter().zip(claims) {
             waiter.seen = true;
-            if claims.is_empty() {
-                rest.push(waiter);
-            } else {
-                hand_over(shared, waiter, claims).await;
+            match claims {
+                // Aside, until it has waited for as long as it wanted to.
+                None => drop(tokio::spawn(async move { waiter.answer.closed().await })),
+                Some(claims) if claims.is_empty() => rest.push(waiter),
+                Some(claims) => hand_over(shared, waiter, claims).await,
             }
         }
         rest.into_iter().rev().for_each(|waiter| line.push_front(waiter));
@@ -227,18 +235,26 @@ async fn hand_over(shared: &Shared, waiter: Waiter, claims: Vec<Claim>) {
     }
 }
 
-/// Gives due jobs to those who asked, like cards: what each got, in their order.
+/// Gives due jobs to those who asked, like cards: what each got, in their order; `None`: it
+/// is given nothing, as an admin said.
 fn claim_all(
     tx: &mut Tx,
     asked: &[(Arc<workers::Seen>, usize)],
     (now, timing): (UnixMillis, &Timing),
     recent: &mut Recent,
-) -> Result<Vec<Vec<Claim>>, DbError> {
+) -> Result<Vec<Option<Vec<Claim>>>, DbError> {
     let seen: BTreeMap<&str, _> =
         asked.iter().map(|(by, _)| (by.worker.as_str(), by.as_ref())).collect();
     workers::seen(tx, &seen.into_values().collect::<Vec<_>>(), now)?;
     let most = asked.iter().map(|(_, want)| *want).max().unwrap_or(0);
-    let each_round = |round| asked.iter().enumerate().filter(move |(_, (_, want))| *want > round);
+    let drained = &store::drains::names(tx)?;
+    let takes = |by: &workers::Seen| {
+        !drained.contains(by.worker.as_str()) && !drained.contains(&by.machine)
+    };
+    let each_round = |round| {
+        let here = asked.iter().enumerate();
+        here.filter(move |(_, (by, want))| *want > round && takes(by))
+    };
     let turns = (0..most).flat_map(each_round).take(BATCH_MAX);
     let turns: Vec<(usize, &workers::Seen)> = turns.map(|(i, (by, _))| (i, &**by)).collect();
     let due = jobs::due(tx, now, turns.len())?;
@@ -254,11 +270,12 @@ fn claim_all(
     let apps: Vec<&AppName> = apps.into_iter().collect();
     let hints = patches::bases(tx, &apps)?.into_iter().zip(ancestry::standing(tx, &apps)?);
     let hints: BTreeMap<&AppName, _> = apps.into_iter().zip(hints).collect();
-    let mut claims: Vec<Vec<Claim>> = asked.iter().map(|_| vec![]).collect();
+    let mut claims: Vec<Option<Vec<Claim>>> =
+        asked.iter().map(|(by, _)| takes(by).then(Vec::new)).collect();
     for ((row, job, _), (i, _)) in given.into_iter().zip(&turns) {
         let (bases, standing) = &hints[&row.asked.app];
         let compare = recent.to_compare(tx, (row.no, &row.asked), standing)?;
-        claims[*i].push(told(row, &job, timing, (bases, compare)));
+        claims[*i].get_or_insert_default().push(told(row, &job, timing, (bases, compare)));
     }
     Ok(claims)
 }
@@ -313,8 +330,13 @@ fn told(
     }
 }
 
+/// From when on a worker must have been heard of to be listed.
+pub(super) fn listed_since(shared: &Shared) -> UnixMillis {
+    shared.steady_now() - LISTED
+}
+
 async fn list(State(shared): State<Shared>) -> Result<Json<Workers>, Problem> {
-    let since = shared.steady_now() - LISTED;
+    let since = listed_since(&shared);
     let workers = shared.db.read(move |tx| workers::list(tx, since)).await?;
     Ok(Json(Workers { workers, queue: Some(scale::usual(&shared).await?) }))
 }

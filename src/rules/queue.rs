@@ -10,6 +10,7 @@
 //! | RUNNING | finish: infra | QUEUED after a backoff, or FAILED after the last attempt |
 //! | RUNNING | finish: any other failure | FAILED |
 //! | RUNNING | lease lapses | QUEUED at the front, or FAILED lost_worker after the last attempt |
+//! | RUNNING | requeue by a person | QUEUED at the front, whatever its lease says and with an attempt to spare; canceled if that was asked for |
 //! | RUNNING | cancel | RUNNING, cancel requested; then finish, release or lapse end it as canceled |
 //! | FAILED | retry | QUEUED with `max_attempts` more |
 //!
@@ -102,6 +103,11 @@ pub struct NotDue;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the job has not failed")]
 pub struct NotFailed;
+
+/// A job that nobody runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("nobody runs the job")]
+pub struct NotRunning;
 
 /// What a finish did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -290,6 +296,24 @@ pub fn lapse(job: &mut Job, now: UnixMillis) -> Option<Lapsed> {
     Some(Lapsed::Ended)
 }
 
+/// Takes the job from its worker because a person knows that it is lost. Its token is spent:
+/// should the worker live, it hears so with its next beat and stops.
+///
+/// # Errors
+/// [`NotRunning`].
+pub fn take_back(job: &mut Job, now: UnixMillis) -> Result<(), NotRunning> {
+    if job.state != JobState::Running {
+        return Err(NotRunning);
+    }
+    if job.cancel_requested {
+        fail(job, BuildFailure::Canceled, "canceled; its worker was lost".into());
+        return Ok(());
+    }
+    job.max_attempts = job.max_attempts.max(job.attempt.saturating_add(1));
+    requeue(job, now);
+    Ok(())
+}
+
 /// Asks for the job's end.
 pub fn cancel(job: &mut Job, by: &str) -> Canceled {
     match job.state {
@@ -373,6 +397,25 @@ mod tests {
         assert!(now >= began + ATTEMPT_MAX);
         assert_eq!((job.state, job.attempt), (JobState::Queued, 1));
         assert!(beat(&mut job, holder, began, now, &TIMING).is_err());
+    }
+
+    #[test]
+    fn a_job_that_a_person_takes_back_is_fenced_and_has_an_attempt_to_spare() {
+        let now = UnixMillis(0);
+        let (mut job, worker) = claimed(now);
+        job.max_attempts = 1;
+        take_back(&mut job, now).unwrap();
+        assert_eq!((job.state, job.attempt, job.not_before), (JobState::Queued, 1, now));
+        let zombie = Holder { worker: &worker, attempt: 1 };
+        assert!(beat(&mut job, zombie, now, now, &TIMING).is_err());
+        assert_eq!(take_back(&mut job, now), Err(NotRunning));
+        claim(&mut job, &worker, now, &TIMING).unwrap();
+        assert!(release(&mut job, zombie, now).is_err(), "the same worker, an older attempt");
+        assert!(lapse(&mut job, now + TIMING.lease()).is_some());
+        let (mut job, _) = claimed(now);
+        assert_eq!(cancel(&mut job, "ann"), Canceled::Asked);
+        take_back(&mut job, now).unwrap();
+        assert_eq!(job.failure.unwrap().0, BuildFailure::Canceled);
     }
 
     #[test]

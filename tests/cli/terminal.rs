@@ -14,7 +14,7 @@ use crate::support::{Coordinator, Done, Person, program};
 const COMMIT: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 /// What `deployctl` shows and how it ends when `keys` are typed once it shows `prompt`.
-fn on_terminal(person: &Person, args: &[&str], (prompt, keys): (&str, &str)) -> Done {
+pub(crate) fn on_terminal(person: &Person, args: &[&str], (prompt, keys): (&str, &str)) -> Done {
     let line = format!("{} {}", program().display(), args.join(" "));
     let plain = person.command(&[]);
     let mut command = Command::new("timeout");

@@ -333,3 +333,56 @@ async fn a_restart_gives_running_jobs_one_more_lease() {
     assert_eq!((build.state, build.attempt), (JobState::Running, claim.attempt));
     coordinator.until(job, |build| build.state == JobState::Queued).await;
 }
+
+#[tokio::test]
+async fn a_build_that_an_admin_takes_back_is_first_in_line_and_its_worker_is_fenced() {
+    let coordinator = Coordinator::new(SLOW).await;
+    let first = coordinator.queue(1).await.build;
+    coordinator.queue(2).await;
+    let (lost, other) = (coordinator.worker("lost"), coordinator.worker("other"));
+    let claim = lost.claim(1000).await.unwrap();
+    assert_eq!(claim.build, first);
+    let taken = coordinator.act(first, "requeue").await.unwrap();
+    assert_eq!((taken.state, taken.attempt), (JobState::Queued, 1));
+    let again = other.claim(1000).await.unwrap();
+    assert_eq!((again.build, again.attempt), (first, 2), "before what waited behind it");
+    assert_eq!(refusal(lost.beat(&claim).await).code, Code::Fenced);
+    assert_eq!(refusal(coordinator.act(JobNo(2), "requeue").await).code, Code::Conflict);
+    assert_eq!(refusal(coordinator.act(JobNo(99), "requeue").await).code, Code::NotFound);
+    assert!(coordinator.event_kinds().await.contains(&"build.requeued".to_owned()));
+    let token = coordinator.client("worker");
+    let mine = token.post::<serde_json::Value>("/v1/builds/b1/requeue", &json!({}), PATIENCE).await;
+    assert_eq!(refusal(mine).code, Code::Forbidden);
+}
+
+#[tokio::test]
+async fn a_drained_machine_ends_what_it_runs_and_gets_nothing_new_until_that_ends() {
+    let coordinator = Coordinator::new(SLOW).await;
+    let (going, staying) = (coordinator.worker("a"), coordinator.worker("b"));
+    coordinator.queue(1).await;
+    let running = going.claim(1000).await.unwrap();
+    let admin = coordinator.admin();
+    let drain = async |name: &str, body: serde_json::Value| -> Result<Workers, CallError> {
+        admin.post(&format!("/v1/workers/{name}/drain"), &body, PATIENCE).await
+    };
+    let drained = drain("m-a", json!({"message": "new disk"})).await.unwrap();
+    assert_eq!(drained.workers.len(), 1);
+    assert!(drained.workers[0].draining && drained.workers[0].running == 1, "{drained:?}");
+    for commit in 2..=3 {
+        coordinator.queue(commit).await;
+    }
+    assert!(going.claim(300).await.is_none());
+    assert_eq!(staying.claim(1000).await.unwrap().build, JobNo(2), "others are given what waits");
+    going.beat(&running).await.unwrap();
+    let ended = drain("m-a", json!({"end": true})).await.unwrap();
+    assert!(!ended.workers[0].draining);
+    assert_eq!(going.claim(1000).await.unwrap().build, JobNo(3));
+    for body in [json!({}), json!({"end": true})] {
+        assert_eq!(refusal(drain("nobody", body).await).code, Code::NotFound);
+    }
+    let kinds = coordinator.event_kinds().await;
+    assert!(
+        kinds.ends_with(&["worker.resumed".to_owned(), "build.started".to_owned()]),
+        "{kinds:?}"
+    );
+}

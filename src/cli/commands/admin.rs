@@ -1,6 +1,8 @@
-//! `deployctl admin backup|restore|db`: the coordinator's data, on its own machine.
+//! `deployctl admin backup|restore|db`: the coordinator's data, on its own machine;
+//! `requeue|drain-worker`: builds and workers, through the coordinator.
 
 mod db;
+mod workers;
 
 use std::path::PathBuf;
 
@@ -14,7 +16,7 @@ use crate::coordinator::backup::{BackupError, backup, restore};
 /// How the service is stopped, as packaging/systemd names it.
 const STOP: &str = "systemctl stop deployctl-coordinator";
 
-/// Look after the coordinator's data, on its own machine
+/// Look after the coordinator's data, lost builds and workers
 #[derive(Debug, Args)]
 pub struct AdminArgs {
     #[command(subcommand)]
@@ -26,6 +28,8 @@ enum AdminCommand {
     Backup(BackupArgs),
     Restore(RestoreArgs),
     Db(db::DbArgs),
+    Requeue(workers::RequeueArgs),
+    DrainWorker(workers::DrainArgs),
 }
 
 /// Which data: as the coordinator would take it.
@@ -104,6 +108,8 @@ pub async fn run(ctx: &Context, args: AdminArgs) -> Result<ExitCode, Failure> {
             }
         }
         AdminCommand::Db(args) => return db::run(ctx, args).await,
+        AdminCommand::Requeue(args) => return workers::requeue(ctx, args).await,
+        AdminCommand::DrainWorker(args) => return workers::drain(ctx, args).await,
     }
     Ok(ExitCode::Ok)
 }

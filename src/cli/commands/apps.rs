@@ -9,6 +9,7 @@ use crate::cli::commands::app_config::{self, AppConfigArgs};
 use crate::cli::commands::app_settings::SettingArgs;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::fields::FieldsArgs;
 use crate::cli::table::{Cell, Table};
 use crate::cli::typed::quoted;
 use crate::cli::{complete, origin};
@@ -39,7 +40,11 @@ enum AppsCommand {
 /// List the apps
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  deployctl apps list\n  deployctl apps list -o name")]
-pub struct ListArgs {}
+#[derive(Default)]
+pub struct ListArgs {
+    #[command(flatten)]
+    fields: FieldsArgs,
+}
 
 /// Show one app with its recipe
 #[derive(Debug, Args)]
@@ -94,10 +99,10 @@ pub struct SetArgs {
 /// # Errors
 /// As the coordinator refuses it.
 pub async fn run(ctx: &Context, args: AppsArgs) -> Result<ExitCode, Failure> {
-    match args.command.unwrap_or(AppsCommand::List(ListArgs {})) {
-        AppsCommand::List(_) => {
+    match args.command.unwrap_or(AppsCommand::List(ListArgs::default())) {
+        AppsCommand::List(args) => {
             let reply = Api::new(ctx)?.apps().await?;
-            ctx.out.answer(&reply, &table(&reply));
+            args.fields.answer(ctx, "apps", &reply, &table(&reply))?;
         }
         AppsCommand::Show(args) => {
             let api = Api::new(ctx)?;

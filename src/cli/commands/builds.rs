@@ -7,6 +7,7 @@ use crate::cli::api::Api;
 use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::fields::FieldsArgs;
 use crate::cli::outcome::{build_tone, replication_tone};
 use crate::cli::table::{Cell, Table};
 use crate::host::clock;
@@ -36,6 +37,8 @@ pub struct BuildsArgs {
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20,
           value_parser = clap::value_parser!(u32).range(1..=500))]
     limit: u32,
+    #[command(flatten)]
+    fields: FieldsArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -70,7 +73,7 @@ pub async fn run(ctx: &Context, args: BuildsArgs) -> Result<ExitCode, Failure> {
     query.extend(args.commit.map(|commit| ("commit", commit.to_string())));
     query.extend(args.state.map(|state| ("state", state.to_ascii_uppercase())));
     let reply = Api::new(ctx)?.builds(&query).await?;
-    ctx.out.answer(&reply, &table(&reply));
+    args.fields.answer(ctx, "builds", &reply, &table(&reply))?;
     Ok(ExitCode::Ok)
 }
 

@@ -8,6 +8,7 @@ use crate::cli::api::Api;
 use crate::cli::args::duration;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::fields::FieldsArgs;
 use crate::cli::output::Format;
 use crate::cli::table::{Cell, Table};
 use crate::host::clock;
@@ -38,6 +39,8 @@ pub struct EventsArgs {
     /// Of every app, whatever the project file says
     #[arg(short = 'A', long)]
     all: bool,
+    #[command(flatten)]
+    fields: FieldsArgs,
 }
 
 /// Runs the command.
@@ -45,16 +48,17 @@ pub struct EventsArgs {
 /// # Errors
 /// As the coordinator refuses it; exit code 2 for `-f -o json`, which has no end.
 pub async fn run(ctx: &Context, args: EventsArgs) -> Result<ExitCode, Failure> {
-    if args.follow && ctx.out.format == Format::Json {
-        return Err(Failure::usage("-o json is one document, and -f never ends")
+    let whole = ctx.out.format == Format::Json || args.fields.are_chosen();
+    if args.follow && whole {
+        return Err(Failure::usage("JSON is one document, and -f never ends")
             .hint("deployctl events -f -o jsonl"));
     }
     let api = Api::new(ctx)?;
     let app = if args.all { None } else { ctx.app_if_said()? };
     let first = first_page(&api, app.as_ref(), &args).await?;
-    if ctx.out.format == Format::Json {
+    if whole {
         let all = if args.since.is_some() { rest(&api, app.as_ref(), first).await? } else { first };
-        ctx.out.json(&all);
+        args.fields.answer(ctx, "events", &all, &table(&all))?;
         return Ok(ExitCode::Ok);
     }
     ctx.out.answer(&first, &table(&first));

@@ -7,6 +7,7 @@ use crate::cli::api::Api;
 use crate::cli::args::seconds;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::fields::FieldsArgs;
 use crate::cli::output::Tone;
 use crate::cli::table::{Cell, Table};
 use crate::host::clock;
@@ -66,10 +67,13 @@ pub struct EndArgs {
 #[command(
     after_help = "Examples:\n  deployctl freeze list\n  deployctl freeze list --exit-code -o json"
 )]
+#[derive(Default)]
 pub struct ListArgs {
     /// End with code 20 when there is one
     #[arg(long)]
     exit_code: bool,
+    #[command(flatten)]
+    fields: FieldsArgs,
 }
 
 /// Runs the command.
@@ -77,10 +81,10 @@ pub struct ListArgs {
 /// # Errors
 /// As the coordinator refuses it.
 pub async fn run(ctx: &Context, args: FreezeArgs) -> Result<ExitCode, Failure> {
-    match args.command.unwrap_or(FreezeCommand::List(ListArgs { exit_code: false })) {
+    match args.command.unwrap_or(FreezeCommand::List(ListArgs::default())) {
         FreezeCommand::Start(args) => start(ctx, args).await,
         FreezeCommand::End(args) => end(ctx, args.freeze).await,
-        FreezeCommand::List(args) => list(ctx, args.exit_code).await,
+        FreezeCommand::List(args) => list(ctx, args).await,
     }
 }
 
@@ -112,10 +116,10 @@ async fn end(ctx: &Context, freeze: FreezeNo) -> Result<ExitCode, Failure> {
     Ok(ExitCode::Ok)
 }
 
-async fn list(ctx: &Context, exit_code: bool) -> Result<ExitCode, Failure> {
+async fn list(ctx: &Context, args: ListArgs) -> Result<ExitCode, Failure> {
     let reply: Freezes = Api::new(ctx)?.get("/v1/freezes").await?;
-    ctx.out.answer(&reply, &table(&reply.freezes));
-    let any = exit_code && !reply.freezes.is_empty();
+    args.fields.answer(ctx, "freezes", &reply, &table(&reply.freezes))?;
+    let any = args.exit_code && !reply.freezes.is_empty();
     Ok(if any { ExitCode::Changes } else { ExitCode::Ok })
 }
 

@@ -5,6 +5,7 @@ use clap::Args;
 use crate::cli::api::Api;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::fields::FieldsArgs;
 use crate::cli::prompt::pick_app;
 use crate::cli::rollouts::table;
 
@@ -18,6 +19,8 @@ pub struct HistoryArgs {
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20,
           value_parser = clap::value_parser!(u32).range(1..=500))]
     limit: u32,
+    #[command(flatten)]
+    fields: FieldsArgs,
 }
 
 /// Runs the command.
@@ -28,6 +31,7 @@ pub async fn run(ctx: &Context, args: HistoryArgs) -> Result<ExitCode, Failure> 
     let api = Api::new(ctx)?;
     let (app, env) = (pick_app(ctx, &api).await?, ctx.env()?);
     let reply = api.releases(&app, &env, args.limit).await?;
-    ctx.out.answer(&reply, &table(&reply.releases.iter().collect::<Vec<_>>()));
+    let table = table(&reply.releases.iter().collect::<Vec<_>>());
+    args.fields.answer(ctx, "releases", &reply, &table)?;
     Ok(ExitCode::Ok)
 }

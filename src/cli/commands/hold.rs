@@ -9,6 +9,7 @@ use crate::cli::args::seconds;
 use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::fields::FieldsArgs;
 use crate::cli::output::Tone;
 use crate::cli::table::{Cell, Table};
 use crate::host::clock;
@@ -72,10 +73,13 @@ pub struct EndArgs {
 #[command(
     after_help = "Examples:\n  deployctl hold list\n  deployctl hold list --exit-code -o json"
 )]
+#[derive(Default)]
 pub struct ListArgs {
     /// End with code 20 when there is one
     #[arg(long)]
     exit_code: bool,
+    #[command(flatten)]
+    fields: FieldsArgs,
 }
 
 /// Runs the command.
@@ -83,10 +87,10 @@ pub struct ListArgs {
 /// # Errors
 /// As the coordinator refuses it.
 pub async fn run(ctx: &Context, args: HoldArgs) -> Result<ExitCode, Failure> {
-    match args.command.unwrap_or(HoldCommand::List(ListArgs { exit_code: false })) {
+    match args.command.unwrap_or(HoldCommand::List(ListArgs::default())) {
         HoldCommand::Start(args) => start(ctx, args).await,
         HoldCommand::End(args) => end(ctx, args.hold).await,
-        HoldCommand::List(args) => list(ctx, args.exit_code).await,
+        HoldCommand::List(args) => list(ctx, args).await,
     }
 }
 
@@ -137,10 +141,10 @@ pub(super) async fn release(api: &Api, hold: HoldNo) -> Result<Hold, Failure> {
     api.change(Method::POST, &path, &serde_json::json!({})).await
 }
 
-async fn list(ctx: &Context, exit_code: bool) -> Result<ExitCode, Failure> {
+async fn list(ctx: &Context, args: ListArgs) -> Result<ExitCode, Failure> {
     let reply: Holds = Api::new(ctx)?.get("/v1/holds").await?;
-    ctx.out.answer(&reply, &table(&reply.holds));
-    let any = exit_code && !reply.holds.is_empty();
+    args.fields.answer(ctx, "holds", &reply, &table(&reply.holds))?;
+    let any = args.exit_code && !reply.holds.is_empty();
     Ok(if any { ExitCode::Changes } else { ExitCode::Ok })
 }
 

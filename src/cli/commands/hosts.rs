@@ -8,10 +8,13 @@ use crate::cli::api::{Api, with_query};
 use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::fields::FieldsArgs;
 use crate::cli::hosts::{cells, new_table};
+use crate::cli::live::{self, LiveArgs, Part, Shown};
 use crate::cli::table::Table;
 use crate::model::fleet::AppStatus;
-use crate::model::id::{HostId, RegionName};
+use crate::model::id::{AppName, HostId, RegionName};
+use crate::net::client::CallError;
 use crate::wire::v1::fleet::{Forgotten, HostRow, Hosts};
 
 /// Most hosts that the coordinator lists at once.
@@ -20,7 +23,7 @@ const LIMIT: &str = "20000";
 /// List hosts with what they run
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  deployctl hosts --behind\n  deployctl hosts --failed --region eu -o json"
+    after_help = "Examples:\n  deployctl hosts --behind\n  deployctl hosts --failed --region eu -o json\n  deployctl hosts -w --behind"
 )]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct HostsArgs {
@@ -47,6 +50,10 @@ pub struct HostsArgs {
     /// End with code 20 when the list is not empty
     #[arg(long)]
     exit_code: bool,
+    #[command(flatten)]
+    live: LiveArgs,
+    #[command(flatten)]
+    fields: FieldsArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -95,41 +102,70 @@ pub async fn run(ctx: &Context, args: HostsArgs) -> Result<ExitCode, Failure> {
     if let Some(HostsCommand::Forget(args)) = &args.command {
         return forget(ctx, &args.hosts).await;
     }
+    let api = Api::new(ctx)?;
     let app = if args.all { None } else { ctx.app_if_said()? };
-    let env = ctx.flags.env.clone();
-    let query = [
-        ("app", app.as_ref().map(|app| app.as_str())),
-        ("env", env.as_ref().map(|env| env.as_str())),
-        ("region", args.region.as_ref().map(|region| region.as_str())),
-        ("host", args.host.as_ref().map(|host| host.as_str())),
-        ("limit", Some(LIMIT)),
-    ];
-    let mut reply: Hosts = Api::new(ctx)?.get(&with_query("/v1/hosts", query)).await?;
-    if let Some(host) = args.host.as_ref().filter(|_| reply.hosts.is_empty()) {
+    if args.live.watch {
+        args.fields.check_not_live()?;
+        let look =
+            async || Ok(shown(&list(ctx, &api, &args, app.as_ref()).await?, &args, app.as_ref()));
+        return live::stay(ctx, "hosts", look).await.map(|never| match never {});
+    }
+    let reply = list(ctx, &api, &args, app.as_ref()).await?;
+    if let Some(host) = args.host.as_ref().filter(|_| reply.total == 0 && !args.filters()) {
         return Err(
             Failure::new(ExitCode::NotFound, format!("no host {host}")).hint("deployctl hosts -A")
         );
     }
+    args.fields.answer(ctx, "hosts", &reply, &table(&reply, &args, app.as_ref()))?;
+    let any = args.exit_code && !reply.hosts.is_empty();
+    Ok(if any { ExitCode::Changes } else { ExitCode::Ok })
+}
+
+impl HostsArgs {
+    /// Whether only some of the hosts are wanted.
+    fn filters(&self) -> bool {
+        self.behind || self.failed || self.unreachable
+    }
+
+    fn wants(&self, row: &HostRow, app: Option<&AppName>) -> bool {
+        let mut apps = row.apps.iter().filter(|status| is_of(status, app));
+        (self.unreachable && !row.reachable)
+            || (self.behind && apps.clone().any(is_behind))
+            || (self.failed && apps.any(|status| status.failure.is_some()))
+    }
+}
+
+/// The hosts that are wanted, as they are now.
+async fn list(
+    ctx: &Context,
+    api: &Api,
+    args: &HostsArgs,
+    app: Option<&AppName>,
+) -> Result<Hosts, CallError> {
+    let query = [
+        ("app", app.map(AppName::as_str)),
+        ("env", ctx.flags.env.as_ref().map(|env| env.as_str())),
+        ("region", args.region.as_ref().map(|region| region.as_str())),
+        ("host", args.host.as_ref().map(|host| host.as_str())),
+        ("limit", Some(LIMIT)),
+    ];
+    let mut reply: Hosts = api.get(&with_query("/v1/hosts", query)).await?;
     if reply.total > reply.hosts.len() as u64 {
         let (some, all) = (reply.hosts.len(), reply.total);
         ctx.out.warning(&format!("only {some} of {all} hosts were looked at; use --region"));
     }
-    let asked = args.behind || args.failed || args.unreachable;
-    let of_app = |status: &&AppStatus| app.as_ref().is_none_or(|app| *app == status.app);
-    let shown = |row: &HostRow| {
-        let mut apps = row.apps.iter().filter(of_app);
-        (args.unreachable && !row.reachable)
-            || (args.behind && apps.clone().any(is_behind))
-            || (args.failed && apps.any(|status| status.failure.is_some()))
-    };
-    if asked {
-        reply.hosts.retain(shown);
+    if args.filters() {
+        reply.hosts.retain(|row| args.wants(row, app));
         reply.total = reply.hosts.len() as u64;
     }
-    let empty = if asked { "none" } else { "no host was heard of: deployctl agent --help" };
-    let mut table = new_table(empty);
+    Ok(reply)
+}
+
+fn table(reply: &Hosts, args: &HostsArgs, app: Option<&AppName>) -> Table {
+    let none = "no host was heard of: deployctl agent --help";
+    let mut table = new_table(if args.filters() { "none" } else { none });
     for row in &reply.hosts {
-        let mut apps = row.apps.iter().filter(of_app).peekable();
+        let mut apps = row.apps.iter().filter(|status| is_of(status, app)).peekable();
         if apps.peek().is_none() {
             table.push(cells(row, None));
         }
@@ -137,9 +173,26 @@ pub async fn run(ctx: &Context, args: HostsArgs) -> Result<ExitCode, Failure> {
             table.push(cells(row, Some(status)));
         }
     }
-    ctx.out.answer(&reply, &table);
-    let any = args.exit_code && !reply.hosts.is_empty();
-    Ok(if any { ExitCode::Changes } else { ExitCode::Ok })
+    table
+}
+
+/// One look of those that follow each other: that a host was heard of again, or fetched some
+/// more, is none of its own.
+fn shown(reply: &Hosts, args: &HostsArgs, app: Option<&AppName>) -> Shown {
+    let row = |row: &HostRow| {
+        let apps = row.apps.iter().filter(|status| is_of(status, app));
+        let apps: Vec<_> = apps.map(AppStatus::without_progress).collect();
+        (row.info.host.clone(), row.region.clone(), row.reachable, apps)
+    };
+    Shown {
+        key: format!("{:?}", reply.hosts.iter().map(row).collect::<Vec<_>>()),
+        parts: vec![Part::Table(table(reply, args, app))],
+        document: serde_json::to_value(reply).unwrap_or_default(),
+    }
+}
+
+fn is_of(status: &AppStatus, app: Option<&AppName>) -> bool {
+    app.is_none_or(|app| *app == status.app)
 }
 
 fn is_behind(status: &AppStatus) -> bool {

@@ -1,4 +1,7 @@
-//! `deployctl plumbing goal show|sign|put`: goals by hand, for when the coordinator is gone.
+//! `deployctl plumbing`: goals by hand, for when the coordinator is gone; and single facts
+//! for scripts.
+
+mod facts;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -23,7 +26,7 @@ use crate::wire::v1::region::Goals;
 /// Largest document that is read, bytes: a goal has 64 KiB at most, twice.
 const DOCUMENT_BYTES_MAX: u64 = 256 << 10;
 
-/// Low-level commands for emergencies; their output is JSON
+/// Low-level commands for scripts and emergencies; their output is JSON
 ///
 /// See `deployctl help runbook`.
 #[derive(Debug, Args)]
@@ -36,6 +39,10 @@ pub struct PlumbingArgs {
 enum PlumbingCommand {
     Goal(GoalArgs),
     Complete(CompleteArgs),
+    ResolveRev(facts::ResolveArgs),
+    Plan(facts::PlanArgs),
+    Cohort(facts::CohortArgs),
+    Digest(facts::DigestArgs),
 }
 
 /// List names as TAB offers them, and renew what TAB remembers
@@ -131,6 +138,10 @@ pub async fn run(ctx: &Context, args: PlumbingArgs) -> Result<ExitCode, Failure>
     let args = match args.command {
         PlumbingCommand::Goal(args) => args,
         PlumbingCommand::Complete(args) => return complete(ctx, &args).await,
+        PlumbingCommand::ResolveRev(args) => return facts::resolve_rev(ctx, &args).await,
+        PlumbingCommand::Plan(args) => return facts::plan(ctx, &args).await,
+        PlumbingCommand::Cohort(args) => return facts::cohort(ctx, args).await,
+        PlumbingCommand::Digest(args) => return facts::digest(ctx, &args),
     };
     match args.command {
         GoalCommand::Show(_) => show(ctx).await,

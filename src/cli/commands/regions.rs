@@ -5,6 +5,7 @@ use clap::Args;
 use crate::cli::api::Api;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::fields::FieldsArgs;
 use crate::cli::table::{Cell, Table};
 use crate::host::clock;
 use crate::model::time::UnixMillis;
@@ -13,13 +14,16 @@ use crate::wire::v1::fleet::Regions;
 /// List the regions, their hosts and what they hold
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  deployctl regions\n  deployctl regions -o wide")]
-pub struct RegionsArgs {}
+pub struct RegionsArgs {
+    #[command(flatten)]
+    fields: FieldsArgs,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// As the coordinator refuses it.
-pub async fn run(ctx: &Context, _: RegionsArgs) -> Result<ExitCode, Failure> {
+pub async fn run(ctx: &Context, args: RegionsArgs) -> Result<ExitCode, Failure> {
     let reply: Regions = Api::new(ctx)?.get("/v1/regions").await?;
     let columns = [
         "REGION",
@@ -46,7 +50,7 @@ pub async fn run(ctx: &Context, _: RegionsArgs) -> Result<ExitCode, Failure> {
             region.blobs.as_str().into(),
         ]);
     }
-    ctx.out.answer(&reply, &table);
+    args.fields.answer(ctx, "regions", &reply, &table)?;
     Ok(ExitCode::Ok)
 }
 

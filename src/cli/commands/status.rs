@@ -7,9 +7,11 @@ use crate::cli::api::Api;
 use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::fields::FieldsArgs;
+use crate::cli::live::{self, LiveArgs, Part, Shown};
 use crate::cli::outcome::{failure_lines, rollout_tone, stage_word, sum};
 use crate::cli::output::Tone;
-use crate::cli::table::{Cell, Table};
+use crate::cli::table::{Cell, Mode, Table};
 use crate::host::clock;
 use crate::model::fleet::Tally;
 use crate::model::hold::Hold;
@@ -25,7 +27,9 @@ const PINS_TOLD: usize = 5;
 
 /// Show what runs where, what is moving and what it waits for
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  deployctl status\n  deployctl status payments-api -e staging")]
+#[command(
+    after_help = "Examples:\n  deployctl status\n  deployctl status payments-api -e staging\n  deployctl status -w"
+)]
 pub struct StatusArgs {
     /// The app [default: that of deployctl.toml, else all]
     #[arg(value_name = "APP", add = ArgValueCompleter::new(complete::apps))]
@@ -36,6 +40,10 @@ pub struct StatusArgs {
     /// End with code 20 when hosts are not where they should be
     #[arg(long)]
     exit_code: bool,
+    #[command(flatten)]
+    live: LiveArgs,
+    #[command(flatten)]
+    fields: FieldsArgs,
 }
 
 /// Runs the command.
@@ -49,10 +57,27 @@ pub async fn run(ctx: &Context, args: StatusArgs) -> Result<ExitCode, Failure> {
         None => ctx.app_if_said()?,
     };
     let env = ctx.flags.env.clone();
-    let reply = Api::new(ctx)?.status(app.as_ref(), env.as_ref()).await?;
-    ctx.out.answer(&reply, &table(&reply));
-    if ctx.out.is_for_people() {
-        tell_more(ctx, &reply, app.is_some());
+    let api = Api::new(ctx)?;
+    if args.live.watch {
+        args.fields.check_not_live()?;
+        let look = async || {
+            let reply = api.status(app.as_ref(), env.as_ref()).await?;
+            Ok(shown_now(ctx, &reply, app.is_some()))
+        };
+        return live::stay(ctx, "status", look).await.map(|never| match never {});
+    }
+    let reply = api.status(app.as_ref(), env.as_ref()).await?;
+    args.fields.answer(ctx, "status", &reply, &table(&reply))?;
+    if ctx.out.is_for_people() && !args.fields.are_chosen() {
+        for part in more(ctx, &reply, app.is_some()) {
+            match part {
+                Part::Line(line) => ctx.out.story(&line),
+                Part::Table(table) => {
+                    ctx.out.story("");
+                    ctx.out.table(&table);
+                }
+            }
+        }
     }
     let settled = reply.apps.iter().all(|row| {
         let all = sum(row.regions.values());
@@ -126,33 +151,53 @@ fn hosts(all: &Tally, moving: bool) -> Cell {
     format!("{}/{}", if moving { all.on_next } else { all.settled }, all.hosts).into()
 }
 
-fn tell_more(ctx: &Context, reply: &Status, regions_too: bool) {
+/// One look of those that follow each other.
+fn shown_now(ctx: &Context, reply: &Status, regions_too: bool) -> Shown {
+    let mut parts = vec![Part::Table(table(reply))];
+    parts.extend(more(ctx, reply, regions_too));
+    let tables = parts.iter().filter_map(|part| match part {
+        Part::Table(table) => Some(table.render(Mode::Tabs { wide: true })),
+        Part::Line(_) => None,
+    });
+    let key = tables.collect();
+    Shown { key, parts, document: serde_json::to_value(reply).unwrap_or_default() }
+}
+
+/// What people read below the table.
+fn more(ctx: &Context, reply: &Status, regions_too: bool) -> Vec<Part> {
+    let mut parts = vec![];
     for row in &reply.apps {
+        let place = format!("{} {}", row.app, row.env);
+        let mut say = |line: String| parts.push(Part::Line(line));
         if let Some(freeze) = &row.frozen {
-            ctx.out.story(&format!("\n{} {} is frozen: {}", row.app, row.env, freeze.sentence()));
+            say(format!("\n{place} is frozen: {}", freeze.sentence()));
         }
         if let Some(hold) = &row.held {
-            ctx.out.story(&format!("\n{} {} is held: {}", row.app, row.env, hold.sentence()));
+            say(format!("\n{place} is held: {}", hold.sentence()));
         }
         for pin in row.pins.iter().take(PINS_TOLD) {
-            ctx.out.story(&format!("{} {} {}", row.app, row.env, pinned(pin)));
+            say(format!("{place} {}", pinned(pin)));
         }
         if row.pins.len() > PINS_TOLD {
             let more = row.pins.len() - PINS_TOLD;
-            ctx.out.story(&format!("and {more} more holds of hosts: deployctl hold list"));
+            say(format!("and {more} more holds of hosts: deployctl hold list"));
         }
         if let Some(open) = row.rollout.as_ref().filter(|open| !open.waiting_on.is_empty()) {
+            say(format!("\n{place} {} waits: {}", open.release.release, open.waiting_on));
+        }
+        if let Some(open) = row.rollout.as_ref().filter(|open| open.release.no_auto_revert) {
             let name = open.release.release;
-            ctx.out.story(&format!("\n{} {} {name} waits: {}", row.app, row.env, open.waiting_on));
+            say(format!("{place} {name} stays where it fails: --no-auto-rollback"));
         }
         if regions_too && !row.regions.is_empty() {
-            ctx.out.story("");
-            ctx.out.table(&regions_of(row));
+            parts.push(Part::Table(regions_of(row)));
         }
         for line in failure_lines(&sum(row.regions.values()).failures) {
-            ctx.out.story(&format!("{}  {line}", ctx.out.mark_err(Tone::Bad, row.app.as_str())));
+            let mark = ctx.out.mark_err(Tone::Bad, row.app.as_str());
+            parts.push(Part::Line(format!("{mark}  {line}")));
         }
     }
+    parts
 }
 
 /// `host web-7 is pinned to r411: h3 by ann until …: why`.

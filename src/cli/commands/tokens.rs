@@ -10,6 +10,7 @@ use crate::cli::api::Api;
 use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::fields::FieldsArgs;
 use crate::cli::table::{Cell, Table};
 use crate::host::clock;
 use crate::model::id::{HostId, RegionName};
@@ -34,7 +35,11 @@ enum TokensCommand {
 /// List the tokens; secrets are never shown again
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  deployctl tokens list\n  deployctl tokens list -o json")]
-pub struct ListArgs {}
+#[derive(Default)]
+pub struct ListArgs {
+    #[command(flatten)]
+    fields: FieldsArgs,
+}
 
 /// Create a token and show its secret this once
 #[derive(Debug, Args)]
@@ -82,10 +87,10 @@ fn role(text: &str) -> Result<Role, String> {
 /// As the coordinator refuses it.
 pub async fn run(ctx: &Context, args: TokensArgs) -> Result<ExitCode, Failure> {
     let api = Api::new(ctx)?;
-    match args.command.unwrap_or(TokensCommand::List(ListArgs {})) {
-        TokensCommand::List(_) => {
+    match args.command.unwrap_or(TokensCommand::List(ListArgs::default())) {
+        TokensCommand::List(args) => {
             let reply: Tokens = api.get("/v1/tokens").await?;
-            ctx.out.answer(&reply, &table(&reply));
+            args.fields.answer(ctx, "tokens", &reply, &table(&reply))?;
         }
         TokensCommand::Create(args) => create(ctx, &api, args).await?,
         TokensCommand::Delete(args) => {

@@ -6,6 +6,7 @@ use reqwest::Method;
 use crate::cli::api::Api;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::fields::FieldsArgs;
 use crate::cli::output::Tone;
 use crate::cli::table::{Cell, Table};
 use crate::model::id::WebhookName;
@@ -35,7 +36,11 @@ enum WebhooksCommand {
 /// List the webhooks; secrets are never shown again
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  deployctl webhooks list\n  deployctl webhooks list -o json")]
-pub struct ListArgs {}
+#[derive(Default)]
+pub struct ListArgs {
+    #[command(flatten)]
+    fields: FieldsArgs,
+}
 
 /// Add a webhook and show its secret this once
 #[derive(Debug, Args)]
@@ -94,10 +99,10 @@ fn format(text: &str) -> Result<WebhookFormat, String> {
 /// As the coordinator refuses it; code 1 when a test was not taken.
 pub async fn run(ctx: &Context, args: WebhooksArgs) -> Result<ExitCode, Failure> {
     let api = Api::new(ctx)?;
-    match args.command.unwrap_or(WebhooksCommand::List(ListArgs {})) {
-        WebhooksCommand::List(_) => {
+    match args.command.unwrap_or(WebhooksCommand::List(ListArgs::default())) {
+        WebhooksCommand::List(args) => {
             let reply: Webhooks = api.get("/v1/webhooks").await?;
-            ctx.out.answer(&reply, &table(&reply.webhooks));
+            args.fields.answer(ctx, "webhooks", &reply, &table(&reply.webhooks))?;
         }
         WebhooksCommand::Add(args) => add(ctx, &api, args).await?,
         WebhooksCommand::Remove(RemoveArgs { name }) => {

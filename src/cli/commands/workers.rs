@@ -7,39 +7,58 @@ use clap::Args;
 use crate::cli::api::Api;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::fields::FieldsArgs;
+use crate::cli::output::Tone;
 use crate::cli::table::{Cell, Table, age, count};
 use crate::host::clock;
-use crate::wire::v1::fleet::{QueueScale, Workers};
+use crate::wire::v1::fleet::{QueueScale, WorkerRow, Workers};
+
+const COLUMNS: [&str; 6] = ["WORKER", "MACHINE", "SLOTS", "RUNNING", "SEEN", "STATE"];
 
 /// List the workers and what they have to do
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  deployctl workers\n  deployctl workers -o json")]
-pub struct WorkersArgs {}
+pub struct WorkersArgs {
+    #[command(flatten)]
+    fields: FieldsArgs,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// As the coordinator refuses it.
-pub async fn run(ctx: &Context, _: WorkersArgs) -> Result<ExitCode, Failure> {
+pub async fn run(ctx: &Context, args: WorkersArgs) -> Result<ExitCode, Failure> {
     let reply: Workers = Api::new(ctx)?.get("/v1/workers").await?;
+    args.fields.answer(ctx, "workers", &reply, &table(&reply.workers))?;
+    if let Some(queue) = &reply.queue
+        && ctx.out.is_for_people()
+        && !args.fields.are_chosen()
+    {
+        ctx.out.story(&sentence(queue));
+    }
+    Ok(ExitCode::Ok)
+}
+
+/// Workers as a table.
+#[must_use]
+pub fn table(workers: &[WorkerRow]) -> Table {
     let empty = "no worker was heard of: deployctl worker --help";
-    let mut table = Table::new(&["WORKER", "MACHINE", "SLOTS", "RUNNING", "SEEN"], 5, empty);
-    for worker in &reply.workers {
+    let mut table = Table::new(&COLUMNS, COLUMNS.len(), empty);
+    for worker in workers {
         table.push([
             worker.worker.as_str().into(),
             worker.machine.as_str().into(),
             worker.slots.to_string().into(),
             worker.running.to_string().into(),
             Cell::time(Some(worker.seen_at), clock::now()),
+            match (worker.draining, worker.running) {
+                (false, _) => Cell::state("ready", Tone::Good),
+                (true, 0) => Cell::state("drained", Tone::Dim),
+                (true, _) => Cell::state("draining", Tone::Moving),
+            },
         ]);
     }
-    ctx.out.answer(&reply, &table);
-    if let Some(queue) = &reply.queue
-        && ctx.out.is_for_people()
-    {
-        ctx.out.story(&sentence(queue));
-    }
-    Ok(ExitCode::Ok)
+    table
 }
 
 /// "3 jobs wait, the oldest for 40s; 5 of 8 slots busy; 4 workers wanted".

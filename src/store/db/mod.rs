@@ -19,6 +19,7 @@ pub mod coordinators;
 pub mod copy;
 pub mod curves;
 pub mod deployables;
+pub mod drains;
 pub mod envs;
 pub mod events;
 pub mod feed;

@@ -25,6 +25,7 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (15, "tellers", include_str!("schema/0015_tellers.sql")),
     (16, "attempts", include_str!("schema/0016_attempts.sql")),
     (18, "goal_stores", include_str!("schema/0018_goal_stores.sql")),
+    (19, "drains", include_str!("schema/0019_drains.sql")),
     (20, "features", include_str!("schema/0020_features.sql")),
 ];
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{DbError, Tx, values};
+use super::{DbError, Tx, drains, values};
 use crate::model::id::WorkerId;
 use crate::model::time::UnixMillis;
 use crate::wire::v1::fleet::WorkerRow;
@@ -75,9 +75,17 @@ pub fn list(tx: &Tx, since: UnixMillis) -> Result<Vec<WorkerRow>, DbError> {
                 slots: row.num(2)?,
                 seen_at: row.time(3)?,
                 running: row.num(4)?,
+                draining: false,
             })
         },
     )
+    .and_then(|mut workers| {
+        let drained = drains::names(tx)?;
+        let is_drained =
+            |row: &WorkerRow| drained.contains(&row.worker) || drained.contains(&row.machine);
+        workers.iter_mut().for_each(|row| row.draining = is_drained(row));
+        Ok(workers)
+    })
 }
 
 /// Workers that are remembered and their slots, those that left included.

@@ -213,6 +213,21 @@ pub struct WorkerRow {
     pub running: u32,
     /// When it was last heard of.
     pub seen_at: UnixMillis,
+    /// Whether it is given nothing new.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
+}
+
+/// `POST /v1/workers/{name}/drain`: a machine or one worker is given nothing new, or again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// It is given jobs again.
+    #[serde(default)]
+    pub end: bool,
+    /// Why, at most 2,000 bytes.
+    #[serde(default)]
+    pub message: String,
 }
 
 /// Names for completion: `GET /v1/complete?kind=app|env|region|release|build|host&app=&env=&prefix=`.
