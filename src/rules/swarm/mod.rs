@@ -202,7 +202,7 @@ impl Swarm {
         let mut at = self.custody.wake_at();
         if !self.calling {
             at = at.min(self.beat_at).min(self.idle_at);
-            at = if self.lacks() { at.min(self.ask_at) } else { at };
+            at = if self.lacks() { at.min(self.ask_at.max(self.pace_at)) } else { at };
         }
         if self.hungry {
             at = at.min(self.peers.next_free(now).unwrap_or(Micros::MAX));
@@ -390,7 +390,7 @@ impl Swarm {
             self.idle_at = now + self.jittered(self.idle);
         }
         let idle = self.idle_at <= now;
-        let lease = self.ask_at <= now && self.lacks();
+        let lease = self.ask_at.max(self.pace_at) <= now && self.lacks();
         if self.calling || !(idle || lease || self.beat_at <= now) {
             return;
         }
