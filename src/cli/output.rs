@@ -6,6 +6,7 @@
 
 use std::io::{IsTerminal, Write};
 
+use dialoguer::console::{measure_text_width, strip_ansi_codes};
 use serde::Serialize;
 
 use super::failure::{ExitCode, Failure};
@@ -286,14 +287,15 @@ impl Output {
 /// spaces, or a word and a colon, stays in its column. A word that is longer stays whole.
 fn fold(text: &str, width: usize) -> String {
     let lines = text.split('\n').map(|line| {
-        if line.contains('\x1b') || line.chars().count() <= width {
+        // What colours a word takes no room.
+        if measure_text_width(line) <= width {
             return line.to_owned();
         }
-        let indent = hanging(line);
+        let indent = hanging(&strip_ansi_codes(line));
         let mut folded = String::new();
         let mut column = 0;
         for (number, word) in line.split(' ').enumerate() {
-            let long = word.chars().count();
+            let long = measure_text_width(word);
             if number > 0 && column + 1 + long > width && column > indent {
                 folded.truncate(folded.trim_end().len());
                 folded.push_str(&format!("\n{:indent$}", ""));
@@ -395,5 +397,7 @@ mod tests {
         assert_eq!(fold("  moves    aa bb cc", 16), "  moves    aa bb\n           cc");
         assert_eq!(fold("r1 is so very long", 10), "r1 is so\n  very\n  long");
         assert_eq!(fold("x averyverylongword", 8), "x averyverylongword");
+        assert_eq!(fold("\x1b[32mr1 is\x1b[0m done", 10), "\x1b[32mr1 is\x1b[0m done");
+        assert_eq!(fold("\x1b[32mr1\x1b[0m is done", 8), "\x1b[32mr1\x1b[0m is\n  done");
     }
 }

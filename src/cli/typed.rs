@@ -18,12 +18,22 @@ fn words() -> Vec<String> {
 }
 
 fn replaced(mut words: Vec<String>, word: &str, by: &str) -> Option<Vec<String>> {
+    // One of a list, too: `--region eu,su`.
+    let listed = |typed: &str| {
+        let parts = typed.split(',');
+        let changed: Vec<&str> = parts.map(|part| if part == word { by } else { part }).collect();
+        Some(changed.join(",")).filter(|changed| changed != typed)
+    };
     let flagged = |typed: &str| {
         let (flag, value) = typed.split_once('=')?;
-        (flag.starts_with("--") && value == word).then(|| format!("{flag}={by}"))
+        let changed = if value == word { Some(by.to_owned()) } else { listed(value) };
+        changed.filter(|_| flag.starts_with("--")).map(|value| format!("{flag}={value}"))
     };
     for typed in words.iter_mut().rev() {
-        let changed = if typed == word { Some(by.to_owned()) } else { flagged(typed) };
+        let changed = match typed == word {
+            true => Some(by.to_owned()),
+            false => flagged(typed).or_else(|| listed(typed)),
+        };
         if let Some(changed) = changed {
             *typed = changed;
             return Some(words);
@@ -67,6 +77,8 @@ mod tests {
             ("status helo", "status hello"),
             ("-a helo status", "-a hello status"),
             ("status --app=helo", "status --app=hello"),
+            ("deploy --region eu,helo -y", "deploy --region eu,hello -y"),
+            ("deploy --region=helo,eu", "deploy --region=hello,eu"),
         ] {
             assert_eq!(replaced(typed(before), "helo", "hello"), Some(typed(after)));
         }

@@ -23,7 +23,7 @@ const LIMIT: &str = "20000";
 /// List hosts with what they run
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  deployctl hosts --behind\n  deployctl hosts --failed --region eu -o json\n  deployctl hosts -w --behind"
+    after_help = "Examples:\n  deployctl hosts --behind\n  deployctl hosts -w --failed --region eu"
 )]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct HostsArgs {

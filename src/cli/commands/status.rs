@@ -72,10 +72,7 @@ pub async fn run(ctx: &Context, args: StatusArgs) -> Result<ExitCode, Failure> {
         for part in more(ctx, &reply, app.is_some()) {
             match part {
                 Part::Line(line) => ctx.out.story(&line),
-                Part::Table(table) => {
-                    ctx.out.story("");
-                    ctx.out.table(&table);
-                }
+                Part::Table(table) => ctx.out.table(&table),
             }
         }
     }
@@ -190,6 +187,7 @@ fn more(ctx: &Context, reply: &Status, regions_too: bool) -> Vec<Part> {
             say(format!("{place} {name} stays where it fails: --no-auto-rollback"));
         }
         if regions_too && !row.regions.is_empty() {
+            parts.push(Part::Line(String::new()));
             parts.push(Part::Table(regions_of(row)));
         }
         for line in failure_lines(&sum(row.regions.values()).failures) {

@@ -220,3 +220,21 @@ async fn every_look_at_an_empty_database_finds_nothing() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_drained_worker_stands_once_until_it_is_taken_away() {
+    use crate::model::time::UnixMillis;
+    use crate::store::db::drains;
+    on_both(async |db| {
+        let write = |tx: &mut Tx| {
+            for at in 1..=2 {
+                drains::put(tx, "m", ("ann", "new disk"), UnixMillis(at))?;
+            }
+            let names = drains::names(tx)?;
+            let (first, again) = (drains::remove(tx, "m")?, drains::remove(tx, "m")?);
+            Ok::<_, DbError>((names.into_iter().collect::<Vec<_>>(), first, again))
+        };
+        assert_eq!(db.write(write).await.unwrap(), (vec!["m".to_owned()], true, false));
+    })
+    .await;
+}

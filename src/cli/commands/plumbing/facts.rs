@@ -75,7 +75,7 @@ pub(super) struct CohortArgs {
 /// artifact the digest of its manifest.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  deployctl plumbing digest api.toml\n  make config | deployctl plumbing digest -"
+    after_help = "Examples:\n  deployctl plumbing digest api.toml\n  deployctl plumbing digest - < api.toml"
 )]
 pub(super) struct DigestArgs {
     /// The file; - reads stdin
@@ -110,7 +110,14 @@ pub(super) async fn plan(ctx: &Context, args: &PlanArgs) -> Result<ExitCode, Fai
     let target = reference::resolve(ctx, &args.rev)?;
     let api = Api::new(ctx)?;
     let (app, env) = (pick_app(ctx, &api).await?, ctx.env()?);
-    let request = RolloutRequest { dry_run: true, ..args.how.request(target.text()) };
+    let request = RolloutRequest {
+        // What a deploy would be, whether or not it may be: that is asked of `deploy --dry-run`.
+        allow_bad: true,
+        allow_older: true,
+        allow_unmet: true,
+        dry_run: true,
+        ..args.how.request(target.text())
+    };
     let planned = api.start_rollout(&app, &env, &request).await?;
     let hosts = covered(&api, &app, &env).await?;
     let release = &planned.release;
