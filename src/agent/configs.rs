@@ -11,7 +11,6 @@ use crate::model::config::CONFIG_BYTES_MAX;
 use crate::model::digest::{ConfigId, Digest};
 use crate::model::fleet::FailureClass;
 use crate::net::client::{CallError, Client};
-use crate::wire::problem::{Code, Problem};
 
 /// Time for one try.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -48,15 +47,8 @@ pub(super) async fn fetch(
 async fn ask(client: &Client, config: ConfigId) -> Result<Vec<u8>, CallError> {
     let request = client.request(Method::GET, &format!("/v1/agent/configs/{config}"));
     let reply = request.timeout(TIMEOUT).send().await;
-    let mut reply = reply.map_err(|e| client.unreachable(e))?;
+    let reply = reply.map_err(|e| client.unreachable(e))?;
     let status = reply.status();
-    let mut bytes = Vec::new();
-    while let Some(chunk) = reply.chunk().await.map_err(|e| client.unreachable(e))? {
-        if bytes.len() + chunk.len() > CONFIG_BYTES_MAX {
-            let title = format!("the region's config is over {CONFIG_BYTES_MAX} bytes");
-            return Err(CallError::Refused(Box::new(Problem::new(Code::TooLarge, title))));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
+    let bytes = client.body(reply, CONFIG_BYTES_MAX).await?;
     if status.is_success() { Ok(bytes) } else { Err(client.refusal(status.as_u16(), &bytes)) }
 }

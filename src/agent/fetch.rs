@@ -425,25 +425,20 @@ impl Fetcher {
             .request(Method::GET, &path)
             .header(header::ACCEPT_ENCODING, ZSTD)
             .timeout(MANIFEST_TIMEOUT);
-        let mut reply = request.send().await.map_err(|e| client.unreachable(e))?;
+        let reply = request.send().await.map_err(|e| client.unreachable(e))?;
         let status = reply.status();
         let signature = reply.headers().get(SIGNATURE_HEADER).and_then(|v| v.to_str().ok());
         let signature = signature.unwrap_or_default().to_owned();
         let packed = reply.headers().get(header::CONTENT_ENCODING).is_some_and(|v| v == ZSTD);
-        let mut bytes = Vec::new();
-        while let Some(chunk) = reply.chunk().await.map_err(|e| client.unreachable(e))? {
-            if bytes.len() + chunk.len() > MANIFEST_BYTES_MAX {
-                return Err(unfit("the region's manifest is over its limit"));
-            }
-            bytes.extend_from_slice(&chunk);
-        }
+        let bytes = client.body(reply, MANIFEST_BYTES_MAX).await?;
         if !status.is_success() {
             return Err(client.refusal(status.as_u16(), &bytes));
         }
-        if packed {
-            bytes = coding::unpack(&bytes, MANIFEST_BYTES_MAX)
-                .map_err(|_| unfit("the region's manifest does not unpack within its limit"))?;
-        }
+        let bytes = match packed {
+            true => coding::unpack(&bytes, MANIFEST_BYTES_MAX)
+                .map_err(|_| unfit("the region's manifest does not unpack within its limit"))?,
+            false => bytes,
+        };
         Ok((bytes, signature))
     }
 }

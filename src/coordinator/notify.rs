@@ -15,6 +15,7 @@ use crate::coordinator::webhooks::signing_key;
 use crate::host::clock;
 use crate::model::rng::Rng;
 use crate::net::auth::{random_seed, read_token};
+use crate::net::body;
 use crate::net::outward;
 use crate::rules::delivery::retry_after;
 use crate::store::db::webhooks::{self, Due, Secret};
@@ -172,14 +173,8 @@ async fn answer(request: RequestBuilder) -> Result<Value, String> {
     if status == StatusCode::NO_CONTENT {
         return Ok(Value::Null);
     }
-    let mut body = Vec::new();
-    let mut reply = reply;
-    while let Ok(Some(chunk)) = reply.chunk().await {
-        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-            break;
-        }
-        body.extend_from_slice(&chunk);
-    }
+    // It was taken; what it says of it may be of no use.
+    let body = body::whole(reply, ANSWER_BYTES_MAX).await.unwrap_or_default();
     Ok(serde_json::from_slice(&body).unwrap_or_default())
 }
 

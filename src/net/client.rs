@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::net::body::{self, BodyError};
 use crate::net::tls::TlsError;
 use crate::net::trace;
 use crate::wire::problem::{Code, Problem};
@@ -173,7 +174,7 @@ impl Client {
     ) -> Result<T, CallError> {
         let reply = request.timeout(timeout).send().await.map_err(|e| self.unreachable(e))?;
         let status = reply.status();
-        let bytes = self.body(reply).await?;
+        let bytes = self.body(reply, REPLY_BYTES_MAX).await?;
         if !status.is_success() {
             return Err(self.refusal(status.as_u16(), &bytes));
         }
@@ -230,16 +231,17 @@ impl Client {
         CallError::Unreachable { url: self.base.clone(), source: source.without_url() }
     }
 
-    async fn body(&self, mut reply: reqwest::Response) -> Result<Vec<u8>, CallError> {
-        let mut bytes = Vec::new();
-        while let Some(chunk) = reply.chunk().await.map_err(|e| self.unreachable(e))? {
-            if bytes.len() + chunk.len() > REPLY_BYTES_MAX {
-                let why = format!("a reply of over {REPLY_BYTES_MAX} bytes");
-                return Err(CallError::BadReply { url: self.base.clone(), why });
+    /// A reply's whole body, of at most `most` bytes.
+    ///
+    /// # Errors
+    /// `Unreachable` when it broke off, `BadReply` when it is longer.
+    pub async fn body(&self, reply: reqwest::Response, most: usize) -> Result<Vec<u8>, CallError> {
+        body::whole(reply, most).await.map_err(|error| match error {
+            BodyError::Broken(source) => self.unreachable(source),
+            BodyError::TooLong(_) => {
+                CallError::BadReply { url: self.base.clone(), why: error.to_string() }
             }
-            bytes.extend_from_slice(&chunk);
-        }
-        Ok(bytes)
+        })
     }
 }
 

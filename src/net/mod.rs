@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod backoff;
+pub mod body;
 pub mod client;
 pub mod coding;
 pub mod heads;

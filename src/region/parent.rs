@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use reqwest::{Method, StatusCode, header};
 
 use crate::model::digest::ArtifactId;
@@ -73,7 +73,7 @@ impl Parent {
         let signature = signature.filter(|text| text.len() <= SIGNATURE_BYTES_MAX);
         let signature = signature.ok_or_else(|| self.bad("a manifest without a signature"))?;
         let signature = Bytes::copy_from_slice(signature);
-        Ok((self.body(reply, MANIFEST_BYTES_MAX).await?, signature))
+        Ok((self.client.body(reply, MANIFEST_BYTES_MAX).await?.into(), signature))
     }
 
     /// Reads `range` of the pack; may be shorter.
@@ -84,7 +84,7 @@ impl Parent {
         let path = format!("/v1/region/artifacts/{artifact}/pack");
         let most = (range.end - range.start) as usize;
         let reply = self.send(&path, Some(range)).await?;
-        self.body(reply, most).await
+        Ok(self.client.body(reply, most).await?.into())
     }
 
     async fn send(
@@ -102,20 +102,8 @@ impl Parent {
         if matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
             return Ok(reply);
         }
-        let problem = self.body(reply, MANIFEST_BYTES_MAX).await?;
+        let problem = self.client.body(reply, MANIFEST_BYTES_MAX).await?;
         Err(self.client.refusal(status.as_u16(), &problem))
-    }
-
-    async fn body(&self, mut reply: reqwest::Response, most: usize) -> Result<Bytes, CallError> {
-        let expected = reply.content_length().unwrap_or(0).min(most as u64);
-        let mut bytes = BytesMut::with_capacity(expected as usize);
-        while let Some(chunk) = reply.chunk().await.map_err(|e| self.client.unreachable(e))? {
-            if bytes.len() + chunk.len() > most {
-                return Err(self.bad("more than was asked for"));
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        Ok(bytes.freeze())
     }
 
     fn bad(&self, why: &str) -> CallError {

@@ -18,6 +18,7 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tokio::runtime::Handle;
 use tracing_opentelemetry::OpenTelemetryLayer;
 
+use crate::net::body;
 use crate::net::client::http_client;
 use crate::net::trace;
 
@@ -154,13 +155,7 @@ async fn send(
     if let Some(headers) = answer.headers_mut() {
         *headers = std::mem::take(reply.headers_mut());
     }
-    let mut body = Vec::new();
-    while let Some(chunk) = reply.chunk().await? {
-        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-            return Err("the collector's answer is too long".into());
-        }
-        body.extend_from_slice(&chunk);
-    }
+    let body = body::whole(reply, ANSWER_BYTES_MAX).await?;
     Ok(answer.body(body.into())?)
 }
 

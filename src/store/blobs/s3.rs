@@ -17,6 +17,8 @@ use object_store::signer::{HeaderName, HeaderValue, Method, SignedUrlOptions, Si
 use object_store::{Error, ObjectStore, Result};
 use serde::Deserialize;
 
+use crate::net::body::{self, BodyError};
+
 /// Bytes of one part of a copy: 10 GiB are 40 of them.
 pub(super) const COPY_PART_BYTES: u64 = 256 << 20;
 /// Parts of one copy under way at once.
@@ -205,15 +207,12 @@ async fn heard(
 ) -> std::result::Result<String, (Error, bool)> {
     // A signed URL is a secret of its own.
     let broken = |error: reqwest::Error| (failed(error.without_url()), true);
-    let mut answer = sent.map_err(broken)?;
+    let answer = sent.map_err(broken)?;
     let status = answer.status();
-    let mut body = Vec::new();
-    while let Some(part) = answer.chunk().await.map_err(broken)? {
-        if body.len() + part.len() > ANSWER_BYTES_MAX {
-            return Err((failed("the answer is too long"), false));
-        }
-        body.extend_from_slice(&part);
-    }
+    let body = body::whole(answer, ANSWER_BYTES_MAX).await.map_err(|error| match error {
+        BodyError::Broken(error) => broken(error),
+        BodyError::TooLong(_) => (failed(error), false),
+    })?;
     let body = String::from_utf8_lossy(&body).into_owned();
     // A copy that fails after it was accepted says so in a body of 200.
     let refused = body.contains("<Error>");

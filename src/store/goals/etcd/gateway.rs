@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::RwLock;
 use tokio::time::Instant;
 
+use crate::net::body::{self, BodyError};
 use crate::store::goals::GoalError;
 use crate::store::goals::etcd::address::Address;
 use crate::store::goals::etcd::messages::{Refusal, SignIn, SignedIn};
@@ -273,15 +274,11 @@ impl Gateway {
 }
 
 /// The whole of a body that is at most `most` bytes.
-async fn read(mut reply: reqwest::Response, most: usize) -> Result<Vec<u8>, Fault> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = reply.chunk().await.map_err(|error| passing(&error))? {
-        if bytes.len() + chunk.len() > most {
-            return Err(Fault::Refused(format!("an answer of over {most} bytes")));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
+async fn read(reply: reqwest::Response, most: usize) -> Result<Vec<u8>, Fault> {
+    body::whole(reply, most).await.map_err(|error| match error {
+        BodyError::Broken(error) => passing(&error),
+        BodyError::TooLong(_) => Fault::Refused(error.to_string()),
+    })
 }
 
 fn passing(error: &reqwest::Error) -> Fault {
