@@ -93,7 +93,7 @@ fn an_app_that_dies_again_and_again_passes_no_bake_however_short() {
     let (fleet, repository) = running();
     // Up for longer than `min_healthy_s`, each time: healthy whenever it is looked at late.
     publish(&fleet, &repository, ("2", GOOD), "sleep 1.6; exit 3");
-    let args = ["deploy", "--yes", "--build", "--bake", "2s", "--timeout", "3m"];
+    let args = ["deploy", "--yes", "--build", "--bake", "3s", "--timeout", "3m"];
     let done = fleet.cli(&repository.folder, &args);
     let story = text(&done.stderr);
     assert_eq!(done.status.code(), Some(10), "{story}");
