@@ -56,6 +56,38 @@ fn a_service_is_started_with_its_environment_and_reported_healthy() {
 }
 
 #[test]
+fn an_app_whose_probe_fails_later_is_told_and_left_alone_until_it_passes_again() {
+    let (region, mut host) = (Region::start(), Host::new());
+    let flag = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    let mut run = service_of(STAYS);
+    run.probe = Some(Probe::Exec(format!("test -e {}", flag.display())));
+    let first = host.place(1, run);
+    region.say_goal(&goal(1, first, None));
+    host.start(&region.url);
+    healthy_on(&region, first);
+    let pid = host.pid();
+    std::fs::remove_file(&flag).unwrap();
+    let failure = region.hears("a failing probe", |status| {
+        let probing = status.phase == Phase::Probing && status.running == Some(first);
+        status.failure.clone().filter(|_| probing)
+    });
+    assert_eq!(failure.class, FailureClass::Release);
+    assert!(failure.reason.starts_with("probe failed 3 times: exit 1"), "{failure:?}");
+    std::fs::write(&flag, "").unwrap();
+    healthy_on(&region, first);
+    region.hears("no failure", |status| status.failure.is_none().then_some(()));
+    assert_eq!(host.pid(), pid, "the app was left alone");
+    // What comes back is not doubted: a way back waits for no probe that fails later.
+    let mut back = goal(2, first, Some(first));
+    back.kind = GoalKind::Rollback;
+    region.say_goal(&back);
+    std::fs::remove_file(&flag).unwrap();
+    region.hears("the way back", |status| (status.version.generation == 2).then_some(()));
+    std::thread::sleep(std::time::Duration::from_secs(17));
+    healthy_on(&region, first);
+}
+
+#[test]
 fn a_reader_of_current_never_sees_a_broken_tree() {
     let files_only = RunSpec { deadline_s: 3, ..RunSpec::default() };
     let (region, host, first) = running(files_only.clone());

@@ -492,7 +492,7 @@ async fn whoever_follows_a_host_hears_of_each_piece() {
     host.restart(&region.url, Duration::from_secs(20)).await;
     let port = host.fetcher.as_ref().unwrap().peer_port();
     let (ticket, id) = (region.tracker.ticket(made.id()), made.id());
-    let url = format!("http://127.0.0.1:{port}/v1/peer/{id}/have?since=0&wait_ms=5000");
+    let url = format!("http://127.0.0.1:{port}/v1/peer/{id}/have?since=0&wait_ms=5000&follow=1");
     let http = deployctl::net::client::http_client();
     let follow = async || loop {
         let told = http.get(&url).bearer_auth(&ticket).send().await.unwrap();

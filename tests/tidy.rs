@@ -28,6 +28,7 @@ const FLOORS: &[(&str, u8)] = &[
 const SAME_FLOOR: &[(&str, &str, &str)] = &[
     ("config", "net", "the files of a listener's TLS are part of its configuration"),
     ("telemetry", "net", "spans leave by the client that is there"),
+    ("store", "net", "what an engine answers is read within a bound, as any reply is"),
 ];
 
 /// Lines of one file at most: a room that can be seen whole.

@@ -8,6 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::agent::journal;
@@ -21,7 +22,7 @@ use crate::model::fleet::{Failure, FailureClass};
 use crate::model::goal::Target;
 use crate::model::id::AppName;
 use crate::model::recipe::{Probe, RunKind, RunSpec};
-use crate::rules::activation::{Activation, Fallback, Next, Outcome, Stage, Verdict};
+use crate::rules::activation::{Activation, Fallback, Next, Outcome, Stage, Verdict, steady_after};
 use crate::wire::v1::fleet::HostInfo;
 
 /// How long a one-shot `start` or `stop` may take [recipe: `RunKind::Oneshot`].
@@ -280,6 +281,27 @@ impl Activator<'_> {
         })
     }
 
+    /// Looks once beside whatever else goes on.
+    pub(super) fn look_aside(
+        &self,
+        target: Target,
+        run: &RunSpec,
+        probe: Probe,
+    ) -> JoinHandle<Result<(), ProbeError>> {
+        let env = self.environment(target, run);
+        let folder = self.folder.release(target.artifact);
+        tokio::spawn(async move { look(&probe, &folder, &env).await })
+    }
+
+    /// Whether the app did not end since it was activated, or has been up since.
+    pub(super) fn is_steady(&self, known: Option<&Known>) -> bool {
+        let Some(known) = known else { return true };
+        let min_healthy = known.run.as_ref().map_or(0, |run| run.min_healthy_s);
+        let needed = |last_up| steady_after(Duration::from_secs(min_healthy.into()), last_up);
+        let status = service::status(self.folder.path());
+        status.is_none_or(|s| s.artifact != known.artifact || s.is_steady(needed))
+    }
+
     /// An exit that nothing will follow.
     fn exit(&self, artifact: ArtifactId, run: &RunSpec) -> Option<Failure> {
         if run.kind != RunKind::Service || run.start.is_none() {
@@ -380,7 +402,7 @@ impl Activator<'_> {
         env
     }
 
-    fn release_fault(&self, reason: String) -> Failure {
+    pub(super) fn release_fault(&self, reason: String) -> Failure {
         let log = tail(&self.folder.log());
         Failure { class: FailureClass::Release, reason: cut(reason), log }
     }

@@ -4,6 +4,8 @@
 //! starts over: at each new goal, when a fetch ends, and twice a second to see how the
 //! app does. Fetching goes on beside an activation; nothing else does.
 
+mod upkeep;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
@@ -18,25 +20,23 @@ use crate::agent::journal;
 use crate::agent::report::Reporter;
 use crate::agent::source::{FetchFailure, Source, Want};
 use crate::agent::state::{AppFolder, AppState, Known};
+use crate::agent::vigil::Vigil;
 use crate::host::clock;
-use crate::host::service::{self, State};
+use crate::host::service;
 use crate::model::config::Bits;
 use crate::model::digest::{ArtifactId, ConfigId};
 use crate::model::fleet::{AppStatus, Failure, FailureClass, Phase, Sources};
 use crate::model::goal::{Goal, GoalVersion, HostView, Target};
 use crate::model::id::{AppName, RegionName};
 use crate::model::time::UnixMillis;
-use crate::rules::activation::{Activation, Fallback, Stage, Verdict, steady_after};
+use crate::rules::activation::{Activation, Fallback, Stage, Verdict};
 use crate::rules::reconcile::{
-    Facts, Failed, Hold, Step, Tries, Up, count_fault, is_final, time_to_fetch,
+    Facts, Failed, Hold, Step, Tries, count_fault, is_final, time_to_fetch,
 };
 use crate::rules::retention::{self, Needs};
 
 /// How often the app and a local hold are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Restarts this soon after an activation that are reported as the release's fault,
-/// although the supervisor goes on.
-const FLAPPING: (u32, Duration) = (3, Duration::from_secs(600));
 
 /// A goal that was checked and is on disk.
 #[derive(Debug, Clone)]
@@ -73,6 +73,7 @@ pub struct Convergence {
     job: Option<Job>,
     held: Vec<Known>,
     configs: Vec<ConfigId>,
+    vigil: Vigil,
     /// Fetched by this process and not activated yet: every byte was verified just now.
     fresh: BTreeSet<ArtifactId>,
 }
@@ -90,9 +91,22 @@ impl Convergence {
         let folder = AppFolder::open(&shared.setup.root, &app)?;
         folder.sweep();
         let (state, held, hold) = (folder.state()?, folder.all_known(), folder.hold());
-        let (tries, job, fresh) = (None, None, BTreeSet::new());
+        let (tries, job, fresh, vigil) = (None, None, BTreeSet::new(), Vigil::default());
         let configs = folder.configs();
-        Ok(Self { shared, app, folder, goals, state, hold, tries, job, held, configs, fresh })
+        Ok(Self {
+            shared,
+            app,
+            folder,
+            goals,
+            state,
+            hold,
+            tries,
+            job,
+            held,
+            configs,
+            vigil,
+            fresh,
+        })
     }
 
     /// Converges for ever.
@@ -124,6 +138,7 @@ impl Convergence {
         self.collect()?;
         self.look_after()?;
         let journal = journal::read(&self.folder)?;
+        self.watch_over(journal.as_ref());
         let step = self.step(journal.as_ref());
         if let Some(journal) = journal.filter(|journal| !leaves(journal, step)) {
             let waits = self.tries.as_ref().filter(|tries| tries.bits == journal.to.bits());
@@ -252,32 +267,6 @@ impl Convergence {
         self.with_facts(journal, |facts| facts.next_step(clock::now()))
     }
 
-    fn up(&self, running: Option<Target>, journal: Option<&Activation>) -> Up {
-        let Some(running) = running else { return Up::Fine };
-        if journal.is_some() {
-            return Up::Unproven;
-        }
-        if self.state.failed.as_ref().is_some_and(|f| f.bits() == running.bits()) {
-            return Up::Broken;
-        }
-        let known = self.held.iter().find(|known| known.artifact == running.artifact);
-        let should_run = known.is_some_and(Known::is_service);
-        if should_run && service::supervisor(self.folder.path()).is_none() {
-            return Up::Down;
-        }
-        if should_run && !self.is_steady(running) { Up::Shaky } else { Up::Fine }
-    }
-
-    /// Whether the app did not end since it was activated, or has been up since.
-    fn is_steady(&self, running: Target) -> bool {
-        let known = self.held.iter().find(|known| known.artifact == running.artifact);
-        let run = known.and_then(|known| known.run.as_ref());
-        let min_healthy = run.map_or(0, |run| run.min_healthy_s);
-        let needed = |last_up| steady_after(Duration::from_secs(u64::from(min_healthy)), last_up);
-        let status = service::status(self.folder.path());
-        status.is_none_or(|s| s.artifact != running.artifact || s.is_steady(needed))
-    }
-
     /// A newer goal ends a local hold.
     fn drop_old_hold(&mut self) -> io::Result<()> {
         let Some((hold, accepted)) = self.hold.zip(self.accepted()) else { return Ok(()) };
@@ -287,26 +276,6 @@ impl Convergence {
             self.hold = None;
         }
         Ok(())
-    }
-
-    /// A process that ends again and again is the release's fault, also after its
-    /// probe had passed.
-    fn look_after(&mut self) -> io::Result<()> {
-        let Some(running) = self.state.running else { return Ok(()) };
-        let known_bad = self.state.failed.as_ref().is_some_and(|f| f.bits() == running.bits());
-        let status = service::status(self.folder.path());
-        let Some(status) = status.filter(|s| s.artifact == running.artifact && !known_bad) else {
-            return Ok(());
-        };
-        let young = clock::now().since(status.started_at) < FLAPPING.1;
-        let flapping = young && status.restarts >= FLAPPING.0 && status.state == State::Waiting;
-        if status.state != State::GaveUp && !flapping || journal::read(&self.folder)?.is_some() {
-            return Ok(());
-        }
-        let failure = self.activator().crash_loop(&status);
-        tracing::warn!(app = %self.app, reason = failure.reason, "the app fails after its probe");
-        self.fails(self.failed(running.bits(), false, failure));
-        self.folder.save_state(&self.state)
     }
 
     /// Remembers a release that failed; it is no way to go back to any more.
@@ -513,6 +482,9 @@ impl Convergence {
         let (standing, desired, mut failure) = self.with_facts(phase, |facts| {
             (facts.standing(), facts.desired(), facts.failure().cloned())
         });
+        if phase.is_none() && standing == Phase::Probing {
+            failure = failure.or_else(|| self.vigil.fault().cloned());
+        }
         let running = self.running(phase);
         let fetching = self.job.as_ref().filter(|_| !matches!(standing, Phase::Failed));
         let phase = match (phase, fetching) {

@@ -40,3 +40,4 @@ pub mod supervise;
 mod transfer;
 pub mod trust;
 mod upload;
+mod vigil;

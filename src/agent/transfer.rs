@@ -104,9 +104,10 @@ impl PeerRoute {
         asked.unwrap_or_else(|_| Err(Broken::Cut("no answer in time".into())))
     }
 
-    /// Asks the peer to tell of its bits as they change, from generation `since` on.
+    /// Asks the peer to tell of its bits as they change, from generation `since` on. Older
+    /// agents tell of them only to who says that it follows.
     pub(super) async fn follow(&self, since: u64) -> Result<Following, Broken> {
-        let rest = format!("have?since={since}&wait_ms={HAVE_WAIT_MS_MAX}");
+        let rest = format!("have?since={since}&wait_ms={HAVE_WAIT_MS_MAX}&follow=1");
         let head = self.head("GET", &rest, "Connection: close\r\n");
         let (from, reply) = self.ask(&head, GIVE_UP).await?;
         if reply.status != 200 || reply.fields.get("content-type") != Some(NEWS_TYPE) {

@@ -165,6 +165,9 @@ fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
     if load.config.is_some() {
         features::begin(tx, desk.shared, &features::CONFIGS)?;
     }
+    if request.no_auto_revert {
+        features::begin(tx, desk.shared, &features::STAYS)?;
+    }
     check_not_barred(tx, desk, &load.build)?;
     if let Some(bits) = load.bits()
         && !request.allow_bad

@@ -42,6 +42,11 @@ pub(super) async fn drain(
                 .hint("deployctl workers"));
         }
         if !request.end {
+            if drains::count(tx)? >= drains::DRAINS_MAX {
+                return Err(Problem::new(Code::TooLarge, "too many workers are drained")
+                    .because(format!("at most {} at once", drains::DRAINS_MAX))
+                    .hint("deployctl admin drain-worker NAME --end"));
+            }
             drains::put(tx, &name, (&who.name, &request.message), now)?;
         }
         let (kind, does) = match request.end {

@@ -30,8 +30,16 @@ pub(super) const CONFIGS: Feature = Feature {
     harm: "it would drop the config from the goals that it writes",
 };
 
+/// A rollout that fails may leave hosts as they are.
+pub(super) const STAYS: Feature = Feature {
+    word: "no-auto-revert",
+    schema: 20,
+    what: "--no-auto-rollback can't be kept while an older coordinator works",
+    harm: "it would revert all the same",
+};
+
 /// Add yours here.
-const ALL: &[Feature] = &[CONFIGS];
+const ALL: &[Feature] = &[CONFIGS, STAYS];
 
 /// What this release can do, as it says to others.
 pub(super) fn own() -> String {

@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 use crate::model::fleet::{Failure, Phase};
 use crate::model::goal::{GoalVersion, Target};
 
-/// Longest time that a release which ended must be up again before it is believed, unless
-/// its own `min_healthy_s` is longer. As long as the supervisor counts crashes.
+/// Longest time that a release which ended must be up again before it is believed. As long as
+/// the supervisor counts crashes, and less than a gate waits for one that is in doubt.
 pub const STEADY_MAX: Duration = Duration::from_secs(60);
 
 /// How long a release that ended after its probe had passed must be up in one stretch before
@@ -31,7 +31,7 @@ pub const STEADY_MAX: Duration = Duration::from_secs(60);
 /// that dies every two seconds is never healthy again, whatever it was asked for.
 #[must_use]
 pub fn steady_after(min_healthy: Duration, last_up: Duration) -> Duration {
-    last_up.saturating_mul(2).min(STEADY_MAX).max(min_healthy)
+    last_up.saturating_mul(2).max(min_healthy).min(STEADY_MAX)
 }
 
 /// What to do when the new release fails.
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(after(1, 2), Duration::from_secs(4));
         assert_eq!(after(30, 2), Duration::from_secs(30));
         assert_eq!(after(1, 86_400), STEADY_MAX);
-        assert_eq!(after(90, 86_400), Duration::from_secs(90));
+        assert_eq!(after(90, 2), STEADY_MAX);
     }
 
     fn target(n: u64) -> Target {

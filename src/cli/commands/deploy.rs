@@ -84,6 +84,9 @@ pub async fn run(ctx: &Context, args: DeployArgs) -> Result<ExitCode, Failure> {
     }
     let api = Api::new(ctx)?;
     let app = pick_app(ctx, &api).await?;
+    if !args.dry_run {
+        consent.check(ctx, &env, Some(&app))?;
+    }
     if let Target::Commit(commit) = &target {
         reference::check_pushed(ctx, &api, &app, commit).await?;
     }

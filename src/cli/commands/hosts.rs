@@ -15,6 +15,7 @@ use crate::cli::table::Table;
 use crate::model::fleet::AppStatus;
 use crate::model::id::{AppName, HostId, RegionName};
 use crate::net::client::CallError;
+use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::fleet::{Forgotten, HostRow, Hosts};
 
 /// Most hosts that the coordinator lists at once.
@@ -111,11 +112,6 @@ pub async fn run(ctx: &Context, args: HostsArgs) -> Result<ExitCode, Failure> {
         return live::stay(ctx, "hosts", look).await.map(|never| match never {});
     }
     let reply = list(ctx, &api, &args, app.as_ref()).await?;
-    if let Some(host) = args.host.as_ref().filter(|_| reply.total == 0 && !args.filters()) {
-        return Err(
-            Failure::new(ExitCode::NotFound, format!("no host {host}")).hint("deployctl hosts -A")
-        );
-    }
     args.fields.answer(ctx, "hosts", &reply, &table(&reply, &args, app.as_ref()))?;
     let any = args.exit_code && !reply.hosts.is_empty();
     Ok(if any { ExitCode::Changes } else { ExitCode::Ok })
@@ -150,6 +146,10 @@ async fn list(
         ("limit", Some(LIMIT)),
     ];
     let mut reply: Hosts = api.get(&with_query("/v1/hosts", query)).await?;
+    if let Some(host) = args.host.as_ref().filter(|_| reply.total == 0) {
+        let none = Problem::new(Code::NotFound, format!("no host {host}"));
+        return Err(CallError::Refused(Box::new(none.hint("deployctl hosts -A"))));
+    }
     if reply.total > reply.hosts.len() as u64 {
         let (some, all) = (reply.hosts.len(), reply.total);
         ctx.out.warning(&format!("only {some} of {all} hosts were looked at; use --region"));

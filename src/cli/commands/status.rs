@@ -152,11 +152,11 @@ fn hosts(all: &Tally, moving: bool) -> Cell {
 fn shown_now(ctx: &Context, reply: &Status, regions_too: bool) -> Shown {
     let mut parts = vec![Part::Table(table(reply))];
     parts.extend(more(ctx, reply, regions_too));
-    let tables = parts.iter().filter_map(|part| match part {
-        Part::Table(table) => Some(table.render(Mode::Tabs { wide: true })),
-        Part::Line(_) => None,
+    let parts_of_key = parts.iter().map(|part| match part {
+        Part::Table(table) => table.render(Mode::Tabs { wide: true }),
+        Part::Line(line) => format!("{line}\n"),
     });
-    let key = tables.collect();
+    let key = parts_of_key.collect();
     Shown { key, parts, document: serde_json::to_value(reply).unwrap_or_default() }
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::{DbError, Tx, values};
 use crate::model::time::UnixMillis;
 
-/// Most names that stand at once: more than an installation has machines for builds.
+/// Most names that stand at once, more are refused: more than an installation has machines
+/// for builds.
 pub const DRAINS_MAX: i64 = 10_000;
 
 /// Puts `name` down.
@@ -27,6 +28,14 @@ pub fn put(
     .map(drop)
 }
 
+/// How many stand.
+///
+/// # Errors
+/// When the database fails.
+pub fn count(tx: &Tx) -> Result<i64, DbError> {
+    tx.number("SELECT count(*) FROM drains", values![])
+}
+
 /// Takes `name` away; whether it stood there.
 ///
 /// # Errors
@@ -42,6 +51,6 @@ pub fn remove(tx: &mut Tx, name: &str) -> Result<bool, DbError> {
 /// # Errors
 /// When the database fails.
 pub fn names(tx: &Tx) -> Result<BTreeSet<String>, DbError> {
-    let sql = "SELECT name FROM drains ORDER BY at DESC LIMIT ?1";
+    let sql = "SELECT name FROM drains LIMIT ?1";
     Ok(tx.rows(sql, values![DRAINS_MAX], |row| row.text(0))?.into_iter().collect())
 }

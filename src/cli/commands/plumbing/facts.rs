@@ -121,10 +121,12 @@ pub(super) async fn plan(ctx: &Context, args: &PlanArgs) -> Result<ExitCode, Fai
     let planned = api.start_rollout(&app, &env, &request).await?;
     let hosts = covered(&api, &app, &env).await?;
     let release = &planned.release;
+    // Whoever has not begun has drawn nobody: it waits for approvals.
+    let waves = release.version.map(|_| waves(&planned, &hosts));
     ctx.out.json(&json!({
         "app": app, "env": env, "release": release.release, "commit": release.commit,
         "plan": release.plan, "state": release.state, "joined": planned.joined,
-        "waves": waves(&planned, &hosts),
+        "waves": waves, "waiting_on": planned.waiting_on,
     }));
     Ok(ExitCode::Ok)
 }
@@ -190,8 +192,16 @@ pub(super) async fn cohort(ctx: &Context, args: CohortArgs) -> Result<ExitCode, 
     let status = api.status(Some(&app), Some(&env)).await?;
     let now = status.apps.into_iter().next();
     let open = now.as_ref().and_then(|now| now.rollout.as_ref());
-    let version =
-        open.and_then(|open| open.release.version).or(now.as_ref().and_then(|n| n.version));
+    // One that is open and has not begun draws anew when it does.
+    let version = match open {
+        Some(open) => open.release.version,
+        None => now.as_ref().and_then(|now| now.version),
+    };
+    if let Some(open) = open.filter(|_| version.is_none()) {
+        let release = open.release.release;
+        return Err(Failure::new(ExitCode::Error, format!("{release} has drawn no hosts yet"))
+            .because(&open.waiting_on));
+    }
     let version = version.ok_or_else(|| {
         Failure::new(ExitCode::NotFound, format!("{app} has no goal in {env} yet"))
             .hint(format!("deployctl deploy HEAD -a {app} -e {env}"))

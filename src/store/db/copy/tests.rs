@@ -142,7 +142,7 @@ async fn what_can_not_be_copied_leaves_nothing_behind() {
 
     // A value in the last table that the server refuses: those before it are written by then.
     raw("INSERT INTO meta VALUES ('a', 'b')");
-    raw("INSERT INTO coordinators VALUES ('c', '1', 'u', 'no number', 2)");
+    raw("INSERT INTO coordinators VALUES ('c', '1', 'u', 'no number', 2, '')");
     let refused = attempt(&path).await;
     assert!(matches!(refused, Err(CopyError::Db(_))), "{refused:?}");
     raw("DELETE FROM coordinators");

@@ -1,0 +1,81 @@
+//! Whether what runs goes on working: its process, its probe, how often it ended.
+
+use std::io;
+use std::time::Duration;
+
+use super::Convergence;
+use crate::agent::journal;
+use crate::agent::state::Known;
+use crate::host::clock;
+use crate::host::service::{self, State};
+use crate::model::goal::{GoalKind, Target};
+use crate::rules::activation::Activation;
+use crate::rules::reconcile::Up;
+
+/// Restarts this soon after an activation that are reported as the release's fault,
+/// although the supervisor goes on.
+const FLAPPING: (u32, Duration) = (3, Duration::from_secs(600));
+
+impl Convergence {
+    /// How `running` is, with `journal` of an activation that is not over.
+    pub(super) fn up(&self, running: Option<Target>, journal: Option<&Activation>) -> Up {
+        let Some(running) = running else { return Up::Fine };
+        if journal.is_some() {
+            return Up::Unproven;
+        }
+        if self.state.failed.as_ref().is_some_and(|f| f.bits() == running.bits()) {
+            return Up::Broken;
+        }
+        let known = self.held.iter().find(|known| known.artifact == running.artifact);
+        let should_run = known.is_some_and(Known::is_service);
+        if should_run && service::supervisor(self.folder.path()).is_none() {
+            return Up::Down;
+        }
+        let shaky =
+            || self.vigil.fault().is_some() || should_run && !self.activator().is_steady(known);
+        if self.is_tried(running) && shaky() { Up::Shaky } else { Up::Fine }
+    }
+
+    /// Whether it is what a deploy brings. Of what was there before, or comes back, nothing is
+    /// found out: a way back must not wait for it.
+    fn is_tried(&self, running: Target) -> bool {
+        self.accepted().is_some_and(|accepted| {
+            accepted.goal.kind == GoalKind::Deploy && accepted.goal.next.bits() == running.bits()
+        })
+    }
+
+    /// Asks the probe of what a deploy brought again and again.
+    pub(super) fn watch_over(&mut self, journal: Option<&Activation>) {
+        let mut vigil = std::mem::take(&mut self.vigil);
+        let tried = self.state.running.filter(|r| journal.is_none() && self.is_tried(*r));
+        let known = tried.and_then(|r| self.held.iter().find(|k| k.artifact == r.artifact));
+        if let (Some(tried), Some(run)) = (tried, known.and_then(|known| known.run.as_ref()))
+            && let Some(probe) = &run.probe
+        {
+            let activator = self.activator();
+            let look = || activator.look_aside(tried, run, probe.clone());
+            vigil.keep(tried.bits(), look, |why| activator.release_fault(why));
+            self.vigil = vigil;
+        }
+    }
+
+    /// A process that ends again and again is the release's fault, also after its
+    /// probe had passed.
+    pub(super) fn look_after(&mut self) -> io::Result<()> {
+        let Some(running) = self.state.running else { return Ok(()) };
+        let known_bad = self.state.failed.as_ref().is_some_and(|f| f.bits() == running.bits());
+        let status = service::status(self.folder.path());
+        let Some(status) = status.filter(|s| s.artifact == running.artifact && !known_bad) else {
+            return Ok(());
+        };
+        let young = clock::now().since(status.started_at) < FLAPPING.1;
+        let flapping = young && status.restarts >= FLAPPING.0 && status.state == State::Waiting;
+        if status.state != State::GaveUp && !flapping || journal::read(&self.folder)?.is_some() {
+            return Ok(());
+        }
+        let failure = self.activator().crash_loop(&status);
+        tracing::warn!(app = %self.app, reason = failure.reason, "the app fails after its probe");
+        self.fails(self.failed(running.bits(), false, failure));
+        self.folder.save_state(&self.state)
+    }
+}

@@ -1,0 +1,101 @@
+//! Whether an app whose activation is over goes on working: its probe is asked again.
+//!
+//! Only of what a deploy brings, and only to tell: the rollout's gate judges it. The host does
+//! nothing about it by itself, as the cause may be one that all hosts share, and a way back
+//! waits for nothing that is found here.
+
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use tokio::task::JoinHandle;
+
+use crate::host::probe::ProbeError;
+use crate::model::config::Bits;
+use crate::model::fleet::Failure;
+
+/// Time between two looks: half of what Kubernetes leaves, as bakes may be short.
+const EVERY: Duration = Duration::from_secs(5);
+/// Looks that fail in a row until it is told; one alone may be chance. Kubernetes'
+/// `failureThreshold`.
+const FAILS: u32 = 3;
+
+/// What was found of one release.
+#[derive(Default)]
+pub(super) struct Vigil {
+    of: Option<Bits>,
+    look: Option<JoinHandle<Result<(), ProbeError>>>,
+    due: Option<Instant>,
+    fails: u32,
+    fault: Option<Failure>,
+}
+
+impl Vigil {
+    /// Watches `of` from now on, if it is not watched already; looks when it is time.
+    /// `blame` makes a failure of what a probe said.
+    pub(super) fn keep(
+        &mut self,
+        of: Bits,
+        look: impl FnOnce() -> JoinHandle<Result<(), ProbeError>>,
+        blame: impl FnOnce(String) -> Failure,
+    ) {
+        let now = Instant::now();
+        if self.of != Some(of) {
+            *self = Self::default();
+            (self.of, self.due) = (Some(of), Some(now + EVERY));
+        }
+        if let Some(said) = self.look.as_mut().and_then(FutureExt::now_or_never) {
+            self.look = None;
+            self.hear(said.unwrap_or(Ok(())), blame);
+        }
+        if self.look.is_none() && self.due.is_none_or(|due| now >= due) {
+            (self.look, self.due) = (Some(look()), Some(now + EVERY));
+        }
+    }
+
+    fn hear(&mut self, said: Result<(), ProbeError>, blame: impl FnOnce(String) -> Failure) {
+        match said {
+            Err(ProbeError::App(why)) => {
+                self.fails = self.fails.saturating_add(1);
+                // Told once: what it says may change with each look.
+                if self.fails == FAILS {
+                    self.fault = Some(blame(format!("probe failed {FAILS} times: {why}")));
+                }
+            }
+            Ok(()) | Err(ProbeError::Variable(_)) => (self.fails, self.fault) = (0, None),
+        }
+    }
+
+    /// Why it does not work; `None`: it does, as far as is known.
+    pub(super) fn fault(&self) -> Option<&Failure> {
+        self.fault.as_ref()
+    }
+}
+
+impl Drop for Vigil {
+    fn drop(&mut self) {
+        if let Some(look) = &self.look {
+            look.abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fleet::FailureClass;
+
+    #[test]
+    fn three_looks_in_a_row_are_told_and_one_that_is_well_ends_it() {
+        let mut vigil = Vigil::default();
+        let mut hear = |well: bool| {
+            let said = if well { Ok(()) } else { Err(ProbeError::App("exit 1".into())) };
+            let class = FailureClass::Release;
+            vigil.hear(said, |reason| Failure { class, reason, log: vec![] });
+            vigil.fault().map(|failure| failure.reason.clone())
+        };
+        assert_eq!([false, false, true, false, false].map(&mut hear), [const { None }; 5]);
+        let told = Some("probe failed 3 times: exit 1".to_owned());
+        assert_eq!([false, false].map(&mut hear), [told.clone(), told]);
+        assert_eq!(hear(true), None);
+    }
+}
