@@ -7,6 +7,7 @@
 //! pool threads end when idle.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
 use std::sync::mpsc;
@@ -18,6 +19,8 @@ use tokio::process::{Child, Command};
 
 /// Most bytes of captured standard output: the names of half a million branches.
 const STDOUT_BYTES_MAX: usize = 64 << 20;
+/// What has the kernel kill a child when its parent dies.
+const SETPRIV: &str = "setpriv";
 /// Captured standard error keeps this many last bytes.
 const STDERR_BYTES_MAX: usize = 16 << 10;
 
@@ -66,20 +69,34 @@ pub enum ExecError {
 #[must_use]
 pub fn guarded(program: &str) -> Command {
     let mut command = if has_setpriv() {
-        let mut command = Command::new("setpriv");
+        let mut command = Command::new(placed(SETPRIV));
         command.args(["--pdeathsig", "KILL", "--", program]);
         command
     } else {
-        Command::new(program)
+        Command::new(placed(program))
     };
     command.stdin(Stdio::null()).kill_on_drop(true);
     command
 }
 
+/// Where `program` is on the path of this process, or its name. A command that has a place
+/// is started without a copy of this process's memory, also when it is given a path of its own.
+pub(crate) fn placed(program: &str) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let runs = |file: &PathBuf| {
+        let found = std::fs::metadata(file);
+        found.is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
+    let found = places.find_map(|folder| Some(folder.join(program)).filter(runs));
+    found.unwrap_or_else(|| program.into())
+}
+
 /// Whether `setpriv --pdeathsig` works here; asked once.
 pub(crate) fn has_setpriv() -> bool {
     static HAS: OnceLock<bool> = OnceLock::new();
-    *HAS.get_or_init(|| succeeds("setpriv", &["--pdeathsig", "KILL", "--", "true"]))
+    *HAS.get_or_init(|| succeeds(SETPRIV, &["--pdeathsig", "KILL", "--", "true"]))
 }
 
 /// Whether a command exits 0, for probing what the machine can do.
@@ -181,7 +198,7 @@ pub(crate) fn code_of(status: std::process::ExitStatus) -> i32 {
 fn name_of(command: &Command) -> String {
     let command = command.as_std();
     let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
-    if command.get_program() == "setpriv" {
+    if Path::new(command.get_program()).ends_with(SETPRIV) {
         // setpriv --pdeathsig KILL -- PROGRAM.
         return command.get_args().nth(3).map(text).unwrap_or_default();
     }

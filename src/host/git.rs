@@ -6,6 +6,7 @@
 //! filters, no prompts, no garbage collection behind our back (another checkout
 //! borrows the objects). Never decides which commit may be built.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use crate::host::exec::{self, Captured, ExecError};
+use crate::model::ancestry::Relation;
 use crate::model::commit::CommitId;
 
 /// Protocols that are fetched over; no `ext`, no helpers.
@@ -155,16 +157,16 @@ impl Git {
         Err(failed(what, &said))
     }
 
-    /// The names of a remote repository's branches, sorted.
+    /// The branches and tags of a remote repository, sorted: each ref and the id that it names.
     ///
     /// # Errors
     /// When it can't be reached, or refuses.
-    pub async fn branches(&self, url: &str) -> Result<Vec<String>, GitError> {
-        let listed =
-            self.must(&self.home, "ls-remote", &["ls-remote", "--heads", "--", url]).await?;
+    pub async fn listed(&self, url: &str) -> Result<Vec<(String, String)>, GitError> {
+        let arguments = ["ls-remote", "--heads", "--tags", "--", url];
+        let listed = self.must(&self.home, "ls-remote", &arguments).await?;
         let listed = String::from_utf8_lossy(&listed);
-        let names = listed.lines().filter_map(|line| line.split_once("\trefs/heads/"));
-        Ok(names.map(|(_, name)| name.to_owned()).collect())
+        let lines = listed.lines().filter_map(|line| line.split_once('\t'));
+        Ok(lines.map(|(id, name)| (name.to_owned(), id.to_owned())).collect())
     }
 
     /// The commits that exactly these refs of a remote repository name; a tag names the
@@ -298,53 +300,68 @@ impl Git {
         }
     }
 
-    /// The commit's tree and time.
+    /// What each of `others` is to the commit, in their order. Never ask it of a shallow mirror.
     ///
     /// # Errors
-    /// When the mirror lacks it.
-    pub async fn facts(&self, mirror: &Path, commit: &CommitId) -> Result<CommitFacts, GitError> {
+    /// When the mirror lacks one of them, or other objects.
+    pub async fn relations(
+        &self,
+        mirror: &Path,
+        commit: &CommitId,
+        others: &[CommitId],
+    ) -> Result<Vec<Relation>, GitError> {
+        if others.is_empty() {
+            return Ok(vec![]);
+        }
+        // What the commit's parents do not contain, parents first: no ancestor is there, and
+        // all that is between the commit and a descendant.
+        let parents = format!("^{commit}^@");
+        let mut arguments = vec!["rev-list", "--topo-order", "--reverse", "--parents"];
+        arguments.extend(others.iter().map(CommitId::as_str));
+        arguments.extend([parents.as_str(), "--"]);
+        let said = self.must(mirror, "rev-list", &arguments).await?;
+        let said = String::from_utf8_lossy(&said);
+        let (mut there, mut after) = (HashSet::new(), HashSet::from([commit.as_str()]));
+        for line in said.lines() {
+            let mut ids = line.split(' ');
+            let Some(id) = ids.next() else { continue };
+            there.insert(id);
+            if ids.any(|parent| after.contains(parent)) {
+                after.insert(id);
+            }
+        }
+        let relation = |other: &CommitId| match other.as_str() {
+            id if other == commit || !there.contains(id) => Relation::Ancestor,
+            id if after.contains(id) => Relation::Descendant,
+            _ => Relation::Apart,
+        };
+        Ok(others.iter().map(relation).collect())
+    }
+
+    /// The commit's tree and time; `None` when the mirror does not hold it.
+    ///
+    /// # Errors
+    /// When git can't run.
+    pub async fn facts(
+        &self,
+        mirror: &Path,
+        commit: &CommitId,
+    ) -> Result<Option<CommitFacts>, GitError> {
         let what = "show";
         let arguments =
             ["show", "--no-patch", "--no-notes", "--format=%H%n%T%n%ct", commit.as_str()];
-        let said = self.must(mirror, what, &arguments).await?;
-        let said = String::from_utf8_lossy(&said);
+        let said = self.run(mirror, what, &arguments).await?;
+        if said.code != 0 {
+            return Ok(None);
+        }
+        let said = String::from_utf8_lossy(&said.stdout);
         let strange = || GitError::Failed { what, reason: "it answered something else".into() };
         let [id, tree, time] = said.lines().collect::<Vec<_>>()[..] else { return Err(strange()) };
         let time_s = time.parse().map_err(|_| strange())?;
         if id != commit.as_str() {
             return Err(strange());
         }
-        Ok(CommitFacts { tree: tree.to_owned(), time_s })
-    }
-
-    /// A file of the commit; `None` when there is no such regular file.
-    ///
-    /// # Errors
-    /// When it is over `limit` bytes or the mirror lacks objects.
-    pub async fn file(
-        &self,
-        mirror: &Path,
-        commit: &CommitId,
-        path: &str,
-        limit: u64,
-    ) -> Result<Option<Vec<u8>>, GitError> {
-        let arguments = ["ls-tree", "--long", "-z", commit.as_str(), "--", path];
-        let listed = self.must(mirror, "ls-tree", &arguments).await?;
-        let listed = String::from_utf8_lossy(&listed);
-        let [mode, "blob", object, size] =
-            listed.split(['\t', '\0']).next().unwrap_or("").split_whitespace().collect::<Vec<_>>()
-                [..]
-        else {
-            return Ok(None);
-        };
-        if !mode.starts_with("100") {
-            return Ok(None);
-        }
-        if size.parse::<u64>().is_ok_and(|size| size > limit) {
-            let reason = format!("{path} has {size} bytes, over the limit of {limit}");
-            return Err(GitError::Failed { what: "ls-tree", reason });
-        }
-        self.must(mirror, "cat-file", &["cat-file", "blob", object]).await.map(Some)
+        Ok(Some(CommitFacts { tree: tree.to_owned(), time_s }))
     }
 
     /// Makes a clean checkout of the commit at `to`, with a repository of its own
@@ -364,8 +381,8 @@ impl Git {
         self.must(&self.home, "clone", &clone).await?;
         let checkout = ["checkout", "--quiet", "--force", "--detach", commit.as_str(), "--"];
         self.must(to, "checkout", &checkout).await?;
-        let head = self.must(to, "rev-parse", &["rev-parse", "HEAD"]).await?;
-        if String::from_utf8_lossy(&head).trim_end() == commit.as_str() {
+        let head = std::fs::read_to_string(to.join(".git/HEAD")).unwrap_or_default();
+        if head.trim_end() == commit.as_str() {
             return Ok(());
         }
         Err(GitError::Failed { what: "checkout", reason: format!("it is not at {commit}") })

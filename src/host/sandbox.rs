@@ -150,7 +150,10 @@ impl Sandbox {
             () = limit => running.stop(Stop::Gently, program.grace, End::TimedOut).await?,
             how = stop => running.stop(how, program.grace, End::Stopped).await?,
         };
-        sweep(program.mark).await;
+        // With the first process of a namespace that ended, the kernel has ended all others.
+        if self.level != Level::Namespace || !matches!(end, End::Exited(0..128)) {
+            sweep(program.mark).await;
+        }
         running.drain().await;
         Ok(end)
     }
@@ -162,7 +165,7 @@ impl Sandbox {
         };
         let first = &first[..if self.level == Level::Namespace { 5 } else { 3 }];
         let mut words = self.wrap.iter().map(String::as_str).chain(first.iter().copied());
-        let mut command = Command::new(words.next().unwrap_or("/bin/sh"));
+        let mut command = Command::new(exec::placed(words.next().unwrap_or("/bin/sh")));
         command.args(words).current_dir(program.folder).env_clear().envs(program.env);
         command.env(MARK, program.mark);
         command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);

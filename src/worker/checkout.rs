@@ -12,14 +12,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::host::git::{self, CommitFacts, Git, GitError};
-use crate::model::ancestry::{Relation, Relative};
+use crate::model::ancestry::Relative;
 use crate::model::commit::CommitId;
 use crate::model::digest::Digest;
 use crate::worker::failure::Failure;
-use crate::worker::recipe::{RECIPE_BYTES_MAX, RECIPE_FILE};
+use crate::worker::recipe;
 
 /// How many of a repository's branches a refusal names.
 const BRANCHES_NAMED: usize = 10;
+/// A file of a mirror that tells what the remote had at the last fetch.
+const FETCHED: &str = "deployctl-fetched";
 /// How often a slot asks for a lock that another holds.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 
@@ -110,16 +112,16 @@ impl Mirrors {
             return Err(Failure::refused(format!("{:?} is not a branch name", wanted.trunk)));
         }
         let (mirror, _lock) = self.mirror(wanted.repo, self.lock_wait).await?;
-        self.check_trunk(wanted).await?;
+        let news = self.check_trunk(wanted).await?;
         let was_there = mirror.join("HEAD").exists();
-        match self.bring(wanted, &mirror, to).await {
+        match self.bring(wanted, &news, &mirror, to).await {
             Ok(source) => Ok(source),
             Err(Trouble::Answer(failure)) if !was_there || !is_shallow(&mirror) => Err(failure),
             Err(Trouble::Mirror(error)) if !was_there => Err(Failure::infra(error)),
             Err(_) => {
                 tracing::warn!(repo = git::without_credentials(wanted.repo), "mirror made anew");
                 remove(&mirror).and_then(|()| remove(to)).map_err(Failure::infra)?;
-                self.bring(wanted, &mirror, to).await.map_err(|trouble| match trouble {
+                self.bring(wanted, &news, &mirror, to).await.map_err(|trouble| match trouble {
                     Trouble::Answer(failure) => failure,
                     Trouble::Mirror(error) => Failure::infra(error),
                 })
@@ -165,16 +167,20 @@ impl Mirrors {
     }
 
     /// Asks the remote for its branches: tells an unreachable remote from a
-    /// missing branch before anything is fetched.
-    async fn check_trunk(&self, wanted: Wanted<'_>) -> Result<(), Failure> {
+    /// missing branch before anything is fetched. What a fetch of the trunk would bring is
+    /// in the answer, which is another one once it would bring something else.
+    async fn check_trunk(&self, wanted: Wanted<'_>) -> Result<String, Failure> {
         let repo = git::without_credentials(wanted.repo);
-        let listed = self.git.branches(wanted.repo).await;
-        let branches = listed.map_err(|e| {
+        let listed = self.git.listed(wanted.repo).await.map_err(|e| {
             let reason = format!("{repo} can't be read: {e}");
             if e.is_refusal() { Failure::refused(reason) } else { Failure::infra(reason) }
         })?;
+        let of_branch = |name: &String| name.strip_prefix("refs/heads/").map(str::to_owned);
+        let branches: Vec<String> = listed.iter().filter_map(|(name, _)| of_branch(name)).collect();
         if branches.iter().any(|branch| branch == wanted.trunk) {
-            return Ok(());
+            let fetched = |name: &String| of_branch(name).is_none_or(|name| name == wanted.trunk);
+            let fetched: Vec<_> = listed.iter().filter(|(name, _)| fetched(name)).collect();
+            return Ok(Digest::of(format!("{fetched:?}").as_bytes()).to_string());
         }
         let (trunk, mut there) = (wanted.trunk, branches);
         let more = there.len().saturating_sub(BRANCHES_NAMED);
@@ -187,68 +193,100 @@ impl Mirrors {
         Err(Failure::refused(format!("there is no branch {trunk} in {repo}: {there}")))
     }
 
-    async fn bring(&self, wanted: Wanted<'_>, mirror: &Path, to: &Path) -> Result<Source, Trouble> {
+    async fn bring(
+        &self,
+        wanted: Wanted<'_>,
+        news: &str,
+        mirror: &Path,
+        to: &Path,
+    ) -> Result<Source, Trouble> {
+        let (git, commit) = (&self.git, wanted.commit);
+        let trunk = format!("refs/remotes/origin/{}", wanted.trunk);
+        let known = std::fs::read_to_string(mirror.join(FETCHED)).is_ok_and(|last| last == news);
+        let facts = if known { git.facts(mirror, commit).await? } else { None };
+        let facts = match facts {
+            Some(facts) => facts,
+            None => self.fetch(wanted, news, mirror, &trunk).await?,
+        };
+        if !wanted.allow_unmerged && !git.is_on(mirror, commit, &trunk).await? {
+            return Err(Trouble::Answer(not_merged(wanted)));
+        }
+        git.checkout(mirror, commit, to).await?;
+        let recipe = recipe::read(to).map_err(Trouble::Answer)?;
+        let relatives = self.relatives(wanted, mirror).await?;
+        Ok(Source { facts, recipe, relatives })
+    }
+
+    /// Brings what the remote has new, and the commit; remembers when there is nothing new.
+    async fn fetch(
+        &self,
+        wanted: Wanted<'_>,
+        news: &str,
+        mirror: &Path,
+        trunk: &str,
+    ) -> Result<CommitFacts, Trouble> {
         let (git, commit) = (&self.git, wanted.commit);
         if !mirror.join("HEAD").exists() {
             remove(mirror).map_err(|e| Trouble::Answer(Failure::infra(e)))?;
             git.init_bare(mirror, commit).await?;
         }
-        let trunk = format!("refs/remotes/origin/{}", wanted.trunk);
+        forget(mirror);
         let refspec = format!("+refs/heads/{}:{trunk}", wanted.trunk);
         git.fetch(mirror, wanted.repo, &[&refspec]).await?;
-        if !git.holds(mirror, commit).await? {
-            self.fetch_commit(wanted, mirror).await?;
-        }
-        if !wanted.allow_unmerged && !git.is_on(mirror, commit, &trunk).await? {
-            return Err(Trouble::Answer(not_merged(wanted)));
-        }
-        let facts = git.facts(mirror, commit).await?;
-        let recipe = match git.file(mirror, commit, RECIPE_FILE, RECIPE_BYTES_MAX).await {
-            Err(GitError::Failed { what: "ls-tree", reason }) => {
-                return Err(Trouble::Answer(Failure::refused(reason)));
-            }
-            recipe => recipe?,
+        let facts = match git.facts(mirror, commit).await? {
+            Some(facts) => facts,
+            None => self.fetch_commit(wanted, mirror).await?,
         };
-        git.checkout(mirror, commit, to).await?;
-        let relatives = self.relatives(wanted, mirror).await?;
-        Ok(Source { facts, recipe, relatives })
+        // Without it the next build only fetches again.
+        let _ = std::fs::write(mirror.join(FETCHED), news);
+        Ok(facts)
     }
 
     async fn relatives(&self, wanted: Wanted<'_>, mirror: &Path) -> Result<Vec<Relative>, Trouble> {
         let (git, commit) = (&self.git, wanted.commit);
-        let mut relatives = Vec::with_capacity(wanted.compare.len());
-        for other in wanted.compare {
-            if !git.holds(mirror, other).await? {
-                continue;
+        let mut others = wanted.compare.to_vec();
+        let are = match git.relations(mirror, commit, &others).await {
+            Err(GitError::Failed { .. }) => {
+                let mut held = Vec::with_capacity(others.len());
+                for other in others {
+                    if git.holds(mirror, &other).await? {
+                        held.push(other);
+                    }
+                }
+                others = held;
+                git.relations(mirror, commit, &others).await?
             }
-            let is = if git.is_on(mirror, other, commit.as_str()).await? {
-                Relation::Ancestor
-            } else if git.is_on(mirror, commit, other.as_str()).await? {
-                Relation::Descendant
-            } else {
-                Relation::Apart
-            };
-            relatives.push(Relative { commit: other.clone(), is });
-        }
-        Ok(relatives)
+            are => are?,
+        };
+        let relatives = others.into_iter().zip(are).map(|(commit, is)| Relative { commit, is });
+        Ok(relatives.collect())
     }
 
     /// Brings a commit that the trunk does not contain: by id, and from a server
     /// that gives none by id, with all branches.
-    async fn fetch_commit(&self, wanted: Wanted<'_>, mirror: &Path) -> Result<(), Trouble> {
+    async fn fetch_commit(
+        &self,
+        wanted: Wanted<'_>,
+        mirror: &Path,
+    ) -> Result<CommitFacts, Trouble> {
         let id = wanted.commit.as_str();
         if let Err(error) = self.git.fetch(mirror, wanted.repo, &[id]).await {
             tracing::debug!(%error, "no fetch by id, fetching all branches");
             let all = "+refs/heads/*:refs/remotes/origin/*";
             self.git.fetch(mirror, wanted.repo, &[all]).await?;
         }
-        if self.git.holds(mirror, wanted.commit).await? {
-            return Ok(());
+        if let Some(facts) = self.git.facts(mirror, wanted.commit).await? {
+            return Ok(facts);
         }
         let repo = git::without_credentials(wanted.repo);
         let push = format!("push it (git push origin {}), then build again", wanted.trunk);
         Err(Trouble::Answer(Failure::refused(format!("commit {id} is not in {repo}: {push}"))))
     }
+}
+
+/// What was fetched last may not be what the mirror holds any more.
+pub(crate) fn forget(mirror: &Path) {
+    let _ = std::fs::remove_file(mirror.join(FETCHED));
 }
 
 fn not_merged(wanted: Wanted<'_>) -> Failure {
@@ -296,6 +334,7 @@ fn unlock(folder: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ancestry::Relation;
     use crate::model::job::BuildFailure;
 
     struct Repo {
@@ -401,9 +440,22 @@ mod tests {
             seen.into_iter().map(|relative| (relative.commit, relative.is)).collect::<Vec<_>>()
         };
         let others = [one.clone(), apart.clone(), unpushed];
-        let expected = [(one, Relation::Ancestor), (apart.clone(), Relation::Descendant)];
+        let expected = [(one.clone(), Relation::Ancestor), (apart.clone(), Relation::Descendant)];
         assert_eq!(see(&two, &others).await, expected);
-        assert_eq!(see(&side, std::slice::from_ref(&apart)).await, [(apart, Relation::Apart)]);
+        let of = async |commit: &CommitId, compare: &[CommitId]| {
+            see(commit, compare).await.into_iter().map(|(_, is)| is).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&side, std::slice::from_ref(&apart)).await, [Relation::Apart]);
+        repo.sh(&format!(
+            "cd clone && git merge -q -s ours {side} && git push -q ../origin.git main"
+        ));
+        let both = repo.commit("main");
+        let all = [one.clone(), side.clone(), both.clone(), apart.clone()];
+        let (before, after) = (Relation::Ancestor, Relation::Descendant);
+        assert_eq!(of(&both, &all).await, [before; 4]);
+        assert_eq!(of(&side, &all).await, [before, before, after, Relation::Apart]);
+        assert_eq!(of(&one, &all).await, [before, after, after, after]);
+        assert_eq!(of(&one, &[]).await, []);
     }
 
     #[tokio::test]
@@ -466,6 +518,50 @@ mod tests {
             repo.checkout(&commit, "main").await.unwrap();
             assert_eq!(std::fs::read_to_string(repo.to().join("a")).unwrap(), "two", "{breaking}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_the_remote_has_new_is_fetched_and_nothing_else() {
+        let repo = Repo::new();
+        let (old, main) = (repo.commit("v1"), repo.commit("main"));
+        let describe = || repo.sh("git -C checkout describe --tags --always");
+        let again = async |commit: &CommitId| {
+            remove(&repo.to()).unwrap();
+            repo.checkout(commit, "main").await
+        };
+        again(&main).await.unwrap();
+        // A fetch would bring the tag back.
+        repo.sh(&format!("git -C {} update-ref -d refs/tags/v1", repo.mirror().display()));
+        again(&old).await.unwrap();
+        assert!(old.as_str().starts_with(&describe()), "{}", describe());
+        repo.sh(&format!("git -C origin.git tag v2 {main}"));
+        again(&main).await.unwrap();
+        assert_eq!(describe(), "v2");
+        repo.sh(&format!("git -C origin.git update-ref refs/heads/main {old}"));
+        refused(again(&main).await, "is not on main");
+        again(&old).await.unwrap();
+        repo.sh(&format!("git -C origin.git update-ref refs/heads/main {main}"));
+        again(&main).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_recipe_is_a_regular_file_of_bounded_size() {
+        let repo = Repo::new();
+        let commit = async |change: &str| {
+            repo.sh(&format!(
+                "cd clone && git checkout -q main && {change} && git add -A &&
+                 git commit -qm change && git push -q ../origin.git main"
+            ));
+            remove(&repo.to()).unwrap();
+            repo.checkout(&repo.commit("main"), "main").await
+        };
+        refused(
+            commit("head -c 70000 /dev/zero | tr '\\0' '#' > deployctl.toml").await,
+            "deployctl.toml has 70000 bytes, over the limit of 65536",
+        );
+        let linked = commit("ln -sf a deployctl.toml").await.unwrap();
+        assert_eq!(linked.recipe, None);
+        assert_eq!(commit("rm deployctl.toml").await.unwrap().recipe, None);
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use crate::model::commit::CommitId;
 use crate::model::time::UnixMillis;
 use crate::wire::problem::Code;
 use crate::wire::v1::commits::{CommitLine, NEWEST_MAX, Named, Question};
-use crate::worker::checkout::Mirrors;
+use crate::worker::checkout::{self, Mirrors};
 use crate::worker::run::Worker;
 
 /// How long a look waits for a build that fetches the same repository.
@@ -84,6 +84,7 @@ async fn look(mirrors: &Mirrors, question: &Question) -> Result<Found, String> {
         git.init_bare(&mirror, tip).await.map_err(unread)?;
     }
     let trunk = format!("refs/remotes/origin/{}", question.trunk);
+    checkout::forget(&mirror);
     git.fetch(&mirror, repo, &[&format!("+{head}:{trunk}")]).await.map_err(unread)?;
     let newest = git.log(&mirror, &trunk, NEWEST_MAX).await.map_err(unread)?;
     let mut named = Vec::with_capacity(question.revs.len());

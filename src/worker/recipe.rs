@@ -1,6 +1,8 @@
 //! The recipe of a commit: what its `deployctl.toml` says, and the app's stored
 //! recipe for the parts that it leaves out.
 
+use std::path::Path;
+
 use serde::Deserialize;
 
 use crate::model::recipe::{BuildSpec, Recipe, Requirement, RunSpec};
@@ -9,7 +11,7 @@ use crate::worker::failure::Failure;
 /// The file's name at the root of a repository.
 pub const RECIPE_FILE: &str = "deployctl.toml";
 /// Largest recipe file, bytes.
-pub const RECIPE_BYTES_MAX: u64 = 64 << 10;
+const RECIPE_BYTES_MAX: u64 = 64 << 10;
 /// What to write when nobody said how to build.
 const WRITE_THIS: &str = "write deployctl.toml with [build] command = \"make\" and artifact = \"path/of/what/to/deploy\"";
 
@@ -32,6 +34,27 @@ pub struct Resolved {
     pub run: Option<RunSpec>,
     /// What it needs of other apps.
     pub requires: Vec<Requirement>,
+}
+
+/// The recipe of a checkout; `None` when there is no such regular file.
+///
+/// # Errors
+/// Refused: it is too large. Infra: it can't be read.
+pub fn read(checkout: &Path) -> Result<Option<Vec<u8>>, Failure> {
+    let path = checkout.join(RECIPE_FILE);
+    let bytes = match path.symlink_metadata() {
+        Ok(file) if file.is_file() => file.len(),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Failure::infra(error));
+        }
+        _ => return Ok(None),
+    };
+    if bytes > RECIPE_BYTES_MAX {
+        let most = RECIPE_BYTES_MAX;
+        let why = format!("{RECIPE_FILE} has {bytes} bytes, over the limit of {most}");
+        return Err(Failure::refused(why));
+    }
+    std::fs::read(path).map(Some).map_err(Failure::infra)
 }
 
 /// Merges the file's bytes (`None`: no file) with the stored recipe.

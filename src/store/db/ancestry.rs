@@ -11,7 +11,7 @@ use crate::model::id::{AppName, JobNo};
 /// Builds of an app whose comparisons are kept. What an env runs is compared with every
 /// new build, however long ago it was built itself.
 const BUILDS_KEPT: u32 = 200;
-/// Builds before a new one that it is compared with. One process of git each.
+/// Builds before a new one that it is compared with, by one process of git.
 const BUILDS_COMPARED: usize = 16;
 /// Commits that a build is compared with at most.
 pub const RELATIVES_MAX: usize = 32;
