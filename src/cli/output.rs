@@ -206,6 +206,13 @@ impl Output {
         }
     }
 
+    /// The same with lines that a person pastes: whole, however long.
+    pub fn typed(&self, text: &str) {
+        if self.tells_progress() {
+            write_err(&format!("{text}\n"));
+        }
+    }
+
     /// Long lines broken between words, on a terminal.
     #[must_use]
     pub fn folded(&self, text: &str) -> String {
@@ -230,7 +237,7 @@ impl Output {
 
     /// Tells what could be typed next.
     pub fn hint(&self, line: &str) {
-        self.story(&format!("{} {line}", self.paint_err("hint:", "36")));
+        self.typed(&format!("{} {line}", self.paint_err("hint:", "36")));
     }
 
     /// Shows a failure: lines on stderr, or one document on stdout.

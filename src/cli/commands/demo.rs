@@ -91,7 +91,7 @@ fn broken(why: impl std::fmt::Display) -> Failure {
 fn how_to_go_on(out: &Output, fleet: &Fleet, folder: &Path) {
     let reach = fleet.reach();
     let repository = Play::repository(folder);
-    out.story(&format!(
+    out.typed(&format!(
         "\nIt is still running at {}. To type commands yourself:\n\n  cd {}\n  export DEPLOYCTL_SERVER={}\n  \
          export DEPLOYCTL_TOKEN_FILE={}\n  deployctl status\n  deployctl hosts\n  deployctl history\n\nTo end it and remove everything:\n\n  pkill -f {}; rm -rf {}",
         reach.server,
