@@ -107,9 +107,9 @@ pub(super) fn admit(tx: &mut Tx, shared: &Coordinator, asked: &Asked) -> Result<
     if let Some(row) = answered(tx, shared, asked, &digest)? {
         return Ok(joined(view::rollout(tx, shared, &row)?));
     }
-    let reached = reached::regions(&facts::region_names(tx, shared)?, &asked.request)?;
-    let request = RolloutRequest { regions: reached, ..asked.request.clone() };
-    let asked = &Asked { request, ..asked.clone() };
+    let mut asked = asked.clone();
+    asked.request.regions = reached::regions(&facts::region_names(tx, shared)?, &asked.request)?;
+    let asked = &asked;
     let env = envs::find(tx, &asked.app, &asked.env)?;
     check_generation(asked, &env)?;
     let open = releases::open(tx, &asked.app, &asked.env)?;

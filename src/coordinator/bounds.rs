@@ -24,17 +24,14 @@ pub(super) fn check(asked: &Asked) -> Result<(), Problem> {
     if request.break_glass && request.message.is_empty() {
         return Err(usage("message: whoever breaks the glass says why".into()));
     }
-    for (field, seconds) in [("spread_s", request.spread_s), ("pace_s", request.pace_s)] {
-        if seconds.is_some_and(|seconds| seconds > SPREAD_S_MAX) {
-            return Err(usage(format!("{field}: at most {SPREAD_S_MAX}")));
-        }
-    }
-    if request.pace_s.is_some() && request.kind == RolloutKind::Rollback {
-        return Err(usage("pace_s: a way back is fetched as fast as can be".into()));
-    }
-    for (field, seconds) in [("bake_s", request.bake_s), ("when_ready_s", request.when_ready_s)] {
-        if seconds.is_some_and(|seconds| seconds > SECONDS_MAX) {
-            return Err(usage(format!("{field}: at most {SECONDS_MAX}")));
+    for (field, seconds, most) in [
+        ("spread_s", request.spread_s, SPREAD_S_MAX),
+        ("pace_s", request.pace_s, SPREAD_S_MAX),
+        ("bake_s", request.bake_s, SECONDS_MAX),
+        ("when_ready_s", request.when_ready_s, SECONDS_MAX),
+    ] {
+        if seconds.is_some_and(|seconds| seconds > most) {
+            return Err(usage(format!("{field}: at most {most}")));
         }
     }
     for regions in [&request.regions, &request.exclude_regions] {
@@ -43,8 +40,13 @@ pub(super) fn check(asked: &Asked) -> Result<(), Problem> {
             return Err(usage("regions: each at most once".into()));
         }
     }
-    if request.no_auto_revert && request.kind == RolloutKind::Rollback {
-        return Err(usage("no_auto_revert: a rollback is never reverted".into()));
+    if request.kind == RolloutKind::Rollback {
+        if request.pace_s.is_some() {
+            return Err(usage("pace_s: a way back is fetched as fast as can be".into()));
+        }
+        if request.no_auto_revert {
+            return Err(usage("no_auto_revert: a rollback is never reverted".into()));
+        }
     }
     Ok(())
 }

@@ -66,7 +66,8 @@ const SLOW_WAIT: Duration = Duration::from_secs(60);
 pub enum Up {
     /// As it should.
     Fine,
-    /// It ended after its probe had passed, and has not been up again for long enough.
+    /// After its probe had passed it ended, and has not been up again for long enough; or the
+    /// probe fails again and again.
     Shaky,
     /// It never proved itself: its activation was left for another goal.
     Unproven,

@@ -152,11 +152,11 @@ fn hosts(all: &Tally, moving: bool) -> Cell {
 fn shown_now(ctx: &Context, reply: &Status, regions_too: bool) -> Shown {
     let mut parts = vec![Part::Table(table(reply))];
     parts.extend(more(ctx, reply, regions_too));
-    let parts_of_key = parts.iter().map(|part| match part {
+    let text = |part: &Part| match part {
         Part::Table(table) => table.render(Mode::Tabs { wide: true }),
         Part::Line(line) => format!("{line}\n"),
-    });
-    let key = parts_of_key.collect();
+    };
+    let key = parts.iter().map(text).collect();
     Shown { key, parts, document: serde_json::to_value(reply).unwrap_or_default() }
 }
 

@@ -41,9 +41,7 @@ pub fn count(tx: &Tx) -> Result<i64, DbError> {
 /// # Errors
 /// When the database fails.
 pub fn remove(tx: &mut Tx, name: &str) -> Result<bool, DbError> {
-    let stood = tx.number("SELECT count(*) FROM drains WHERE name = ?1", values![name])? > 0;
-    tx.exec("DELETE FROM drains WHERE name = ?1", values![name])?;
-    Ok(stood)
+    Ok(tx.exec("DELETE FROM drains WHERE name = ?1", values![name])? > 0)
 }
 
 /// Every name.
