@@ -315,6 +315,8 @@ impl Convergence {
     }
 
     async fn activate(&mut self, activation: Activation) -> io::Result<()> {
+        // What was found of the process before is not of this one.
+        self.vigil = Vigil::default();
         let (shared, app, folder) = (self.shared.clone(), self.app.clone(), self.folder.clone());
         let activator = Activator { setup: &shared.setup, app: &app, folder: &folder };
         let mut watch = Watch { convergence: self, activation: activation.clone() };

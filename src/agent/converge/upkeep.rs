@@ -44,7 +44,8 @@ impl Convergence {
         })
     }
 
-    /// Asks the probe of what a deploy brought again and again.
+    /// Asks the probe of what a deploy brought again and again; not while it is started again,
+    /// which takes it its time.
     pub(super) fn watch_over(&mut self, journal: Option<&Activation>) {
         let mut vigil = std::mem::take(&mut self.vigil);
         let tried = self.state.running.filter(|r| journal.is_none() && self.is_tried(*r));
@@ -53,6 +54,9 @@ impl Convergence {
             && let Some(probe) = &run.probe
         {
             let activator = self.activator();
+            if !activator.is_steady(known) {
+                return;
+            }
             let look = || activator.look_aside(tried, run, probe.clone());
             vigil.keep(tried.bits(), look, |why| activator.release_fault(why));
             self.vigil = vigil;
