@@ -74,7 +74,7 @@ pub async fn attempt(worker: &Worker, scratch: &Scratch, claim: Claim) {
 
 async fn work(worker: &Worker, scratch: &Scratch, claim: Claim) {
     let calls = worker.coordinator.attempt(&claim);
-    let (hold, _beating) = lease::hold(calls.clone(), &claim, worker.drain.clone());
+    let (hold, beating) = lease::hold(calls.clone(), &claim, worker.drain.clone());
     tracing::info!(build = %claim.build, attempt = claim.attempt, app = %claim.app,
         commit = claim.commit.short(), "claimed");
     let opened = scratch.renew().and_then(|()| log::open(&scratch.log(), worker.log));
@@ -109,6 +109,8 @@ async fn work(worker: &Worker, scratch: &Scratch, claim: Claim) {
         () = ending => {}
         () = given_up(worker.drain.clone()) => {}
     }
+    // Told or given up: a beat more would only meet a refusal while the folder is emptied.
+    drop(beating);
     let folder = scratch.root.clone();
     // A folder that can't be emptied now is emptied before the next attempt.
     let _ = tokio::task::spawn_blocking(move || super::checkout::remove(&folder)).await;
