@@ -90,7 +90,7 @@ fn about(rollout: &Rollout) -> Markup {
         }
         p .dim {
             "by " (release.actor) ", " (parts::time(release.created_at))
-            @if release.kind == RolloutKind::Deploy { ", plan " (release.plan.word()) }
+            @if release.kind == RolloutKind::Deploy { ", plan " (release.plan_said()) }
             @if !release.regions.is_empty() { ", only " @for (n, region) in release.regions.iter().enumerate() { @if n > 0 { ", " } (region) } }
             @if let Some(end) = release.ended_at { ", took " (took(end.since(release.created_at))) }
             @if !release.message.is_empty() { ": " q { (release.message) } }
