@@ -112,6 +112,11 @@ fn body(calls: &Calls, rollout: &Rollout) -> Markup {
                 span data-testid="waiting" { @if state.is_final() { ": " } @else { " waits: " } (rollout.waiting_on) }
             }
         }
+        @if rollout.release.no_auto_revert && !state.is_final() {
+            p .small data-testid="stays" {
+                "When it fails its hosts stay as they are and a person decides: " code { "--no-auto-rollback" }
+            }
+        }
         (buttons(calls, rollout))
         (waves(rollout))
         @if !rollout.regions.is_empty() { (regions(rollout, moving)) }
