@@ -88,6 +88,38 @@ fn an_app_whose_probe_fails_later_is_told_and_left_alone_until_it_passes_again()
 }
 
 #[test]
+fn an_app_whose_probe_fails_later_is_started_again_by_a_retry_and_one_that_works_is_not() {
+    let (region, mut host) = (Region::start(), Host::new());
+    let flag = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    let mut run = service_of(&format!("touch {}; {STAYS}", flag.display()));
+    run.probe = Some(Probe::Exec(format!("test -e {}", flag.display())));
+    let first = host.place(1, run);
+    let mut asked = goal(1, first, None);
+    region.say_goal(&asked);
+    host.start(&region.url);
+    healthy_on(&region, first);
+    let pid = host.pid();
+    let mut try_again = || {
+        (asked.version.step, asked.retry) = (asked.version.step + 1, asked.retry + 1);
+        region.say_goal(&asked);
+        asked.version.step
+    };
+    let step = try_again();
+    region.hears("a retry that finds all well", |status| {
+        (status.version.step == step && status.phase == Phase::Healthy).then_some(())
+    });
+    std::fs::remove_file(&flag).unwrap();
+    region.hears("a failing probe", |status| status.failure.clone());
+    assert_eq!(host.pid(), pid, "nobody asked for a new start since");
+    let step = try_again();
+    region.hears("healthy again", |status| {
+        let well = status.phase == Phase::Healthy && status.failure.is_none();
+        (status.version.step == step && well).then_some(())
+    });
+    assert!(flag.exists() && host.pid() != pid, "it was started again");
+}
+
+#[test]
 fn a_reader_of_current_never_sees_a_broken_tree() {
     let files_only = RunSpec { deadline_s: 3, ..RunSpec::default() };
     let (region, host, first) = running(files_only.clone());

@@ -35,6 +35,8 @@ mod kubernetes;
 mod meant;
 #[path = "cli/outcomes.rs"]
 mod outcomes;
+#[path = "cli/planning.rs"]
+mod planning;
 #[path = "cli/plumbing.rs"]
 mod plumbing;
 #[path = "cli/project_file.rs"]

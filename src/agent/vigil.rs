@@ -2,7 +2,8 @@
 //!
 //! Only of what a deploy brings, and only to tell: the rollout's gate judges it. The host does
 //! nothing about it by itself, as the cause may be one that all hosts share, and a way back
-//! waits for nothing that is found here.
+//! waits for nothing that is found here. Only when a person has hosts try again is an app whose
+//! probe fails activated anew.
 
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,8 @@ const FAILS: u32 = 3;
 #[derive(Default)]
 pub(super) struct Vigil {
     of: Option<Bits>,
+    /// The goal's retry count that it was begun under.
+    retry: u32,
     look: Option<JoinHandle<Result<(), ProbeError>>>,
     due: Option<Instant>,
     fails: u32,
@@ -34,7 +37,7 @@ impl Vigil {
     /// `blame` makes a failure of what a probe said.
     pub(super) fn keep(
         &mut self,
-        of: Bits,
+        (of, retry): (Bits, u32),
         look: impl FnOnce() -> JoinHandle<Result<(), ProbeError>>,
         blame: impl FnOnce(String) -> Failure,
     ) {
@@ -42,6 +45,10 @@ impl Vigil {
         if self.of != Some(of) {
             *self = Self::default();
             (self.of, self.due) = (Some(of), Some(now + EVERY));
+        }
+        // What fails was found before it was asked to try again: see `is_asked_again`.
+        if self.fault.is_none() {
+            self.retry = retry;
         }
         if let Some(said) = self.look.as_mut().and_then(FutureExt::now_or_never) {
             self.look = None;
@@ -63,6 +70,11 @@ impl Vigil {
             }
             Ok(()) | Err(ProbeError::Variable(_)) => (self.fails, self.fault) = (0, None),
         }
+    }
+
+    /// Whether it does not work, and a person has had hosts try again since that was found.
+    pub(super) fn is_asked_again(&self, retry: u32) -> bool {
+        self.fault.is_some() && retry > self.retry
     }
 
     /// Why it does not work; `None`: it does, as far as is known.
@@ -97,5 +109,23 @@ mod tests {
         let told = Some("probe failed 3 times: exit 1".to_owned());
         assert_eq!([false, false].map(&mut hear), [told.clone(), told]);
         assert_eq!(hear(true), None);
+    }
+
+    #[tokio::test]
+    async fn a_retry_is_for_what_was_found_before_it() {
+        let of = Bits { artifact: crate::model::digest::Digest([1; 32]), config: None };
+        let class = FailureClass::Release;
+        let blame = |reason: String| Failure { class, reason, log: vec![] };
+        let mut vigil = Vigil::default();
+        let mut keep = |retry: u32, fails: bool| {
+            for _ in 0..if fails { FAILS } else { 0 } {
+                vigil.hear(Err(ProbeError::App("exit 1".into())), blame);
+            }
+            vigil.keep((of, retry), || tokio::spawn(async { Ok(()) }), blame);
+            vigil.is_asked_again(retry)
+        };
+        assert!(!keep(0, false) && !keep(1, false), "nothing was wrong");
+        assert!(!keep(1, true), "found after it was asked");
+        assert!(keep(2, false) && keep(2, false), "asked after it was found");
     }
 }

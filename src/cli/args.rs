@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use clap_complete::ArgValueCompleter;
 
 use super::complete;
+use super::failure::Failure;
 use super::output::{ColorChoice, Format};
+use super::plans::{self, PlanArg, PlanParser};
 use crate::model::id::{AppName, EnvName, RegionName};
 use crate::model::rollout::{PlanName, RolloutKind, Unavailable};
 use crate::wire::v1::rollout::RolloutRequest;
@@ -108,15 +110,17 @@ pub struct HowArgs {
           conflicts_with = "regions", hide_short_help = true,
           add = ArgValueCompleter::new(complete::regions))]
     pub exclude: Vec<RegionName>,
-    /// standard, fast, careful or all-at-once
+    /// standard, fast, careful, all-at-once, or a file: deployctl-plan(5)
     #[arg(
         long,
         value_name = "PLAN",
         default_value = "standard",
+        value_parser = PlanParser,
         hide_possible_values = true,
-        hide_default_value = true
+        hide_default_value = true,
+        add = ArgValueCompleter::new(plans::complete)
     )]
-    pub plan: Plan,
+    pub plan: PlanArg,
     /// Every bake of the plan
     #[arg(long, hide_short_help = true, value_name = "TIME", value_parser = seconds)]
     pub bake: Option<u32>,
@@ -141,40 +145,30 @@ pub struct HowArgs {
     pub message: String,
 }
 
-/// The plans by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Plan {
-    /// A few hosts, then everybody
-    Fast,
-    /// Canary, then region by region
-    Standard,
-    /// As standard, slower, held after the first wave
-    Careful,
-    /// Every host at once
-    AllAtOnce,
-}
-
 impl HowArgs {
     /// A request for `target`.
-    #[must_use]
-    pub fn request(&self, target: String) -> RolloutRequest {
-        RolloutRequest {
+    ///
+    /// # Errors
+    /// Exit code 2 when the plan is a file that can't be used.
+    pub fn request(&self, target: String) -> Result<RolloutRequest, Failure> {
+        let written = self.plan.written()?;
+        let most = written.as_ref().and_then(|written| written.max_unavailable);
+        Ok(RolloutRequest {
             kind: RolloutKind::Deploy,
             target,
             config: None,
             plan: match self.plan {
-                Plan::Fast => PlanName::Fast,
-                Plan::Standard => PlanName::Standard,
-                Plan::Careful => PlanName::Careful,
-                Plan::AllAtOnce => PlanName::AllAtOnce,
+                PlanArg::Named(name) => name,
+                PlanArg::File(_) => PlanName::default(),
             },
+            plan_file: written.map(|written| written.plan),
             regions: self.regions.clone(),
             exclude_regions: self.exclude.clone(),
             no_auto_revert: self.no_auto_rollback,
             bake_s: self.bake,
             spread_s: self.spread,
             pace_s: self.pace,
-            max_unavailable: self.max_unavailable,
+            max_unavailable: self.max_unavailable.or(most),
             when_ready_s: None,
             allow_bad: false,
             allow_older: false,
@@ -185,7 +179,7 @@ impl HowArgs {
             expect_generation: None,
             message: self.message.clone(),
             dry_run: false,
-        }
+        })
     }
 }
 

@@ -89,7 +89,11 @@ impl Consent {
         let severe = match request.plan {
             _ if request.break_glass => Some("--break-glass"),
             PlanName::AllAtOnce => Some("--plan all-at-once"),
-            PlanName::Fast | PlanName::Standard | PlanName::Careful => None,
+            PlanName::Fast | PlanName::Standard | PlanName::Careful => {
+                let file = request.plan_file.as_ref();
+                let at_once = file.is_some_and(|file| file.is_all_at_once(request.bake_s));
+                at_once.then_some("--plan FILE without a bake before its last step")
+            }
         };
         Self {
             severe,

@@ -25,6 +25,7 @@ pub mod nearest;
 pub mod origin;
 pub mod outcome;
 pub mod output;
+pub mod plans;
 pub mod preview;
 pub mod progress;
 pub mod project;

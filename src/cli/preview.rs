@@ -81,7 +81,7 @@ fn plan(planned: &Rollout) -> String {
     if planned.release.kind == RolloutKind::Rollback {
         return "every host at once: no gate, no bake".into();
     }
-    let word = planned.release.plan.word();
+    let word = planned.release.plan_said();
     if planned.release.plan == PlanName::AllAtOnce {
         return format!("{word}: no gate before the last host");
     }

@@ -98,7 +98,7 @@ pub fn headline(ctx: &Context, rollout: &Rollout) -> String {
         line.push_str(&format!("   config {}, as it is", config.short()));
     }
     if release.kind == RolloutKind::Deploy {
-        line.push_str(&format!("   plan {}", release.plan.word()));
+        line.push_str(&format!("   plan {}", release.plan_said()));
         line.push_str(if release.no_auto_revert { ", stays where it fails" } else { "" });
     }
     let hosts = sum(rollout.regions.values()).hosts;
@@ -374,7 +374,7 @@ pub fn table(releases: &[&Release]) -> Table {
             release.subject.as_str().into(),
             release.message.as_str().into(),
             release.build.to_string().into(),
-            release.plan.word().into(),
+            release.plan_said().into(),
             Cell::maybe(release.same_as),
             release.artifact.map_or(Cell::maybe(None::<&str>), Cell::id),
             release.reason.as_str().into(),

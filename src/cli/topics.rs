@@ -40,6 +40,7 @@ pub const TOPICS: &[(&str, &str)] = &[
     ("json", "what programs can rely on"),
     ("json-schema", "the schema of every document, as JSON"),
     ("plans", "how a rollout reaches hosts"),
+    ("plan-file", "what a plan of your own may say"),
     ("setup", "starting the four parts by hand"),
     ("runbook", "what to type when it burns, the coordinator gone included"),
 ];
@@ -48,6 +49,9 @@ pub const TOPICS: &[(&str, &str)] = &[
 pub const CONCEPTS: &str = include_str!("texts/concepts.txt");
 /// What the project file may say: `deployctl.toml(5)` too.
 pub const TOML: &str = include_str!("texts/toml.txt");
+
+/// What a plan of the user's own may say: `deployctl-plan(5)` too.
+pub const PLAN_FILE: &str = include_str!("texts/plan.txt");
 
 /// What every document of `-o json` looks like.
 pub const SCHEMA: &str = include_str!("../../docs/cli.schema.json");
@@ -64,6 +68,7 @@ pub fn text(topic: &str) -> Option<String> {
         "json" => Some(include_str!("texts/json.txt").into()),
         "json-schema" => Some(SCHEMA.into()),
         "plans" => Some(PLANS.into()),
+        "plan-file" => Some(PLAN_FILE.into()),
         "setup" => Some(SETUP.into()),
         "runbook" => Some(RUNBOOK.into()),
         _ => None,
@@ -195,6 +200,8 @@ How a rollout reaches hosts:
                 pauses until a person says deployctl promote or resume.
   all-at-once   every host at once: no gate before the last host. In prod it asks for
                 the app's name; in a script --confirm=APP and -m WHY say it, --yes does not.
+  ./NAME.toml   a plan of your own: regions in waves, percents or counts of hosts, bakes and
+                holds. deployctl help plan-file says what may stand there.
 
 --bake TIME sets every bake of the plan; --region limits the rollout to some regions,
 --exclude-region to all others. --no-auto-rollback leaves hosts as they are when the release

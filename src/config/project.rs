@@ -4,6 +4,7 @@
 //! command line takes `app`, `env` and `server` from the working copy. Unknown keys
 //! are refused with the nearest known one. Never holds a token.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -227,7 +228,13 @@ pub fn read_bounded(path: &Path) -> Result<Option<String>, ConfigError> {
         }
         Err(e) => return Err(unreadable(e)),
     }
-    std::fs::read_to_string(path).map(Some).map_err(unreadable)
+    let mut text = String::new();
+    let read = std::fs::File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+    match read.map_err(unreadable)? {
+        bytes if bytes as u64 > FILE_BYTES_MAX => Err(ConfigError::TooLarge { path: path.into() }),
+        _ => Ok(Some(text)),
+    }
 }
 
 /// Reads TOML; an unknown key is answered with the nearest known one.

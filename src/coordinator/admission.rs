@@ -9,7 +9,7 @@ use crate::coordinator::refs::{self, Named, resolve};
 use crate::coordinator::requirements::{self, Unmet};
 use crate::coordinator::state::Coordinator;
 use crate::coordinator::{
-    ancestry, apps, bars, bounds, configs, facts, features, holds, reached, steer, view,
+    ancestry, apps, bars, bounds, configs, facts, features, holds, plans, reached, steer, view,
 };
 use crate::model::config::Bits;
 use crate::model::digest::{ArtifactId, ConfigId, Digest};
@@ -256,6 +256,7 @@ fn is_same(open: &ReleaseRow, desk: &Desk<'_>, load: &Load) -> bool {
         && open.build == load.build.build
         && rules.config == load.config
         && rules.plan == request.plan
+        && plans::are_same(rules.plan_file.as_ref(), request.plan_file.as_ref())
         && rules.regions == request.regions
         && rules.bake_s == request.bake_s
         && rules.no_auto_revert == request.no_auto_revert
@@ -447,6 +448,7 @@ fn place(tx: &mut Tx, desk: &Desk<'_>, load: Load, tolerate: Vec<Bits>) -> Resul
         release,
         kind: request.kind,
         plan: request.plan,
+        plan_file: request.plan_file.clone(),
         regions: request.regions.clone(),
         hosts: desk.app.hosts.clone(),
         bake_s: request.bake_s,
@@ -464,6 +466,7 @@ fn place(tx: &mut Tx, desk: &Desk<'_>, load: Load, tolerate: Vec<Bits>) -> Resul
         start_by: now + wait,
     };
     let mut row = row(now, asked, &load, Rules::admitted(now, admission));
+    plans::check(tx, shared, &desk.app, &row.rollout)?;
     if let (Some(config), Some(ConfigWish::Text(text))) = (load.config, &request.config) {
         let brought = (asked.actor.as_str(), now);
         crate::store::db::configs::keep(tx, &asked.app, (config, text), brought)?;

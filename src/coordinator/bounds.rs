@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use crate::coordinator::admission::{Asked, MESSAGE_BYTES_MAX};
-use crate::model::rollout::RolloutKind;
+use crate::model::plan::BAKE_S_MAX;
+use crate::model::rollout::{PlanName, RolloutKind};
 use crate::rules::rollout::SPREAD_S_MAX;
 use crate::wire::problem::{Code, Problem};
 
-/// Longest bake and longest wait for a build, seconds: a day.
-const SECONDS_MAX: u32 = 86_400;
+/// Longest wait for a build, seconds: a day.
+const READY_S_MAX: u32 = 86_400;
 
 /// Whether each word of a request is one that can be meant.
 ///
@@ -27,8 +28,8 @@ pub(super) fn check(asked: &Asked) -> Result<(), Problem> {
     for (field, seconds, most) in [
         ("spread_s", request.spread_s, SPREAD_S_MAX),
         ("pace_s", request.pace_s, SPREAD_S_MAX),
-        ("bake_s", request.bake_s, SECONDS_MAX),
-        ("when_ready_s", request.when_ready_s, SECONDS_MAX),
+        ("bake_s", request.bake_s, BAKE_S_MAX),
+        ("when_ready_s", request.when_ready_s, READY_S_MAX),
     ] {
         if seconds.is_some_and(|seconds| seconds > most) {
             return Err(usage(format!("{field}: at most {most}")));
@@ -40,7 +41,13 @@ pub(super) fn check(asked: &Asked) -> Result<(), Problem> {
             return Err(usage("regions: each at most once".into()));
         }
     }
+    if request.plan_file.is_some() && request.plan != PlanName::default() {
+        return Err(usage("plan: a named one, or one of your own (plan_file), not both".into()));
+    }
     if request.kind == RolloutKind::Rollback {
+        if request.plan_file.is_some() {
+            return Err(usage("plan_file: a way back has no plan".into()));
+        }
         if request.pace_s.is_some() {
             return Err(usage("pace_s: a way back is fetched as fast as can be".into()));
         }

@@ -38,8 +38,16 @@ pub(super) const STAYS: Feature = Feature {
     harm: "it would revert all the same",
 };
 
+/// A rollout may go by a plan that a person wrote.
+pub(super) const PLAN_FILES: Feature = Feature {
+    word: "plan-files",
+    schema: 23,
+    what: "no plan of your own can be deployed by while an older coordinator works",
+    harm: "it would go by the plan standard",
+};
+
 /// Add yours here.
-const ALL: &[Feature] = &[CONFIGS, STAYS];
+const ALL: &[Feature] = &[CONFIGS, STAYS, PLAN_FILES];
 
 /// What this release can do, as it says to others.
 pub(super) fn own() -> String {

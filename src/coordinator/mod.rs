@@ -40,6 +40,7 @@ mod outbox;
 mod patches;
 mod patience;
 mod peers;
+mod plans;
 pub mod program;
 mod publisher;
 mod reached;

@@ -15,12 +15,7 @@ pub(super) fn regions(
     request: &RolloutRequest,
 ) -> Result<Vec<RegionName>, Problem> {
     let (only, but) = (&request.regions, &request.exclude_regions);
-    let names = || known.iter().map(RegionName::as_str).collect::<Vec<_>>().join(", ");
-    if let Some(unknown) = only.iter().chain(but).find(|region| !known.contains(region)) {
-        return Err(Problem::new(Code::NotFound, format!("there is no region {unknown}"))
-            .because(format!("there are {}", names()))
-            .hint("deployctl regions"));
-    }
+    check_known(known, only.iter().chain(but))?;
     if but.is_empty() {
         return Ok(only.clone());
     }
@@ -31,8 +26,26 @@ pub(super) fn regions(
     let left: Vec<_> = known.iter().filter(|region| !but.contains(region)).cloned().collect();
     if left.is_empty() {
         return Err(Problem::new(Code::Usage, "no region is left to deploy to")
-            .because(format!("there are {}, and every one is left out", names()))
+            .because(format!("there are {}, and every one is left out", names(known)))
             .hint("deployctl regions"));
     }
     Ok(left)
+}
+
+/// Whether each of `regions` is one of those that are known.
+///
+/// # Errors
+/// `not_found`, naming the first that is none.
+pub(super) fn check_known<'a>(
+    known: &BTreeSet<RegionName>,
+    mut regions: impl Iterator<Item = &'a RegionName>,
+) -> Result<(), Problem> {
+    let Some(unknown) = regions.find(|region| !known.contains(region)) else { return Ok(()) };
+    Err(Problem::new(Code::NotFound, format!("there is no region {unknown}"))
+        .because(format!("there are {}", names(known)))
+        .hint("deployctl regions"))
+}
+
+fn names(known: &BTreeSet<RegionName>) -> String {
+    known.iter().map(RegionName::as_str).collect::<Vec<_>>().join(", ")
 }

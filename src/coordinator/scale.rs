@@ -72,6 +72,9 @@ fn of(
     drain: Duration,
 ) -> Result<QueueScale, DbError> {
     let alive = workers::list(tx, alive_since((now, timing)))?;
+    // Who is drained is about to go, and so is what runs there: that is nobody's to do.
+    let (going, alive): (Vec<_>, Vec<_>) = alive.into_iter().partition(|worker| worker.draining);
+    let theirs: u64 = going.iter().map(|worker| u64::from(worker.running)).sum();
     let number = |n: i64| u64::try_from(n).unwrap_or(0);
     let jobs = gauges::jobs_waiting_and_running(tx)?;
     let busy = alive.iter().filter(|worker| worker.running > 0).count() as u64;
@@ -80,7 +83,7 @@ fn of(
         if slots > 0 { (alive.len() as u64, slots) } else { workers::known(tx)? };
     let load = Load {
         queued: number(jobs.0),
-        running: number(jobs.1),
+        running: number(jobs.1).saturating_sub(theirs),
         arrived: number(gauges::arrived(tx, now - WINDOW)?),
         window: WINDOW,
         service: gauges::service(tx)?.unwrap_or(SERVICE),
@@ -92,7 +95,7 @@ fn of(
     Ok(QueueScale {
         queued: load.queued,
         oldest_wait_s: oldest.map_or(0, |oldest| now.since(oldest).as_secs()),
-        running: load.running,
+        running: number(jobs.1),
         busy_workers: busy,
         idle_workers: alive.len() as u64 - busy,
         slots,

@@ -37,6 +37,7 @@ pub(super) fn rollout(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result
     Ok(Rollout {
         release: row.view(),
         stamp: envs::find(tx, &rules.app, &rules.env)?.stamp,
+        plan_waves: rules.plan_file.as_ref().map_or_else(Vec::new, |file| file.waves().to_vec()),
         steps: rules.steps.clone(),
         step: rules.step,
         stage: rules.stage,

@@ -16,6 +16,7 @@ pub mod id;
 pub mod job;
 pub mod manifest;
 pub mod pieces;
+pub mod plan;
 mod reach;
 pub mod recipe;
 pub mod replication;

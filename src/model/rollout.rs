@@ -8,6 +8,7 @@ use super::commit::CommitId;
 use super::digest::{ArtifactId, ConfigId};
 use super::goal::{GoalVersion, Target};
 use super::id::{AppName, EnvName, JobNo, RegionName, ReleaseNo};
+use super::plan::PlanRef;
 use super::time::UnixMillis;
 
 /// What a deploy does when another rollout of the app and env is open.
@@ -405,8 +406,11 @@ pub struct Release {
     /// The configuration beside it; `None`: it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigId>,
-    /// The plan.
+    /// The plan; `standard` beside a `plan_file`, so that older readers know the word.
     pub plan: PlanName,
+    /// Which plan it is, when a person wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_file: Option<PlanRef>,
     /// Only these regions; empty: all.
     #[serde(default)]
     pub regions: Vec<RegionName>,
@@ -444,6 +448,15 @@ pub struct Release {
     pub created_at: UnixMillis,
     /// When it ended.
     pub ended_at: Option<UnixMillis>,
+}
+
+impl Release {
+    /// The plan, for people: a named one, or the file's name and the start of its digest.
+    #[must_use]
+    pub fn plan_said(&self) -> String {
+        let named = || self.plan.word().to_owned();
+        self.plan_file.as_ref().map_or_else(named, PlanRef::to_string)
+    }
 }
 
 #[cfg(test)]

@@ -69,7 +69,8 @@ pub enum Up {
     /// After its probe had passed it ended, and has not been up again for long enough; or the
     /// probe fails again and again.
     Shaky,
-    /// It never proved itself: its activation was left for another goal.
+    /// It never proved itself: its activation was left for another goal; or its probe failed
+    /// later, and a person has hosts try again.
     Unproven,
     /// It should run and does not, by no fault of its own: a reboot, a killed supervisor.
     Down,

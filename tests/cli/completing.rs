@@ -32,6 +32,23 @@ fn commands_and_flags_need_no_coordinator() {
 }
 
 #[test]
+fn a_plan_is_a_name_or_a_file() {
+    let person = Person::nowhere();
+    let folder = person.work().join("plans");
+    std::fs::create_dir(&folder).unwrap();
+    for name in ["slow.toml", "notes.txt"] {
+        std::fs::write(folder.join(name), "").unwrap();
+    }
+    let words = |typed: &str| -> Vec<String> {
+        let done = complete(&person, &["deploy", "--plan", typed]);
+        done.stdout.lines().map(str::to_owned).collect()
+    };
+    assert_eq!(words(""), ["fast", "standard", "careful", "all-at-once", "plans/"]);
+    assert_eq!(words("plans/"), ["plans/slow.toml"]);
+    assert_eq!(words("x"), [""; 0]);
+}
+
+#[test]
 fn names_come_from_the_coordinator_and_follow_the_flags_before() {
     let coordinator = Coordinator::start();
     let names = json!({"names": [["r411", "First"], ["r412", "Second"], ["x", "of another"]]});

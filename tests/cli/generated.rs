@@ -54,6 +54,7 @@ fn pages() -> BTreeMap<String, String> {
     let topics = [
         ("deployctl-concepts", "7", "what the words of deployctl mean", topics::CONCEPTS),
         ("deployctl.toml", "5", "how an app is built and run", topics::TOML),
+        ("deployctl-plan", "5", "how a rollout reaches hosts, in a file", topics::PLAN_FILE),
     ];
     for (name, section, about, text) in topics {
         pages.insert(format!("{name}.{section}"), topic_page((name, section, about), text));

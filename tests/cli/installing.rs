@@ -18,6 +18,7 @@ fn programs_pages_and_completions_go_where_a_system_looks() {
     for file in [
         "share/man/man1/deployctl-deploy.1",
         "share/man/man5/deployctl.toml.5",
+        "share/man/man5/deployctl-plan.5",
         "share/man/man7/deployctl-concepts.7",
         "share/bash-completion/completions/deployctl",
         "share/zsh/site-functions/_deployctl",

@@ -44,6 +44,7 @@ pub(crate) fn release(state: RolloutState) -> Release {
         artifact: Some(deployctl::model::digest::Digest([7; 32])),
         config: None,
         plan: PlanName::Standard,
+        plan_file: None,
         regions: vec![],
         no_auto_revert: false,
         state,
@@ -83,6 +84,7 @@ pub(crate) fn rollout(state: RolloutState, stamp: u64) -> Rollout {
     Rollout {
         release: release(state),
         stamp,
+        plan_waves: vec![],
         steps: vec![],
         step: 0,
         stage: Stage::Converging,

@@ -103,6 +103,38 @@ async fn an_autoscaler_is_told_how_many_workers_are_wanted() {
 }
 
 #[tokio::test]
+async fn who_is_drained_counts_for_nothing_in_what_is_wanted() {
+    let coordinator = Coordinator::new(SLOW).await;
+    let (going, staying) = (coordinator.worker("a"), coordinator.worker("b"));
+    for commit in 1..=3 {
+        coordinator.queue(commit).await;
+        going.claim(1000).await.unwrap();
+    }
+    assert!(staying.claim(1).await.is_none(), "there is nothing left");
+    let admin = coordinator.admin();
+    let ask = async || -> QueueScale { admin.get("/v1/queue/scale", PATIENCE).await.unwrap() };
+    let listed: Workers = admin.get("/v1/workers", PATIENCE).await.unwrap();
+    let slots = |machine: &str| {
+        let own = listed.workers.iter().filter(|worker| worker.machine == machine);
+        own.map(|worker| u64::from(worker.slots)).sum::<u64>()
+    };
+    let before = ask().await;
+    assert_eq!(
+        (before.slots, before.busy_workers, before.idle_workers),
+        (slots("m-a") + slots("m-b"), 1, 1)
+    );
+    assert_eq!((before.running, before.wanted_slots), (3, 3), "three run");
+    let _: Workers = admin.post("/v1/workers/m-a/drain", &json!({}), PATIENCE).await.unwrap();
+    let after = ask().await;
+    assert_eq!((after.slots, after.busy_workers, after.idle_workers), (slots("m-b"), 0, 1));
+    assert_eq!(
+        (after.running, after.wanted_slots),
+        (3, 1),
+        "three arrived in a quarter of an hour"
+    );
+}
+
+#[tokio::test]
 async fn a_waiting_worker_is_woken_by_a_new_job() {
     let coordinator = Coordinator::new(SLOW).await;
     let (a, b) = (coordinator.worker("a"), coordinator.worker("b"));

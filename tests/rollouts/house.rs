@@ -232,6 +232,7 @@ pub(crate) fn deploy(target: &str) -> RolloutRequest {
         target: target.into(),
         config: None,
         plan: PlanName::Standard,
+        plan_file: None,
         regions: vec![],
         exclude_regions: vec![],
         no_auto_revert: false,

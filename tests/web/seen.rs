@@ -3,7 +3,8 @@
 
 use std::time::Instant;
 
-use deployctl::model::rollout::RolloutState::Succeeded;
+use deployctl::model::rollout::RolloutState::{Paused, Succeeded};
+use deployctl::wire::v1::rollout::RolloutRequest;
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, DESK, PATIENCE, Setup};
@@ -79,6 +80,59 @@ async fn waves_move_and_go_on_after_a_restart_of_the_coordinator() {
     browser.until_text("[data-testid=curve]", "all 8 after").await;
     browser.until_text("#live", "live").await;
     assert_eq!(browser.run("return window.loaded").await, "once", "the page was loaded again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_that_stays_and_its_plan_are_said_where_it_is_shown() {
+    let (house, mut eu, mut us) = settled().await;
+    house.replicated(2);
+    let waves = json!({"name": "slow.toml", "waves": [{"regions": ["*"],
+        "steps": [{"hosts": 1, "bake_s": 1, "hold": true}, {"percent": 100}]}]});
+    let plan_file: deployctl::model::plan::PlanFile = serde_json::from_value(waves).unwrap();
+    let one = RolloutRequest {
+        no_auto_revert: true,
+        regions: vec!["eu".parse().unwrap()],
+        bake_s: None,
+        plan_file: Some(plan_file.clone()),
+        ..deploy("b2")
+    };
+    house.ask(&one).await.unwrap();
+    house.until_state("r2", &mut [&mut eu, &mut us], Paused).await;
+    let browser = Browser::open(DESK).await;
+    sign_in(&browser, &house, "/apps/api/prod/r2").await;
+    for page in ["/apps/api/prod/r2", "/apps/api/prod"] {
+        browser.go(&format!("{}{page}", house.url)).await;
+        browser.until_text("[data-testid=stays]", "hosts stay as they are").await;
+    }
+    browser.go(&format!("{}/apps/api/prod/r2", house.url)).await;
+    browser.until_text("main", &format!("plan {}", plan_file.reference())).await;
+    house.promote("r2", true).await.unwrap();
+    house.until_state("r2", &mut [&mut eu, &mut us], Succeeded).await;
+    browser.until_text("[data-testid=waiting]", "other regions keep").await;
+    let gone = "return document.querySelector('[data-testid=stays]')";
+    assert!(browser.run(gone).await.is_null(), "what is over stays nowhere");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drained_workers_are_named_and_not_counted() {
+    let (house, ..) = settled().await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    for (id, slots) in [("w1", 2), ("w2", 3)] {
+        let sql = "INSERT INTO workers (id, machine, slots, token, seen_at) VALUES (?1, 'm-' || ?1, ?2, '', ?3)";
+        let values = rusqlite::params![id, slots, now.as_millis() as i64 + 600_000];
+        house.db().execute(sql, values).unwrap();
+    }
+    let browser = Browser::open(DESK).await;
+    sign_in(&browser, &house, "/builds").await;
+    browser.until_text("main", "2 workers, 0 of 5 slots busy").await;
+    let drain = async |body: Value| -> Value {
+        house.admin.post("/v1/workers/m-w2/drain", &body, PATIENCE).await.unwrap()
+    };
+    drain(json!({})).await;
+    browser.until_text("[data-testid=drained]", "m-w2 is drained").await;
+    browser.until_text("main", "1 worker, 0 of 2 slots busy").await;
+    drain(json!({"end": true})).await;
+    browser.until_text("main", "2 workers, 0 of 5 slots busy").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,9 +31,20 @@ impl Convergence {
         if should_run && service::supervisor(self.folder.path()).is_none() {
             return Up::Down;
         }
+        if !self.is_tried(running) {
+            return Up::Fine;
+        }
+        if self.vigil.is_asked_again(self.retry()) {
+            return Up::Unproven;
+        }
         let shaky =
-            || self.vigil.fault().is_some() || should_run && !self.activator().is_steady(known);
-        if self.is_tried(running) && shaky() { Up::Shaky } else { Up::Fine }
+            self.vigil.fault().is_some() || should_run && !self.activator().is_steady(known);
+        if shaky { Up::Shaky } else { Up::Fine }
+    }
+
+    /// How often hosts were asked to try again.
+    fn retry(&self) -> u32 {
+        self.accepted().map_or(0, |accepted| accepted.goal.retry)
     }
 
     /// Whether it is what a deploy brings. Of what was there before, or comes back, nothing is
@@ -58,7 +69,7 @@ impl Convergence {
                 return;
             }
             let look = || activator.look_aside(tried, run, probe.clone());
-            vigil.keep(tried.bits(), look, |why| activator.release_fault(why));
+            vigil.keep((tried.bits(), self.retry()), look, |why| activator.release_fault(why));
             self.vigil = vigil;
         }
     }

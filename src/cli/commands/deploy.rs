@@ -115,7 +115,7 @@ pub async fn run(ctx: &Context, args: DeployArgs) -> Result<ExitCode, Failure> {
 impl DeployArgs {
     /// What is asked of the coordinator for `target`.
     fn request(&self, target: &Target) -> Result<RolloutRequest, Failure> {
-        let mut request = self.how.request(target.text());
+        let mut request = self.how.request(target.text())?;
         request.config = self.config.wish()?;
         request.when_ready_s = self.when_ready;
         request.allow_bad = self.allow_bad;

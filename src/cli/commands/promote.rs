@@ -50,7 +50,7 @@ pub async fn run(ctx: &Context, args: PromoteArgs) -> Result<ExitCode, Failure> 
         if from == env {
             return Err(Failure::usage(format!("--from and --to are both {env}")));
         }
-        let request = args.how.request(format!("{from}:@"));
+        let request = args.how.request(format!("{from}:@"))?;
         let consent = Consent::of(&request, args.how.confirm.as_ref());
         consent.check(ctx, &env, ctx.app_if_said()?.as_ref())?;
         let api = Api::new(ctx)?;

@@ -63,6 +63,7 @@ pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure>
         target,
         config: None,
         plan: PlanName::default(),
+        plan_file: None,
         regions: args.regions,
         exclude_regions: vec![],
         no_auto_revert: false,

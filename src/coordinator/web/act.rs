@@ -148,6 +148,7 @@ impl Wish {
             target,
             config: None,
             plan: self.plan.unwrap_or_default(),
+            plan_file: None,
             regions: self.regions()?,
             exclude_regions: vec![],
             no_auto_revert: false,

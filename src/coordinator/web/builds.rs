@@ -10,6 +10,9 @@ use crate::wire::v1::build::{Build, Builds, ReplicationStatus};
 use crate::wire::v1::fleet::Workers;
 use crate::wire::words::{build_tone, count};
 
+/// Drained workers that are named.
+const DRAINED_TOLD: usize = 10;
+
 /// The page.
 ///
 /// # Errors
@@ -30,14 +33,30 @@ pub(super) async fn view(calls: &Calls, search: &Search) -> Result<View, Problem
     })
 }
 
+/// Workers that take jobs, and those that are given none.
 fn slots(workers: &Workers) -> Markup {
-    let slots: u32 = workers.workers.iter().map(|worker| worker.slots).sum();
-    let running: u32 = workers.workers.iter().map(|worker| worker.running).sum();
-    let machines = count(workers.workers.len() as u64, "worker");
-    html! { p {
-        (machines) ", " (running) " of " (count(u64::from(slots), "slot")) " busy"
-        @if workers.workers.is_empty() { ": builds wait until a worker starts" }
-    } }
+    let (drained, taking): (Vec<_>, Vec<_>) =
+        workers.workers.iter().partition(|worker| worker.draining);
+    let slots: u32 = taking.iter().map(|worker| worker.slots).sum();
+    let running: u32 = taking.iter().map(|worker| worker.running).sum();
+    let machines = count(taking.len() as u64, "worker");
+    html! {
+        p {
+            (machines) ", " (running) " of " (count(u64::from(slots), "slot")) " busy"
+            @if taking.is_empty() { ": builds wait until a worker starts, or is not drained" }
+        }
+        @if !drained.is_empty() { ul .small data-testid="drained" {
+            @for worker in drained.iter().take(DRAINED_TOLD) { li {
+                strong { (worker.machine) }
+                @if worker.running == 0 { " is drained" } @else {
+                    " is draining: " (count(u64::from(worker.running), "build")) " still run there"
+                }
+            } }
+            @if drained.len() > DRAINED_TOLD {
+                li { "and " (drained.len() - DRAINED_TOLD) " more: " code { "deployctl workers" } }
+            }
+        } }
+    }
 }
 
 fn table(calls: &Calls, list: &[Build]) -> Markup {

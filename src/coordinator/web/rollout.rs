@@ -90,7 +90,7 @@ fn about(rollout: &Rollout) -> Markup {
         }
         p .dim {
             "by " (release.actor) ", " (parts::time(release.created_at))
-            @if release.kind == RolloutKind::Deploy { ", plan " (release.plan.word()) }
+            @if release.kind == RolloutKind::Deploy { ", plan " (release.plan_said()) }
             @if !release.regions.is_empty() { ", only " @for (n, region) in release.regions.iter().enumerate() { @if n > 0 { ", " } (region) } }
             @if let Some(end) = release.ended_at { ", took " (took(end.since(release.created_at))) }
             @if !release.message.is_empty() { ": " q { (release.message) } }
@@ -110,6 +110,11 @@ fn body(calls: &Calls, rollout: &Rollout) -> Markup {
             @if !step.is_empty() { " " strong { (step) } }
             @if !rollout.waiting_on.is_empty() {
                 span data-testid="waiting" { @if state.is_final() { ": " } @else { " waits: " } (rollout.waiting_on) }
+            }
+        }
+        @if rollout.release.no_auto_revert && !state.is_final() {
+            p .small data-testid="stays" {
+                "When it fails its hosts stay as they are and a person decides: " code { "--no-auto-rollback" }
             }
         }
         (buttons(calls, rollout))

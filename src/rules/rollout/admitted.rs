@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use crate::model::config::Bits;
 use crate::model::digest::ConfigId;
 use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
+use crate::model::plan::PlanFile;
 use crate::model::rollout::{PlanName, RolloutKind, RolloutState, Stable, Stage, Unavailable};
 use crate::model::selector::Selector;
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::Rollout;
 use crate::rules::rollout::permits::Permits;
+use crate::rules::rollout::plan::Wish;
 
 /// What a rollout is made of, at admission.
 #[derive(Debug, Clone)]
@@ -24,6 +26,8 @@ pub struct Admission {
     pub kind: RolloutKind,
     /// The plan.
     pub plan: PlanName,
+    /// What a person wrote in its place.
+    pub plan_file: Option<PlanFile>,
     /// Only these regions; empty: all.
     pub regions: Vec<RegionName>,
     /// The hosts that run the app.
@@ -66,6 +70,7 @@ impl Rollout {
             release: admission.release,
             kind: admission.kind,
             plan: admission.plan,
+            plan_file: admission.plan_file,
             regions: admission.regions,
             hosts: admission.hosts,
             bake_s: admission.bake_s,
@@ -105,6 +110,22 @@ impl Rollout {
             skipped: vec![],
             failures: BTreeMap::new(),
             judged: vec![],
+        }
+    }
+
+    /// What the planner is asked for.
+    #[must_use]
+    pub fn wish(&self) -> Wish<'_> {
+        let first = self.stable.base.is_none() && self.stable.region_base.is_empty();
+        match self.kind {
+            // A rollback goes flat out whatever plan its request named.
+            RolloutKind::Rollback => {
+                Wish { plan: PlanName::AllAtOnce, file: None, first, bake_s: None }
+            }
+            RolloutKind::Deploy => {
+                let file = self.plan_file.as_ref();
+                Wish { plan: self.plan, file, first, bake_s: self.bake_s }
+            }
         }
     }
 }

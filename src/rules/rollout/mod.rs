@@ -38,6 +38,7 @@ pub mod revert;
 #[cfg(test)]
 mod simulation;
 pub mod words;
+pub mod written;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -49,6 +50,7 @@ use crate::model::digest::{ArtifactId, ConfigId};
 use crate::model::fleet::{FailureGroup, Tally};
 use crate::model::goal::{GoalVersion, Target};
 use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
+use crate::model::plan::PlanFile;
 use crate::model::rollout::{
     Approval, Judged, PlanName, RolloutKind, RolloutState, Stable, Stage, Step,
 };
@@ -57,7 +59,7 @@ use crate::model::time::UnixMillis;
 pub use crate::rules::rollout::admitted::Admission;
 use crate::rules::rollout::gate::Opinion;
 use crate::rules::rollout::permits::Permits;
-use crate::rules::rollout::plan::{Fleet, Wish, plan};
+use crate::rules::rollout::plan::{Fleet, plan};
 
 /// A step pauses or fails without progress for so long [orchestration 6.2].
 pub const PROGRESS_DEADLINE: Duration = Duration::from_secs(10 * 60);
@@ -91,6 +93,9 @@ pub struct Rollout {
     pub kind: RolloutKind,
     /// The plan.
     pub plan: PlanName,
+    /// What a person wrote in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_file: Option<PlanFile>,
     /// Only these regions; empty: all.
     pub regions: Vec<RegionName>,
     /// The hosts that run the app.
@@ -278,14 +283,13 @@ impl Rollout {
         if self.state != RolloutState::Pending || self.lacks_approvals() > 0 {
             return vec![];
         }
+        let made = match plan(self.wish(), fleet) {
+            Ok(made) => made,
+            Err(why) => return self.turn_away(&why),
+        };
+        (self.steps, self.spare) = (made.steps, made.spare);
         let next = Target { release: self.release, artifact, config: self.config };
         self.next = Some(next);
-        let first = self.stable.base.is_none() && self.stable.region_base.is_empty();
-        // A rollback goes flat out whatever plan its request named.
-        let name = if self.kind == RolloutKind::Rollback { PlanName::AllAtOnce } else { self.plan };
-        let bake_s = self.bake_s.filter(|_| self.kind == RolloutKind::Deploy);
-        let made = plan(Wish { plan: name, first, bake_s }, fleet);
-        (self.steps, self.spare) = (made.steps, made.spare);
         self.version = Some(fresh);
         self.enter(now);
         let mut actions = vec![Action::Publish];

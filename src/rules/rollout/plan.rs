@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 
 use crate::model::goal::BUCKETS;
 use crate::model::id::RegionName;
+use crate::model::plan::PlanFile;
 use crate::model::rollout::{PlanName, Step};
+use crate::rules::rollout::written;
 
 /// Largest canary, hosts [orchestration 6.5].
 const CANARY_HOSTS_MAX: usize = 50;
@@ -38,9 +40,11 @@ pub struct Fleet {
 
 /// What the planner is asked for.
 #[derive(Debug, Clone, Copy)]
-pub struct Wish {
+pub struct Wish<'a> {
     /// The plan.
     pub plan: PlanName,
+    /// What a person wrote in its place.
+    pub file: Option<&'a PlanFile>,
     /// Whether nothing runs yet: then there is nothing to compare with or go back to.
     pub first: bool,
     /// Every bake, seconds; `None`: the plan's own.
@@ -56,27 +60,46 @@ pub struct Plan {
     pub spare: Option<(RegionName, u32)>,
 }
 
-struct Draft {
-    wave: u32,
-    name: String,
-    wanted: Vec<(RegionName, Wanted)>,
-    bake_s: u32,
-    hold: bool,
+/// A step as it is wished for, before it is known whether it adds a host.
+pub(super) struct Draft {
+    pub(super) wave: u32,
+    pub(super) name: String,
+    pub(super) wanted: Vec<(RegionName, Wanted)>,
+    pub(super) bake_s: u32,
+    pub(super) hold: bool,
 }
 
+/// Part of a region's hosts.
 #[derive(Clone, Copy)]
-enum Wanted {
+pub(super) enum Wanted {
     Hosts(usize),
     Percent(usize),
 }
 
+impl Wanted {
+    /// Hosts, of `all`.
+    pub(super) fn of(self, all: usize) -> usize {
+        match self {
+            Self::Percent(percent) => (all * percent).div_ceil(100),
+            Self::Hosts(hosts) => hosts.min(all),
+        }
+    }
+}
+
+impl Wish<'_> {
+    /// What a bake that the plan sets to `own` lasts, seconds.
+    pub(super) fn bake(&self, own: u32) -> u32 {
+        if own == 0 { 0 } else { self.bake_s.unwrap_or(own) }
+    }
+}
+
 impl Fleet {
     /// The hosts of `region` that are known and reachable.
-    fn hosts(&self, region: &RegionName) -> usize {
+    pub(super) fn hosts(&self, region: &RegionName) -> usize {
         self.buckets.get(region).map_or(0, Vec::len)
     }
 
-    fn regions(&self) -> impl Iterator<Item = &RegionName> {
+    pub(super) fn regions(&self) -> impl Iterator<Item = &RegionName> {
         self.waves.iter().flatten()
     }
 
@@ -90,12 +113,14 @@ impl Fleet {
     fn threshold(&self, region: &RegionName, wanted: Wanted) -> u32 {
         let mut buckets = self.buckets.get(region).cloned().unwrap_or_default();
         buckets.sort_unstable();
-        let hosts = match wanted {
-            Wanted::Percent(100) => return BUCKETS,
-            Wanted::Percent(percent) => (buckets.len() * percent).div_ceil(100),
-            Wanted::Hosts(hosts) => hosts.min(buckets.len()),
-        };
-        hosts.checked_sub(1).and_then(|last| buckets.get(last)).map_or(0, |bucket| bucket + 1)
+        if matches!(wanted, Wanted::Percent(100)) {
+            return BUCKETS;
+        }
+        wanted
+            .of(buckets.len())
+            .checked_sub(1)
+            .and_then(|last| buckets.get(last))
+            .map_or(0, |bucket| bucket + 1)
     }
 
     fn admitted(&self, admit: &BTreeMap<String, u32>) -> usize {
@@ -109,21 +134,23 @@ impl Fleet {
 }
 
 /// Plans the steps.
-#[must_use]
-pub fn plan(wish: Wish, fleet: &Fleet) -> Plan {
+///
+/// # Errors
+/// A sentence that names the step, when a plan that a person wrote does not fit the fleet.
+pub fn plan(wish: Wish<'_>, fleet: &Fleet) -> Result<Plan, String> {
     let drafts = match (wish.plan, wish.first) {
+        _ if let Some(file) = wish.file => written::drafts(wish, file, fleet)?,
         (PlanName::AllAtOnce, _) => vec![],
         (PlanName::Fast, _) | (_, true) => vec![early(fleet)],
         (PlanName::Standard, false) => standard(fleet),
         (PlanName::Careful, false) => careful(fleet),
     };
     let spare = drafts.first().and_then(|draft| spare(fleet, draft));
-    Plan { steps: steps(wish, fleet, drafts), spare }
+    Ok(Plan { steps: steps(wish, fleet, drafts), spare })
 }
 
 /// Counts up the drafts, leaves out those that add no host, and ends with everybody.
-fn steps(wish: Wish, fleet: &Fleet, drafts: Vec<Draft>) -> Vec<Step> {
-    let bake = |own: u32| if own == 0 { 0 } else { wish.bake_s.unwrap_or(own) };
+fn steps(wish: Wish<'_>, fleet: &Fleet, drafts: Vec<Draft>) -> Vec<Step> {
     let mut admit = BTreeMap::from([("*".to_owned(), 0)]);
     let mut kept: Vec<Step> = Vec::new();
     for draft in drafts {
@@ -135,7 +162,7 @@ fn steps(wish: Wish, fleet: &Fleet, drafts: Vec<Draft>) -> Vec<Step> {
         }
         if fleet.admitted(&admit) > before {
             let Draft { wave, name, bake_s, hold, .. } = draft;
-            kept.push(Step { wave, name, admit: admit.clone(), bake_s: bake(bake_s), hold });
+            kept.push(Step { wave, name, admit: admit.clone(), bake_s: wish.bake(bake_s), hold });
         } else if let Some(last) = kept.last_mut() {
             last.hold |= draft.hold;
         }
@@ -230,7 +257,7 @@ fn spare(fleet: &Fleet, draft: &Draft) -> Option<(RegionName, u32)> {
     }
 }
 
-fn names(regions: &[RegionName]) -> String {
+pub(super) fn names(regions: &[RegionName]) -> String {
     match regions {
         [first, second, third, rest @ ..] if !rest.is_empty() => {
             format!("{first}, {second}, {third} and {} more", rest.len())
@@ -291,9 +318,9 @@ mod tests {
         }
     }
 
-    fn check(wish: Wish, sizes: &[(&str, usize)], expected: &[(&str, usize, u32)]) {
+    fn check(wish: Wish<'_>, sizes: &[(&str, usize)], expected: &[(&str, usize, u32)]) {
         let fleet = fleet(sizes);
-        let made = plan(wish, &fleet);
+        let made = plan(wish, &fleet).unwrap();
         let seen: Vec<(&str, usize, u32)> = made
             .steps
             .iter()
@@ -302,7 +329,8 @@ mod tests {
         assert_eq!(seen, expected);
     }
 
-    const STANDARD: Wish = Wish { plan: PlanName::Standard, first: false, bake_s: None };
+    const STANDARD: Wish<'_> =
+        Wish { plan: PlanName::Standard, file: None, first: false, bake_s: None };
 
     #[test]
     fn a_canary_is_one_host_in_a_tiny_fleet() {
@@ -319,9 +347,9 @@ mod tests {
     #[test]
     fn a_canary_is_a_hundredth_of_a_large_region_and_at_most_fifty() {
         let large = fleet(&[("eu", 3000), ("us", 3000)]);
-        assert_eq!(large.admitted(&plan(STANDARD, &large).steps[0].admit), 30);
+        assert_eq!(large.admitted(&plan(STANDARD, &large).unwrap().steps[0].admit), 30);
         let vast = fleet(&[("eu", 9000)]);
-        assert_eq!(vast.admitted(&plan(STANDARD, &vast).steps[0].admit), 50);
+        assert_eq!(vast.admitted(&plan(STANDARD, &vast).unwrap().steps[0].admit), 50);
     }
 
     #[test]
@@ -352,7 +380,7 @@ mod tests {
         ];
         check(careful, &[("eu", 4), ("us", 4)], &expected);
         let held = |sizes: &[(&str, usize)]| {
-            let steps = plan(careful, &fleet(sizes)).steps;
+            let steps = plan(careful, &fleet(sizes)).unwrap().steps;
             steps.into_iter().filter(|s| s.hold).map(|s| s.name).collect::<Vec<_>>()
         };
         assert_eq!(held(&[("eu", 4), ("us", 4)]), ["eu 100%"]);
@@ -386,7 +414,7 @@ mod tests {
     #[test]
     fn a_spare_host_is_known_when_the_canary_is_one() {
         let fleet = fleet(&[("eu", 4), ("us", 4)]);
-        let (place, threshold) = plan(STANDARD, &fleet).spare.unwrap();
+        let (place, threshold) = plan(STANDARD, &fleet).unwrap().spare.unwrap();
         assert_eq!(place, region("eu"));
         let admit = BTreeMap::from([("eu".to_owned(), threshold)]);
         assert_eq!(fleet.admitted(&admit), 2);

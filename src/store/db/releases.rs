@@ -8,6 +8,7 @@ use crate::model::config::Bits;
 use crate::model::digest::ArtifactId;
 use crate::model::fleet::Tally;
 use crate::model::id::{AppName, EnvName, JobNo, RegionName, ReleaseNo};
+use crate::model::plan::PlanFile;
 use crate::model::rollout::{Release, RolloutKind, RolloutState};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::Rollout;
@@ -60,6 +61,7 @@ impl ReleaseRow {
             artifact: self.artifact,
             config: rollout.config,
             plan: rollout.plan,
+            plan_file: rollout.plan_file.as_ref().map(PlanFile::reference),
             regions: rollout.regions.clone(),
             no_auto_revert: rollout.no_auto_revert,
             state: rollout.state,

@@ -182,7 +182,8 @@ pub struct QueueScale {
     pub oldest_wait_s: u64,
     /// Jobs that run.
     pub running: u64,
-    /// Workers that were heard of in the last three beats and run a job.
+    /// Workers that were heard of in the last three beats and run a job, without those that are
+    /// drained, as in all that follows.
     pub busy_workers: u64,
     /// Those that run none.
     pub idle_workers: u64,
@@ -196,7 +197,7 @@ pub struct QueueScale {
     pub drain_s: u64,
     /// Slots that are wanted for that.
     pub wanted_slots: u64,
-    /// Workers of as many slots as those known have.
+    /// Workers of as many slots as those known have, beside any that are drained.
     pub wanted_workers: u64,
 }
 

@@ -11,6 +11,7 @@ use crate::model::freeze::Freeze;
 use crate::model::goal::{GoalVersion, Target};
 use crate::model::hold::Hold;
 use crate::model::id::{AppName, EnvName, RegionName};
+use crate::model::plan::{PlanFile, Wave};
 pub use crate::model::rollout::{GateNumbers, GateWord, Judged, Stage, Step as StepView};
 use crate::model::rollout::{OnConflict, PlanName, Release, RolloutKind, Unavailable};
 use crate::model::time::UnixMillis;
@@ -29,6 +30,9 @@ pub struct RolloutRequest {
     /// The plan.
     #[serde(default)]
     pub plan: PlanName,
+    /// A plan that a person wrote, in place of a named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_file: Option<PlanFile>,
     /// The configuration beside it; `None`: that of the release it names, if the env has run
     /// it, else that of the release whose place it takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,6 +102,9 @@ pub struct Rollout {
     pub release: Release,
     /// Grows with every change of this document; wait for the next with `since`.
     pub stamp: u64,
+    /// The waves of a plan that a person wrote, as they were written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plan_waves: Vec<Wave>,
     /// The plan's steps in order; empty while pending.
     pub steps: Vec<StepView>,
     /// Index of the step that is under way.

@@ -116,7 +116,7 @@ pub(super) async fn plan(ctx: &Context, args: &PlanArgs) -> Result<ExitCode, Fai
         allow_older: true,
         allow_unmet: true,
         dry_run: true,
-        ..args.how.request(target.text())
+        ..args.how.request(target.text())?
     };
     let planned = api.start_rollout(&app, &env, &request).await?;
     let hosts = covered(&api, &app, &env).await?;
@@ -125,7 +125,7 @@ pub(super) async fn plan(ctx: &Context, args: &PlanArgs) -> Result<ExitCode, Fai
     let waves = release.version.map(|_| waves(&planned, &hosts));
     ctx.out.json(&json!({
         "app": app, "env": env, "release": release.release, "commit": release.commit,
-        "plan": release.plan, "state": release.state, "joined": planned.joined,
+        "plan": release.plan, "plan_file": release.plan_file, "state": release.state, "joined": planned.joined,
         "waves": waves, "waiting_on": planned.waiting_on,
     }));
     Ok(ExitCode::Ok)

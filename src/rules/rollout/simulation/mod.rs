@@ -32,6 +32,7 @@ fn deploy(base: Option<Target>, bake_s: u32) -> Admission {
         release: ReleaseNo(2),
         kind: RolloutKind::Deploy,
         plan: PlanName::Standard,
+        plan_file: None,
         regions: vec![],
         hosts: Selector::default(),
         bake_s: Some(bake_s),

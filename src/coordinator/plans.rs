@@ -1,0 +1,38 @@
+//! A plan that came with a request, before anything is written: whether it fits the fleet
+//! that there is. When the rollout begins, the rules look once more.
+
+use crate::coordinator::state::Coordinator;
+use crate::coordinator::{facts, features, reached};
+use crate::model::plan::PlanFile;
+use crate::rules::rollout::Rollout;
+use crate::rules::rollout::plan::plan;
+use crate::store::db::{Tx, envs};
+use crate::wire::problem::{Code, Problem};
+use crate::wire::v1::app::AppSpec;
+
+/// Whether both are the same plan, whatever they are called.
+pub(super) fn are_same(a: Option<&PlanFile>, b: Option<&PlanFile>) -> bool {
+    a.map(PlanFile::digest) == b.map(PlanFile::digest)
+}
+
+/// Whether `rollout`, which is not admitted yet, can go by the plan that came with it.
+///
+/// # Errors
+/// `not_found` for a region that nobody knows, `usage` when it does not fit the fleet,
+/// `blocked` while a coordinator works that would drop it.
+pub(super) fn check(
+    tx: &mut Tx,
+    shared: &Coordinator,
+    app: &AppSpec,
+    rollout: &Rollout,
+) -> Result<(), Problem> {
+    let Some(file) = &rollout.plan_file else { return Ok(()) };
+    reached::check_known(&facts::region_names(tx, shared)?, file.regions())?;
+    let fleet = facts::fleet(tx, shared, app, rollout, envs::fresh(tx)?)?;
+    plan(rollout.wish(), &fleet).map_err(|why| {
+        Problem::new(Code::Usage, format!("{} does not fit the fleet", file.name()))
+            .because(why)
+            .hint("deployctl help plan-file")
+    })?;
+    features::begin(tx, shared, &features::PLAN_FILES)
+}
