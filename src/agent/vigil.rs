@@ -1,8 +1,8 @@
 //! Whether an app whose activation is over goes on working: its probe is asked again.
 //!
-//! Only of what a deploy brings, and only to tell: the rollout's gate judges it. The host does
-//! nothing about it by itself, as the cause may be one that all hosts share, and a way back
-//! waits for nothing that is found here.
+//! Only to tell: of what a deploy brings, the rollout's gates judge it, and of what ran before
+//! they take it for comparison. The host does nothing about it by itself, as the cause may be
+//! one that all hosts share, and a way back waits for nothing that is found here.
 
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ pub(super) struct Vigil {
     due: Option<Instant>,
     fails: u32,
     fault: Option<Failure>,
+    /// Times that it failed after it had been well, since that was asked last.
+    fell: u64,
 }
 
 impl Vigil {
@@ -55,6 +57,7 @@ impl Vigil {
     fn hear(&mut self, said: Result<(), ProbeError>, blame: impl FnOnce(String) -> Failure) {
         match said {
             Err(ProbeError::App(why)) => {
+                self.fell += u64::from(self.fails == 0);
                 self.fails = self.fails.saturating_add(1);
                 // Told once: what it says may change with each look.
                 if self.fails == FAILS {
@@ -63,6 +66,11 @@ impl Vigil {
             }
             Ok(()) | Err(ProbeError::Variable(_)) => (self.fails, self.fault) = (0, None),
         }
+    }
+
+    /// How often a look failed after one that was well, since this was asked last.
+    pub(super) fn take_falls(&mut self) -> u64 {
+        std::mem::take(&mut self.fell)
     }
 
     /// Why it does not work; `None`: it does, as far as is known.
@@ -97,5 +105,6 @@ mod tests {
         let told = Some("probe failed 3 times: exit 1".to_owned());
         assert_eq!([false, false].map(&mut hear), [told.clone(), told]);
         assert_eq!(hear(true), None);
+        assert_eq!((vigil.take_falls(), vigil.take_falls()), (2, 0));
     }
 }

@@ -29,6 +29,7 @@
 pub mod admitted;
 pub mod approval;
 pub mod command;
+mod compare;
 pub mod document;
 pub mod gate;
 pub mod permits;
@@ -44,6 +45,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::comparison::Comparison;
 use crate::model::config::Bits;
 use crate::model::digest::{ArtifactId, ConfigId};
 use crate::model::fleet::{FailureGroup, Tally};
@@ -135,6 +137,9 @@ pub struct Rollout {
     pub thin_since: Option<UnixMillis>,
     /// How often the bake was prolonged for want of data.
     pub doubts: u32,
+    /// How hosts had fared before the step, by region; `None`: not noted yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared_from: Option<BTreeMap<RegionName, Comparison>>,
     /// Failed hosts that a person accepted, by region.
     pub excused: BTreeMap<RegionName, u32>,
     /// Where one more host can be asked when the only early host fails.
@@ -343,6 +348,7 @@ impl Rollout {
 
     fn run(&mut self, now: UnixMillis, facts: &Facts) -> Vec<Action> {
         self.remember_failures(facts);
+        self.mark_comparison(&facts.regions);
         let verdict = gate::judge(self, now, facts);
         for region in &verdict.skipped {
             if !self.skipped.contains(region) {
@@ -358,13 +364,15 @@ impl Rollout {
         }
         let judged = match verdict.opinion {
             // What is healthy so far is no step: more is to be let in.
-            Opinion::Converged if !self.is_wide_open(facts) => Opinion::Waiting { failed: false },
+            Opinion::Converged | Opinion::Undecided(_) if !self.is_wide_open(facts) => {
+                Opinion::Waiting { failed: false }
+            }
             other => other,
         };
         let (step, passed) = (self.step, judged == Opinion::Converged);
-        let numbers = self.numbers(facts);
+        let seen = self.seen(facts);
         let mut actions = self.decide(now, facts, judged);
-        self.record(now, (step, passed), numbers);
+        self.record(now, (step, passed), seen);
         if self.state == RolloutState::Running && self.grant(now, facts) {
             self.bump();
             if !actions.contains(&Action::Publish) {
@@ -381,6 +389,7 @@ impl Rollout {
             Opinion::Thin(why) => self.doubt_data(now, why),
             Opinion::Suspect => self.ask_another(now),
             Opinion::Converged => self.converged(now, facts),
+            Opinion::Undecided(why) => self.undecided(now, facts, why),
             Opinion::Waiting { failed } => self.wait(now, facts, failed),
         }
     }
@@ -395,6 +404,21 @@ impl Rollout {
                 vec![self.tell("rollout.baking", format!("{name} converged; bakes {bake:?}"))]
             }
             _ => self.next_step(now, facts),
+        }
+    }
+
+    /// Converged, and a gate has not said that it is as it should be.
+    fn undecided(&mut self, now: UnixMillis, facts: &Facts, why: String) -> Vec<Action> {
+        match self.stage {
+            Stage::Baking if self.is_due(now) && !self.hurried => {
+                if self.doubts >= DOUBTS_MAX {
+                    return self.pause(why);
+                }
+                self.doubts += 1;
+                self.due_at = Some(now + DOUBT_PERIOD);
+                vec![]
+            }
+            _ => self.converged(now, facts),
         }
     }
 
@@ -519,7 +543,7 @@ impl Rollout {
         self.stage = Stage::Converging;
         self.reason = String::new();
         (self.began_at, self.progress_at, self.progress) = (now, now, 0);
-        (self.thin_since, self.doubts) = (None, 0);
+        (self.thin_since, self.doubts, self.compared_from) = (None, 0, None);
         self.set_due();
     }
 
