@@ -120,6 +120,7 @@ impl Host {
             sources: Sources::default(),
             failure: None,
             restarts: 0,
+            events: None,
         });
     }
 }

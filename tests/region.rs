@@ -291,6 +291,7 @@ async fn reports_become_counts_and_silence_becomes_unreachable() {
         sources: Sources::default(),
         failure: None,
         restarts: 0,
+        events: None,
     };
     let report = Report { info: host("h1"), apps: vec![status], said: 5 };
     let reply: ReportReply = agent.post("/v1/agent/report", &report, CALL).await.unwrap();

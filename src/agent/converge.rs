@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use self::upkeep::Events;
 use crate::agent::activate::{Activator, Ended, HostSetup, Watcher, host_fault};
 use crate::agent::audit;
 use crate::agent::job::{Brought, Job};
@@ -74,6 +75,7 @@ pub struct Convergence {
     held: Vec<Known>,
     configs: Vec<ConfigId>,
     vigil: Vigil,
+    events: Events,
     /// Fetched by this process and not activated yet: every byte was verified just now.
     fresh: BTreeSet<ArtifactId>,
 }
@@ -92,6 +94,7 @@ impl Convergence {
         folder.sweep();
         let (state, held, hold) = (folder.state()?, folder.all_known(), folder.hold());
         let (tries, job, fresh, vigil) = (None, None, BTreeSet::new(), Vigil::default());
+        let events = Events::default();
         let configs = folder.configs();
         Ok(Self {
             shared,
@@ -105,6 +108,7 @@ impl Convergence {
             held,
             configs,
             vigil,
+            events,
             fresh,
         })
     }
@@ -524,6 +528,7 @@ impl Convergence {
             sources,
             failure,
             restarts,
+            events: Some(self.events.count()),
         });
     }
 }

@@ -306,6 +306,7 @@ fn unknown_app(app: AppName, env: &EnvName, reason: String) -> AppStatus {
         sources: Sources::default(),
         failure: Some(Failure { class: FailureClass::Host, reason, log: vec![] }),
         restarts: 0,
+        events: None,
     }
 }
 

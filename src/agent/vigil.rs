@@ -1,9 +1,9 @@
 //! Whether an app whose activation is over goes on working: its probe is asked again.
 //!
-//! Only of what a deploy brings, and only to tell: the rollout's gate judges it. The host does
-//! nothing about it by itself, as the cause may be one that all hosts share, and a way back
-//! waits for nothing that is found here. Only when a person has hosts try again is an app whose
-//! probe fails activated anew.
+//! Only to tell: of what a deploy brings, the rollout's gates judge it, and of what ran before
+//! they take it for comparison. The host does nothing about it by itself, as the cause may be
+//! one that all hosts share, and a way back waits for nothing that is found here. Only when a
+//! person has hosts try again is an app whose probe fails activated anew.
 
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ pub(super) struct Vigil {
     due: Option<Instant>,
     fails: u32,
     fault: Option<Failure>,
+    /// Times that it failed after it had been well, since that was asked last.
+    fell: u64,
 }
 
 impl Vigil {
@@ -62,6 +64,7 @@ impl Vigil {
     fn hear(&mut self, said: Result<(), ProbeError>, blame: impl FnOnce(String) -> Failure) {
         match said {
             Err(ProbeError::App(why)) => {
+                self.fell += u64::from(self.fails == 0);
                 self.fails = self.fails.saturating_add(1);
                 // Told once: what it says may change with each look.
                 if self.fails == FAILS {
@@ -75,6 +78,11 @@ impl Vigil {
     /// Whether it does not work, and a person has had hosts try again since that was found.
     pub(super) fn is_asked_again(&self, retry: u32) -> bool {
         self.fault.is_some() && retry > self.retry
+    }
+
+    /// How often a look failed after one that was well, since this was asked last.
+    pub(super) fn take_falls(&mut self) -> u64 {
+        std::mem::take(&mut self.fell)
     }
 
     /// Why it does not work; `None`: it does, as far as is known.
@@ -109,6 +117,7 @@ mod tests {
         let told = Some("probe failed 3 times: exit 1".to_owned());
         assert_eq!([false, false].map(&mut hear), [told.clone(), told]);
         assert_eq!(hear(true), None);
+        assert_eq!((vigil.take_falls(), vigil.take_falls()), (2, 0));
     }
 
     #[tokio::test]

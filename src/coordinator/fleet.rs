@@ -17,11 +17,12 @@ use crate::net::server::{Json, Params};
 use crate::rules::authorize::Class;
 use crate::store::db::regions::RegionRow;
 use crate::store::db::{
-    DbError, Topic, Tx, coordinators, envs, feed, forgotten, hosts, regions, replicas, tallies,
+    DbError, Topic, Tx, coordinators, envs, feed, forgotten, hosts, regions, releases, replicas,
+    tallies,
 };
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::fleet::{HostRow, Hosts, Region, Regions};
-use crate::wire::v1::region::{RegionReport, RegionReportReply};
+use crate::wire::v1::region::{Compared, RegionReport, RegionReportReply};
 
 /// Most hosts of one report.
 const HOSTS_MAX: usize = 2_000;
@@ -74,6 +75,10 @@ async fn report(
             heal: replicas::lost(tx, region)?,
             forget: forgotten::owed(tx, region)?,
             teller: (!teller.is_empty()).then_some(teller),
+            compare: releases::under_way(tx)?
+                .into_iter()
+                .map(|(app, env)| Compared { app, env })
+                .collect(),
         })
     };
     Ok(Json(shared.db.write(take).await?))

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::comparison::Comparison;
 use super::digest::ArtifactId;
 use super::goal::{GoalVersion, Target};
 use super::id::{AppName, EnvName, HostId};
@@ -106,6 +107,10 @@ pub struct AppStatus {
     /// Times the supervised process was restarted since it was activated.
     #[serde(default)]
     pub restarts: u32,
+    /// Times since the agent began that the app ended unasked and was started again, or its
+    /// probe failed after it had passed, whatever ran; `None`: an agent that does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<u64>,
 }
 
 impl AppStatus {
@@ -181,4 +186,8 @@ pub struct Tally {
     /// Distinct failures, most hosts first, at most 16.
     #[serde(default)]
     pub failures: Vec<FailureGroup>,
+    /// How hosts with `next` fare beside those without it. `None`: nobody asked, or no
+    /// agent there tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
 }

@@ -6,6 +6,7 @@
 
 pub mod ancestry;
 pub mod commit;
+pub mod comparison;
 pub mod config;
 pub mod digest;
 pub mod fleet;

@@ -325,6 +325,61 @@ pub struct GateNumbers {
     pub unreachable_max: u32,
 }
 
+/// What hosts with a release were compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Against {
+    /// With nobody: the comparison took no part.
+    Nobody,
+    /// With hosts of the region that did not have it, in the same minutes.
+    Control,
+    /// With all hosts of the region in the hour before the rollout.
+    HourBefore,
+}
+
+/// How hosts with the release fared in one region beside others. An event is a restart of
+/// the app that nobody asked for, or a probe that failed after it had passed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// What was made of it; `waiting`: not enough data yet.
+    pub verdict: GateWord,
+    /// Beside whom.
+    pub against: Against,
+    /// Events on hosts with the release, since the step began.
+    pub events: u64,
+    /// In so many minutes, of all of them together.
+    pub host_minutes: u64,
+    /// Events on the others.
+    pub other_events: u64,
+    /// In so many minutes.
+    pub other_host_minutes: u64,
+    /// Events that hosts with the release would have had if they were like the others;
+    /// thousandths.
+    pub expected_milli: u64,
+    /// One sentence; empty with a pass.
+    #[serde(default)]
+    pub why: String,
+}
+
+impl Compared {
+    /// Without numbers.
+    #[must_use]
+    pub fn new(verdict: GateWord, against: Against) -> Self {
+        let (events, host_minutes, other_events, other_host_minutes) = (0, 0, 0, 0);
+        let (expected_milli, why) = (0, String::new());
+        Self {
+            verdict,
+            against,
+            events,
+            host_minutes,
+            other_events,
+            other_host_minutes,
+            expected_milli,
+            why,
+        }
+    }
+}
+
 /// How a step was judged, and by what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Judged {
@@ -338,6 +393,9 @@ pub struct Judged {
     pub at: UnixMillis,
     /// The numbers, of regions that the step admits.
     pub regions: BTreeMap<RegionName, GateNumbers>,
+    /// How hosts with the release fared beside those without it, of the same regions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub compared: BTreeMap<RegionName, Compared>,
 }
 
 /// What an env runs when no rollout is open.

@@ -8,6 +8,7 @@
 //! Where several processes serve the region each knows every host (`shared`): from its
 //! own hearing, or by the word of the process that hears it.
 
+mod compared;
 mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use self::compared::note_events;
 use crate::host::clock;
 use crate::model::fleet::{AppStatus, Tally};
 use crate::model::goal::{Goal, GoalVersion};
@@ -121,12 +123,14 @@ struct Table {
     others: Vec<shared::Untold>,
     /// Hosts that other processes hear.
     elsewhere: u64,
+    compared: compared::Compared,
 }
 
 /// The host table; shared by the listener and the reporter.
 pub struct Fleet {
     region: RegionName,
     report_ms_min: u64,
+    began: Instant,
     table: Mutex<Table>,
     news: Arc<Notify>,
 }
@@ -141,7 +145,8 @@ impl Fleet {
         saved: Vec<HostRow>,
         news: Arc<Notify>,
     ) -> Self {
-        let fleet = Self { region, report_ms_min, table: Mutex::default(), news };
+        let (began, table) = (Instant::now(), Mutex::default());
+        let fleet = Self { region, report_ms_min, began, table, news };
         let interval = Duration::from_millis(fleet.report_ms(saved.len()));
         let mut table = fleet.table();
         for row in saved.into_iter().take(HOSTS_MAX) {
@@ -223,6 +228,7 @@ impl Fleet {
     pub fn tallies(&self, goals: &[Arc<Goal>]) -> Vec<EnvTally> {
         let (stale, envs) = {
             let mut table = self.table();
+            table.compared.retain(goals);
             (std::mem::take(&mut table.stale), std::mem::take(&mut table.stale_envs))
         };
         let count = |goal: &Arc<Goal>| {
@@ -238,6 +244,7 @@ impl Fleet {
                     counted
                 }
             };
+            let tally = table.compared(goal, &self.region, tally, self.began.elapsed());
             EnvTally { app: goal.app.clone(), env: goal.env.clone(), tally }
         };
         goals.iter().map(count).collect()
@@ -296,6 +303,8 @@ impl Table {
         };
         (entry.seen, entry.seen_at, entry.told) = (Instant::now(), clock::now(), told);
         let mut changed = entry.info != info || entry.address != address;
+        // What it told before is too old to say when an event was.
+        let was_known = entry.standing != Standing::Disk && entry.reachable;
         if entry.standing != Standing::Here {
             self.elsewhere -= u64::from(matches!(entry.standing, Standing::Elsewhere(_)));
             (entry.standing, entry.said, changed) = (Standing::Here, 0, true);
@@ -311,6 +320,9 @@ impl Table {
         }
         let mut moved = false;
         if let Some(apps) = apps {
+            if was_known {
+                note_events(&mut self.compared, entry, &apps);
+            }
             for (place, matters) in differences(&entry.apps, &apps) {
                 changed |= matters;
                 moved = true;

@@ -103,6 +103,7 @@ mod tests {
             sources: Sources::default(),
             failure: Some(failure),
             restarts: 0,
+            events: None,
         };
         let info = HostInfo {
             host: "h".parse().unwrap(),

@@ -109,12 +109,15 @@ impl Reporter {
     ) -> Result<(), CallError> {
         let (fleet, goals) = (self.fleet.clone(), self.mirror.goals());
         let counts = settled && said.tells;
-        let tallies =
-            tokio::task::spawn_blocking(
-                move || {
-                    if counts { fleet.tallies(&goals) } else { vec![] }
-                },
-            );
+        let tallies = tokio::task::spawn_blocking(move || match (counts, periodic) {
+            (true, _) => fleet.tallies(&goals),
+            // Who may have to tell in a while has counted until then.
+            (false, true) => {
+                fleet.keep_ledgers(&goals);
+                vec![]
+            }
+            (false, false) => vec![],
+        });
         let (host_count, unreachable) = self.fleet.counts();
         let mut report = RegionReport {
             region: self.mirror.region().clone(),
@@ -134,6 +137,7 @@ impl Reporter {
             Ok(reply) => {
                 self.replicator.answered(&report.replicas);
                 self.fleet.forget(&reply.forget);
+                self.fleet.compare(reply.compare.into_iter().map(|of| (of.env, of.app)));
                 said.forgot = reply.forget;
                 let tells = reply.teller.is_none_or(|teller| teller == report.process);
                 if tells && !said.tells {

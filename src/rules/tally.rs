@@ -8,10 +8,13 @@
 
 use std::collections::HashMap;
 
+use crate::model::comparison::Comparison;
+use crate::model::config::Bits;
 use crate::model::fleet::{AppStatus, Failure, FailureClass, FailureGroup, Phase, Tally};
 use crate::model::goal::{Goal, HostView};
 use crate::model::id::{HostId, RegionName};
 use crate::model::selector::Labels;
+use crate::rules::comparison::Arm;
 
 /// Most groups of equal failures in a tally.
 pub const FAILURE_GROUPS_MAX: usize = 16;
@@ -45,9 +48,40 @@ pub fn tally<'a>(
     count.finish()
 }
 
+/// The arm that a host is compared in; `None`: it is on its way, away, kept by a person,
+/// or its agent does not tell.
+#[must_use]
+pub fn arm(goal: &Goal, region: &RegionName, seen: &Seen<'_>) -> Option<Arm> {
+    if !goal.covers(seen.labels) || goal.pin(seen.host, region).is_some() {
+        return None;
+    }
+    let running = seen.status?.running.map(|target| target.bits());
+    let view = HostView { host: seen.host, region, labels: seen.labels, running };
+    let desired = goal.desired(&view).map(|target| target.bits());
+    arm_of(seen, (running, desired, goal.next.bits()), goal.admits(&view))
+}
+
+/// The same of a host that nobody keeps, by what it runs, what it should and what is new.
+fn arm_of(
+    seen: &Seen<'_>,
+    (running, desired, next): (Option<Bits>, Option<Bits>, Bits),
+    admitted: bool,
+) -> Option<Arm> {
+    let status = seen.status.filter(|status| seen.reachable && status.events.is_some())?;
+    let moves = matches!(status.phase, Phase::Idle | Phase::Activating | Phase::Failed);
+    let on_next = running? == next;
+    match admitted {
+        _ if moves || (desired.is_some() && desired != running) => None,
+        true if on_next => Some(Arm::Next),
+        false if !on_next => Some(Arm::Control),
+        _ => None,
+    }
+}
+
 #[derive(Default)]
 struct Count<'a> {
     tally: Tally,
+    compared: Comparison,
     fetching_hosts: u64,
     fetched_permille: u64,
     groups: HashMap<(FailureClass, &'a str), Group<'a>>,
@@ -69,6 +103,11 @@ impl<'a> Count<'a> {
         self.tally.hosts += 1;
         self.tally.admitted += u32::from(admitted);
         let kept = goal.pin(seen.host, region).is_some();
+        match arm_of(seen, (running, desired, next), admitted).filter(|_| !kept) {
+            Some(Arm::Next) => self.compared.next.hosts += 1,
+            Some(Arm::Control) => self.compared.control.hosts += 1,
+            None => {}
+        }
         self.tally.pinned += u32::from(kept && seen.reachable);
         self.tally.unreachable += u32::from(!seen.reachable);
         self.tally.admitted_unreachable += u32::from(admitted && !seen.reachable);
@@ -136,7 +175,13 @@ impl<'a> Count<'a> {
             log: group.failure.log.clone(),
         });
         let mean = self.fetched_permille.checked_div(self.fetching_hosts).unwrap_or(0);
-        Tally { failures: failures.collect(), fetched_permille: mean as u32, ..self.tally }
+        let told = self.compared.next.hosts + self.compared.control.hosts > 0;
+        Tally {
+            failures: failures.collect(),
+            fetched_permille: mean as u32,
+            comparison: told.then_some(self.compared),
+            ..self.tally
+        }
     }
 }
 
@@ -187,6 +232,7 @@ mod tests {
             sources: Sources::default(),
             failure: None,
             restarts: 0,
+            events: None,
         }
     }
 
@@ -299,6 +345,27 @@ mod tests {
         held.held = vec![target(2).artifact];
         let tally = count(&goal(10_000), &[(half, true), (held, true)]);
         assert_eq!((tally.fetched_permille, tally.staged, tally.sources.peer), (750, 1, 7));
+    }
+
+    #[test]
+    fn only_hosts_that_are_where_they_should_be_and_tell_are_compared() {
+        let telling =
+            |release, phase| AppStatus { events: Some(0), ..status(release, phase, version(5, 1)) };
+        let hosts = [
+            (telling(1, Phase::Healthy), true),
+            (telling(1, Phase::Fetching), true),
+            (telling(1, Phase::Activating), true),
+            (telling(2, Phase::Healthy), true),
+            (telling(1, Phase::Healthy), false),
+            (status(1, Phase::Healthy, version(5, 1)), true),
+        ];
+        let sides = |goal: &Goal| {
+            let compared = count(goal, &hosts).comparison.unwrap();
+            (compared.next.hosts, compared.control.hosts)
+        };
+        assert_eq!(sides(&goal(0)), (0, 2));
+        assert_eq!(sides(&goal(10_000)), (1, 0));
+        assert_eq!(count(&goal(0), &hosts[5..]).comparison, None);
     }
 
     fn any_host() -> impl Strategy<Value = (AppStatus, bool)> {

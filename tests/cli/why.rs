@@ -37,6 +37,7 @@ fn on_host(running: u8, desired: u8, phase: Phase) -> AppStatus {
         sources: Sources::default(),
         failure: None,
         restarts: 0,
+        events: None,
     }
 }
 

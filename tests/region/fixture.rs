@@ -344,7 +344,7 @@ async fn report(
     let mut told = coordinator.told.lock().unwrap();
     told.reports.push(report);
     let heal = std::mem::take(&mut told.heal);
-    Json(RegionReportReply { heal, forget: vec![], teller: None })
+    Json(RegionReportReply { heal, forget: vec![], teller: None, compare: vec![] })
 }
 
 /// Folders of one region and its main store, and the process while it runs.

@@ -163,6 +163,7 @@ impl FakeRegion {
                 sources: Sources::default(),
                 failure,
                 restarts: 0,
+                events: None,
             });
         }
     }

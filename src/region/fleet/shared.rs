@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
+use super::compared::note_events;
 use super::{Entry, Fleet, HOSTS_MAX, ROWS_BYTES_MAX, Standing, Table, about_bytes, differences};
 use crate::model::id::{HostId, RegionName};
 use crate::wire::v1::fleet::HostRow;
@@ -237,6 +238,9 @@ impl Table {
             != (fresh.reachable, &fresh.info, &fresh.address);
         if other {
             self.stale_envs.extend([known.info.env.clone(), env.clone()]);
+        }
+        if known.reachable && known.standing != Standing::Disk {
+            note_events(&mut self.compared, known, &fresh.apps);
         }
         let moved = differences(&known.apps, &fresh.apps);
         let changed = other || moved.iter().any(|(_, matters)| *matters);

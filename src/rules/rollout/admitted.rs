@@ -92,6 +92,7 @@ impl Rollout {
             judge_from: now,
             thin_since: None,
             doubts: 0,
+            compared_from: None,
             excused: BTreeMap::new(),
             spare: None,
             no_auto_revert: admission.no_auto_revert,

@@ -10,6 +10,7 @@ use crate::model::fleet::{FailureClass, Tally};
 use crate::model::goal::GoalVersion;
 use crate::model::id::RegionName;
 use crate::model::time::UnixMillis;
+use crate::rules::rollout::compare::{Fares, compare, shared_trouble};
 use crate::rules::rollout::{Facts, RegionFacts, Rollout, THIN_GRACE};
 
 /// Below this many hosts one failure is over 2 %, yet no proof: a second host must agree.
@@ -38,6 +39,8 @@ pub enum Opinion {
     Suspect,
     /// Every region has what it should.
     Converged,
+    /// The same, and a gate beside host health can't tell yet whether that is all.
+    Undecided(String),
     /// Hosts are on their way.
     Waiting {
         /// Whether a release fault was seen.
@@ -66,13 +69,15 @@ pub fn judge(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> Verdict {
     for (name, region) in taking_part(rollout, facts) {
         if region.speaks_of(version) {
             verdict.progress += progress(&region.tally);
-            faults += unexcused(rollout, name, &region.tally);
+            if shared(rollout, name, &region.tally).is_none() {
+                faults += unexcused(rollout, name, &region.tally);
+            }
         }
         match judge_region(rollout, now, name, region) {
             None => verdict.skipped.push(name.clone()),
             Some(opinion) => {
                 judged += 1;
-                worst = graver(worst, opinion);
+                worst = graver(worst, beside_others(rollout, now, (name, region), opinion));
             }
         }
     }
@@ -84,6 +89,42 @@ pub fn judge(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> Verdict {
     }
     verdict.opinion = worst;
     verdict
+}
+
+/// What other hosts of the region say of an `opinion` that was made of those with the
+/// release alone.
+fn beside_others(
+    rollout: &Rollout,
+    now: UnixMillis,
+    (name, region): (&RegionName, &RegionFacts),
+    opinion: Opinion,
+) -> Opinion {
+    match opinion {
+        Opinion::Failed(why) => match shared(rollout, name, &region.tally) {
+            Some(others) => Opinion::Stuck(format!("{why}; {others}")),
+            None => Opinion::Failed(why),
+        },
+        Opinion::Converged | Opinion::Waiting { .. } if now >= rollout.judge_from => {
+            let known = rollout.version.is_some_and(|version| region.speaks_of(version));
+            if !known {
+                return opinion;
+            }
+            match compare(rollout, name, &region.tally) {
+                Fares::Worse(told) => Opinion::Failed(told.why),
+                Fares::Unknown(told) if opinion == Opinion::Converged => {
+                    Opinion::Undecided(told.why)
+                }
+                Fares::Unknown(_) | Fares::Well(_) => opinion,
+            }
+        }
+        other => other,
+    }
+}
+
+/// See [`shared_trouble`].
+fn shared(rollout: &Rollout, name: &RegionName, tally: &Tally) -> Option<String> {
+    let reachable = tally.admitted.saturating_sub(tally.admitted_unreachable);
+    shared_trouble(rollout, name, (unexcused(rollout, name, tally), reachable), tally)
 }
 
 /// Regions that the step admits and that have hosts.
@@ -251,12 +292,13 @@ fn progress(tally: &Tally) -> u64 {
 
 fn graver(a: Opinion, b: Opinion) -> Opinion {
     let rank = |opinion: &Opinion| match opinion {
-        Opinion::Failed(_) => 6,
-        Opinion::Stuck(_) => 5,
-        Opinion::Suspect => 4,
-        Opinion::Waiting { failed: true } => 3,
-        Opinion::Waiting { failed: false } => 2,
-        Opinion::Thin(_) => 1,
+        Opinion::Failed(_) => 7,
+        Opinion::Stuck(_) => 6,
+        Opinion::Suspect => 5,
+        Opinion::Waiting { failed: true } => 4,
+        Opinion::Waiting { failed: false } => 3,
+        Opinion::Thin(_) => 2,
+        Opinion::Undecided(_) => 1,
         Opinion::Converged => 0,
     };
     if rank(&b) > rank(&a) { b } else { a }

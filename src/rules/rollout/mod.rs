@@ -29,7 +29,9 @@
 pub mod admitted;
 pub mod approval;
 pub mod command;
+mod compare;
 pub mod document;
+pub mod facts;
 pub mod gate;
 pub mod permits;
 pub mod plan;
@@ -45,9 +47,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::comparison::Comparison;
 use crate::model::config::Bits;
 use crate::model::digest::{ArtifactId, ConfigId};
-use crate::model::fleet::{FailureGroup, Tally};
+use crate::model::fleet::FailureGroup;
 use crate::model::goal::{GoalVersion, Target};
 use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
 use crate::model::plan::PlanFile;
@@ -60,6 +63,7 @@ pub use crate::rules::rollout::admitted::Admission;
 use crate::rules::rollout::gate::Opinion;
 use crate::rules::rollout::permits::Permits;
 use crate::rules::rollout::plan::{Fleet, plan};
+pub use facts::{Facts, RegionFacts};
 
 /// A step pauses or fails without progress for so long [orchestration 6.2].
 pub const PROGRESS_DEADLINE: Duration = Duration::from_secs(10 * 60);
@@ -140,6 +144,9 @@ pub struct Rollout {
     pub thin_since: Option<UnixMillis>,
     /// How often the bake was prolonged for want of data.
     pub doubts: u32,
+    /// How hosts had fared before the step, by region; `None`: not noted yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared_from: Option<BTreeMap<RegionName, Comparison>>,
     /// Failed hosts that a person accepted, by region.
     pub excused: BTreeMap<RegionName, u32>,
     /// Where one more host can be asked when the only early host fails.
@@ -191,36 +198,6 @@ pub struct Rollout {
     pub judged: Vec<Judged>,
 }
 
-/// What is known of one region.
-#[derive(Debug, Clone, Default)]
-pub struct RegionFacts {
-    /// The newest counts; all zero when there are none yet.
-    pub tally: Tally,
-    /// Whether nothing was heard of the region for a while.
-    pub silent: bool,
-    /// Covered hosts known.
-    pub known: u32,
-    /// Of those, reachable when last heard of.
-    pub reachable: u32,
-    /// The bucket of each covered host that nobody pinned, and whether it can be reached;
-    /// ascending. `None`: not drawn, which is not the same as that nobody is there.
-    pub buckets: Option<Vec<(u32, bool)>>,
-}
-
-/// What a step is judged on.
-#[derive(Debug, Clone, Default)]
-pub struct Facts {
-    /// Every region, by name.
-    pub regions: BTreeMap<RegionName, RegionFacts>,
-    /// The version of a generation made now.
-    pub fresh: GoalVersion,
-    /// The freeze or hold that stops the app and env now, as one sentence.
-    pub barred: Option<String>,
-    /// What a rollout that has not begun needs of other apps and lacks, its build being
-    /// ready, in a sentence; `None`: nothing.
-    pub unmet: Option<String>,
-}
-
 /// What the caller does, in order, in one transaction with the rollout's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -237,31 +214,6 @@ pub enum Action {
         /// One sentence.
         message: String,
     },
-}
-
-impl RegionFacts {
-    /// Whether the counts were made under `version`'s generation.
-    #[must_use]
-    pub fn speaks_of(&self, version: GoalVersion) -> bool {
-        let counted = self.tally.version;
-        (counted.epoch, counted.generation) == (version.epoch, version.generation)
-    }
-
-    /// Hosts that can be reached, as far as is known.
-    #[must_use]
-    pub fn reachable(&self, version: GoalVersion) -> u32 {
-        match (self.silent, self.speaks_of(version)) {
-            (true, _) => 0,
-            (false, true) => self.tally.hosts.saturating_sub(self.tally.unreachable),
-            (false, false) => self.reachable,
-        }
-    }
-
-    /// Hosts, reachable or not.
-    #[must_use]
-    pub fn hosts(&self) -> u32 {
-        self.known.max(self.tally.hosts)
-    }
 }
 
 impl Rollout {
@@ -347,6 +299,7 @@ impl Rollout {
 
     fn run(&mut self, now: UnixMillis, facts: &Facts) -> Vec<Action> {
         self.remember_failures(facts);
+        self.mark_comparison(&facts.regions);
         let verdict = gate::judge(self, now, facts);
         for region in &verdict.skipped {
             if !self.skipped.contains(region) {
@@ -362,13 +315,15 @@ impl Rollout {
         }
         let judged = match verdict.opinion {
             // What is healthy so far is no step: more is to be let in.
-            Opinion::Converged if !self.is_wide_open(facts) => Opinion::Waiting { failed: false },
+            Opinion::Converged | Opinion::Undecided(_) if !self.is_wide_open(facts) => {
+                Opinion::Waiting { failed: false }
+            }
             other => other,
         };
         let (step, passed) = (self.step, judged == Opinion::Converged);
-        let numbers = self.numbers(facts);
+        let seen = self.seen(facts);
         let mut actions = self.decide(now, facts, judged);
-        self.record(now, (step, passed), numbers);
+        self.record(now, (step, passed), seen);
         if self.state == RolloutState::Running && self.grant(now, facts) {
             self.bump();
             if !actions.contains(&Action::Publish) {
@@ -385,6 +340,7 @@ impl Rollout {
             Opinion::Thin(why) => self.doubt_data(now, why),
             Opinion::Suspect => self.ask_another(now),
             Opinion::Converged => self.converged(now, facts),
+            Opinion::Undecided(why) => self.undecided(now, facts, why),
             Opinion::Waiting { failed } => self.wait(now, facts, failed),
         }
     }
@@ -399,6 +355,21 @@ impl Rollout {
                 vec![self.tell("rollout.baking", format!("{name} converged; bakes {bake:?}"))]
             }
             _ => self.next_step(now, facts),
+        }
+    }
+
+    /// Converged, and a gate has not said that it is as it should be.
+    fn undecided(&mut self, now: UnixMillis, facts: &Facts, why: String) -> Vec<Action> {
+        match self.stage {
+            Stage::Baking if self.is_due(now) && !self.hurried => {
+                if self.doubts >= DOUBTS_MAX {
+                    return self.pause(why);
+                }
+                self.doubts += 1;
+                self.due_at = Some(now + DOUBT_PERIOD);
+                vec![]
+            }
+            _ => self.converged(now, facts),
         }
     }
 
@@ -523,7 +494,7 @@ impl Rollout {
         self.stage = Stage::Converging;
         self.reason = String::new();
         (self.began_at, self.progress_at, self.progress) = (now, now, 0);
-        (self.thin_since, self.doubts) = (None, 0);
+        (self.thin_since, self.doubts, self.compared_from) = (None, 0, None);
         self.set_due();
     }
 

@@ -4,13 +4,22 @@
 use std::collections::BTreeMap;
 
 use crate::model::id::RegionName;
-use crate::model::rollout::{GateNumbers, GateWord, Judged, RolloutKind, RolloutState, Stage};
+use crate::model::rollout::{
+    Compared, GateNumbers, GateWord, Judged, RolloutKind, RolloutState, Stage,
+};
 use crate::model::time::UnixMillis;
+use crate::rules::rollout::compare::compare;
 use crate::rules::rollout::gate::{self, Opinion, knows_step};
 use crate::rules::rollout::{Facts, Rollout};
 
 /// Numbers by region.
 type Numbers = BTreeMap<RegionName, GateNumbers>;
+
+/// What a step is judged by.
+pub(super) struct Seen {
+    numbers: Numbers,
+    compared: BTreeMap<RegionName, Compared>,
+}
 
 impl Rollout {
     /// How its steps were judged, and how the one under way stands now.
@@ -28,19 +37,36 @@ impl Rollout {
             Opinion::Waiting { failed: true } => {
                 (GateWord::Waiting, "one host failed: the others are waited for".into())
             }
+            Opinion::Undecided(why) if self.stage == Stage::Baking => {
+                (GateWord::Waiting, format!("not known yet: {why}"))
+            }
             Opinion::Converged if self.stage == Stage::Baking => {
                 (GateWord::Waiting, "as it should be so far: it bakes".into())
             }
-            Opinion::Waiting { failed: false } | Opinion::Converged => {
+            Opinion::Waiting { failed: false } | Opinion::Converged | Opinion::Undecided(_) => {
                 (GateWord::Waiting, "hosts are on their way".into())
             }
         };
-        all.push(Judged { step: self.step, verdict, why, at: now, regions: self.numbers(facts) });
+        let Seen { numbers: regions, compared } = self.seen(facts);
+        all.push(Judged { step: self.step, verdict, why, at: now, regions, compared });
         all
     }
 
-    /// What the step under way is judged by.
-    pub(super) fn numbers(&self, facts: &Facts) -> Numbers {
+    /// What the step under way is judged by now.
+    pub(super) fn seen(&self, facts: &Facts) -> Seen {
+        Seen { numbers: self.numbers(facts), compared: self.comparisons(facts) }
+    }
+
+    /// How hosts with the release fare beside others; nothing while none of them bakes.
+    fn comparisons(&self, facts: &Facts) -> BTreeMap<RegionName, Compared> {
+        let Some(version) = self.version else { return BTreeMap::new() };
+        let known = gate::taking_part(self, facts).filter(|(_, r)| r.speaks_of(version));
+        let of = |name: &RegionName, tally| compare(self, name, tally).told();
+        known.map(|(name, region)| (name.clone(), of(name, &region.tally))).collect()
+    }
+
+    /// By what host health judges it.
+    fn numbers(&self, facts: &Facts) -> Numbers {
         let Some(version) = self.version else { return Numbers::new() };
         let of = |name: &RegionName, region: &super::RegionFacts| {
             let tally = &region.tally;
@@ -68,12 +94,7 @@ impl Rollout {
     }
 
     /// Keeps how `step` was judged, once that ended it or stopped it.
-    pub(super) fn record(
-        &mut self,
-        now: UnixMillis,
-        (step, passed): (u32, bool),
-        numbers: Numbers,
-    ) {
+    pub(super) fn record(&mut self, now: UnixMillis, (step, passed): (u32, bool), seen: Seen) {
         let (verdict, why) = match self.state {
             _ if passed && (self.step != step || self.state != RolloutState::Running) => {
                 (GateWord::Pass, String::new())
@@ -83,6 +104,7 @@ impl Rollout {
             _ => (GateWord::Fail, self.reason.clone()),
         };
         self.judged.retain(|judged| judged.step != step);
-        self.judged.push(Judged { step, verdict, why, at: now, regions: numbers });
+        let Seen { numbers: regions, compared } = seen;
+        self.judged.push(Judged { step, verdict, why, at: now, regions, compared });
     }
 }

@@ -190,4 +190,16 @@ pub struct RegionReportReply {
     /// The process whose counts and hosts are taken, of several; `None`: whoever reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teller: Option<String>,
+    /// Rollouts that are under way: how hosts fare is wanted of these apps and envs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub compare: Vec<Compared>,
+}
+
+/// An app and env whose hosts are compared, with a new release and without it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// The app.
+    pub app: AppName,
+    /// The env.
+    pub env: EnvName,
 }

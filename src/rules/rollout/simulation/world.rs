@@ -13,7 +13,9 @@ use crate::model::rng::Rng;
 use crate::model::rollout::RolloutState;
 use crate::model::selector::Labels;
 use crate::model::time::UnixMillis;
+use crate::rules::comparison::Ledger;
 use crate::rules::rollout::plan::{Fleet, waves};
+use crate::rules::rollout::simulation::restarts::span;
 use crate::rules::rollout::{Action, Admission, Facts, RegionFacts, Rollout};
 
 pub(super) const TICK: Duration = Duration::from_secs(5);
@@ -68,11 +70,25 @@ pub(super) struct Weather {
     pub(super) back: u64,
     /// Hosts that share a bucket with their neighbour.
     pub(super) twins: u64,
+    /// Hosts with the new release, and others, that restart and get over it, per tick and
+    /// in thousandths; and ticks in which all of them do.
+    pub(super) restarts: (u64, u64),
+    pub(super) outages: u64,
 }
 
 /// Nothing happens, and at once.
-pub(super) const CALM: Weather =
-    Weather { broken: 0, sick: 0, away: 0, churn: 0, late: 0, lost: 0, back: 0, twins: 0 };
+pub(super) const CALM: Weather = Weather {
+    broken: 0,
+    sick: 0,
+    away: 0,
+    churn: 0,
+    late: 0,
+    lost: 0,
+    back: 0,
+    twins: 0,
+    restarts: (0, 0),
+    outages: 0,
+};
 
 /// Longest time that a lost host is away before it comes back, ticks: far below the time
 /// after which it would be written off.
@@ -111,6 +127,8 @@ pub(super) struct World {
     pub(super) goals: Vec<Goal>,
     pub(super) generation: u64,
     pub(super) bad: bool,
+    /// How each region's hosts fare; nothing where no agent tells.
+    pub(super) ledgers: BTreeMap<RegionName, Ledger>,
 }
 
 /// Releases 1 and 2 are the same code: all that release 2 brings is a configuration.
@@ -161,6 +179,7 @@ impl World {
             goals: vec![],
             generation: GENERATION,
             bad: false,
+            ledgers: BTreeMap::new(),
         };
         world.pair_up();
         // The coordinator knows every host when the rollout is asked for.
@@ -284,6 +303,7 @@ impl World {
             self.lose(&region);
             self.act(&region);
         }
+        self.restart_some();
         self.observe();
         let actions = self.rollout.step(self.now, &self.facts);
         self.follow(actions);
@@ -340,7 +360,8 @@ impl World {
             let known = here.clone().count() as u32;
             let reachable = here.filter(|host| host.reachable).count() as u32;
             let tally = self.mirrored.get(&region).map(|goal| self.tally(goal, &region));
-            let tally = tally.unwrap_or_default();
+            let mut tally = tally.unwrap_or_default();
+            tally.comparison = self.ledgers.get_mut(&region).and_then(|l| l.told(span(self.now)));
             let buckets = self.buckets(&region);
             let facts = RegionFacts { tally, silent: false, known, reachable, buckets };
             self.facts.regions.insert(region, facts);

@@ -1,0 +1,64 @@
+//! How hosts with a new release fare beside those without it, as a region counts it.
+//!
+//! An event is one thing that went wrong after an activation and that the host got over
+//! by itself: the app ended unasked and was started again, or its probe failed after it had
+//! passed. What a host does not get over is a failure, and is counted as one.
+
+use serde::{Deserialize, Serialize};
+
+/// Hosts over a time, and what happened on them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// Seconds that hosts were watched for, of all hosts together.
+    pub host_s: u64,
+    /// Events on them in that time.
+    pub events: u64,
+}
+
+impl Span {
+    /// What came since `before`; all of it when the count began anew in between.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        let began_anew = self.host_s < before.host_s || self.events < before.events;
+        let before = if began_anew { Self::default() } else { before };
+        Self { host_s: self.host_s - before.host_s, events: self.events - before.events }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { host_s: self.host_s + other.host_s, events: self.events + other.events }
+    }
+}
+
+/// One of the two groups of hosts that are compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Side {
+    /// Hosts in it now, of those whose agents tell events.
+    pub hosts: u32,
+    /// Hosts with an event within the last ten minutes.
+    #[serde(default)]
+    pub struck: u32,
+    /// While both groups had hosts, since the goal's generation came to the region.
+    #[serde(default)]
+    pub span: Span,
+}
+
+/// The two groups of one region under one goal, in the same minutes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Hosts that may run the new release, and do.
+    pub next: Side,
+    /// Hosts that may not have it yet, and run what they should.
+    pub control: Side,
+    /// Events that `next` would have had, had its hosts fared at each moment as those of
+    /// `control` did then; thousandths.
+    #[serde(default)]
+    pub expected_milli: u64,
+    /// Hosts with the new release while nobody was left to compare with.
+    #[serde(default)]
+    pub alone: Span,
+    /// All hosts of the region in the hour before the goal's generation came.
+    #[serde(default)]
+    pub before: Span,
+}

@@ -1,0 +1,190 @@
+//! Compares hosts with the release and hosts without it, of one region in the same
+//! minutes [orchestration 6.6 b]: for what host health does not see, since each host gets
+//! over it by itself.
+//!
+//! It only takes part where the bake and the hosts can give enough data; elsewhere host
+//! health alone decides, and the record says why. With nobody left to compare with it takes
+//! the region's hour before the rollout.
+
+use crate::model::comparison::{Comparison, Span};
+use crate::model::fleet::Tally;
+use crate::model::id::RegionName;
+use crate::model::rollout::{Against, Compared, GateWord};
+use crate::rules::rollout::{RegionFacts, Rollout};
+
+/// Data that each side must have, host-seconds: 20 host-minutes [orchestration 6.6].
+const ENOUGH_S: u64 = 20 * 60;
+/// What the bake must be good for, so that a moment's silence lacks nothing.
+const HOPED_S: u64 = ENOUGH_S * 5 / 4;
+/// Fewer events are chance [orchestration 6.6].
+const EVENTS_MIN: u64 = 3;
+/// Fewer hosts are sick hosts.
+const STRUCK_MIN: u32 = 2;
+/// So much more than the others' rate is the release [orchestration 6.6].
+const TIMES: u64 = 3;
+/// And no likelier by chance than one in a hundred: the natural logarithm of that.
+const CHANCE: f64 = 4.6;
+
+/// What the comparison of a region says of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fares {
+    /// It takes no part, or has not found anything, or is pleased.
+    Well(Compared),
+    /// Hosts with the release fare worse.
+    Worse(Compared),
+    /// There is not enough data yet.
+    Unknown(Compared),
+}
+
+impl Fares {
+    pub(super) fn told(self) -> Compared {
+        match self {
+            Self::Well(told) | Self::Worse(told) | Self::Unknown(told) => told,
+        }
+    }
+}
+
+/// Compares in one region, for the step under way.
+pub(super) fn compare(rollout: &Rollout, name: &RegionName, tally: &Tally) -> Fares {
+    let left_out = |why: &str| {
+        Fares::Well(Compared {
+            why: why.to_owned(),
+            ..Compared::new(GateWord::Pass, Against::Nobody)
+        })
+    };
+    let Some(now) = tally.comparison else {
+        return left_out("its hosts do not tell how they fare: host health alone decides");
+    };
+    let own = step(rollout, name, now);
+    let bake = u64::from(rollout.bake_s_now());
+    let hoped =
+        |hosts: u32, have: Span| have.host_s >= ENOUGH_S || u64::from(hosts) * bake >= HOPED_S;
+    let next = own.next.span.and(own.alone);
+    if !hoped(own.next.hosts, next) {
+        return left_out("too few hosts with it for a comparison: host health alone decides");
+    }
+    if hoped(own.control.hosts, own.control.span) {
+        let (with, without) = (own.next.span, own.control.span);
+        let expected = own.expected_milli as f64 / 1000.0;
+        return judge(
+            rollout,
+            name,
+            (Against::Control, own.next.struck),
+            (with, without),
+            expected,
+        );
+    }
+    if own.before.host_s >= ENOUGH_S {
+        let expected = own.before.events as f64 * next.host_s as f64 / own.before.host_s as f64;
+        let against = (Against::HourBefore, own.next.struck);
+        return judge(rollout, name, against, (next, own.before), expected);
+    }
+    left_out("too few hosts to compare with: host health alone decides")
+}
+
+fn judge(
+    rollout: &Rollout,
+    name: &RegionName,
+    (against, struck): (Against, u32),
+    (with, without): (Span, Span),
+    expected: f64,
+) -> Fares {
+    let mut told = Compared {
+        events: with.events,
+        host_minutes: with.host_s / 60,
+        other_events: without.events,
+        other_host_minutes: without.host_s / 60,
+        expected_milli: (expected * 1000.0).round() as u64,
+        ..Compared::new(GateWord::Pass, against)
+    };
+    if with.host_s.min(without.host_s) < ENOUGH_S {
+        told.verdict = GateWord::Waiting;
+        told.why = format!(
+            "{} and {} host-minutes in {name} with {} and without it, of 20 that it takes",
+            told.host_minutes, told.other_host_minutes, rollout.release
+        );
+        return Fares::Unknown(told);
+    }
+    let many = with.events >= EVENTS_MIN && struck >= STRUCK_MIN;
+    let worse = with.events as f64 > expected * TIMES as f64;
+    if !many || !worse || is_chance((with, without), expected) {
+        return Fares::Well(told);
+    }
+    told.verdict = GateWord::Fail;
+    let others = match against {
+        Against::HourBefore => "by the hour before",
+        Against::Control | Against::Nobody => "as hosts without it fare in the same time",
+    };
+    told.why = format!(
+        "{} restarts or failed probes on hosts with {} in {name}, {expected:.1} expected {others}",
+        with.events, rollout.release
+    );
+    Fares::Worse(told)
+}
+
+/// Whether as many events may be chance, were both alike. Hoeffding's bound of the binomial
+/// tail, which is never below the truth.
+fn is_chance((with, without): (Span, Span), expected: f64) -> bool {
+    let (ours, theirs) = (with.events as f64, without.events as f64);
+    // Of the time together, weighed as the expectation is.
+    let weight = match without.events {
+        0 => with.host_s as f64 / without.host_s as f64,
+        _ => expected / theirs,
+    };
+    let share = weight / (1.0 + weight);
+    let found = ours / (ours + theirs);
+    let part = |p: f64, q: f64| if p > 0.0 { p * (p / q).ln() } else { 0.0 };
+    let distance = part(found, share) + part(1.0 - found, 1.0 - share);
+    (ours + theirs) * distance < CHANCE
+}
+
+/// Whether hosts without the release have as much trouble as hosts fail with it: then it
+/// is not the release, or not alone, and going back would not help. In a sentence.
+pub(super) fn shared_trouble(
+    rollout: &Rollout,
+    name: &RegionName,
+    (failed, of): (u32, u32),
+    tally: &Tally,
+) -> Option<String> {
+    let control = tally.comparison?.control;
+    let (struck, hosts) = (u64::from(control.struck), u64::from(control.hosts));
+    let alike = u64::from(failed) * hosts <= TIMES * struck * u64::from(of);
+    (control.struck >= STRUCK_MIN && hosts > 0 && alike).then(|| {
+        format!(
+            "{struck} of {hosts} hosts without {} in {name} restarted or failed their probe \
+             meanwhile, so going back may not help",
+            rollout.release
+        )
+    })
+}
+
+/// What was counted since the step began.
+fn step(rollout: &Rollout, name: &RegionName, now: Comparison) -> Comparison {
+    let from = rollout.compared_from.as_ref().and_then(|all| all.get(name));
+    let from = from.copied().unwrap_or_default();
+    let anew = now.next.span.host_s < from.next.span.host_s
+        || now.control.span.host_s < from.control.span.host_s
+        || now.alone.host_s < from.alone.host_s
+        || now.expected_milli < from.expected_milli;
+    let from = if anew { Comparison::default() } else { from };
+    let mut own = now;
+    own.next.span = now.next.span.since(from.next.span);
+    own.control.span = now.control.span.since(from.control.span);
+    own.alone = now.alone.since(from.alone);
+    own.expected_milli = now.expected_milli - from.expected_milli;
+    own
+}
+
+impl Rollout {
+    /// Notes what was counted before the step, once. Of a region that has not spoken under
+    /// this generation nothing was.
+    pub(super) fn mark_comparison(
+        &mut self,
+        regions: &std::collections::BTreeMap<RegionName, RegionFacts>,
+    ) {
+        let (None, Some(version)) = (&self.compared_from, self.version) else { return };
+        let counted = regions.iter().filter(|(_, region)| region.speaks_of(version));
+        let counted = counted.filter_map(|(name, r)| Some((name.clone(), r.tally.comparison?)));
+        self.compared_from = Some(counted.collect());
+    }
+}
