@@ -2,4 +2,5 @@
 
 pub mod client;
 pub mod daemon;
+pub mod gates;
 pub mod project;

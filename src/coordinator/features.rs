@@ -38,8 +38,16 @@ pub(super) const STAYS: Feature = Feature {
     harm: "it would revert all the same",
 };
 
+/// Programs judge a rollout's bakes.
+pub(super) const GATES: Feature = Feature {
+    word: "gates",
+    schema: 22,
+    what: "no deploy that gates judge can begin while an older coordinator works",
+    harm: "it would go on without asking them",
+};
+
 /// Add yours here.
-const ALL: &[Feature] = &[CONFIGS, STAYS];
+const ALL: &[Feature] = &[CONFIGS, STAYS, GATES];
 
 /// What this release can do, as it says to others.
 pub(super) fn own() -> String {
