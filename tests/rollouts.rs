@@ -8,6 +8,8 @@ mod approvals;
 mod configs;
 #[path = "rollouts/freezes.rs"]
 mod freezes;
+#[path = "rollouts/gates.rs"]
+mod gates;
 #[path = "rollouts/holds.rs"]
 mod holds;
 #[path = "rollouts/house.rs"]

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::config::gates::{self, Gate};
 use crate::model::id::RegionName;
 
 /// Where a coordinator listens unless told otherwise.
@@ -161,6 +162,8 @@ pub struct Config {
     pub synchronizer: Synchronizer,
     /// Webhooks.
     pub webhooks: Webhooks,
+    /// Programs that judge bakes, at most [`crate::config::gates::GATES_MAX`].
+    pub gates: Vec<Gate>,
 }
 
 /// The listener's certificate and key, both or none.
@@ -271,6 +274,7 @@ struct File {
     queue: Queue,
     synchronizer: Synchronizer,
     webhooks: Webhooks,
+    gates: Vec<Gate>,
 }
 
 /// Known keys by table, for hints; `regions.*` is every region's table.
@@ -292,12 +296,14 @@ const KEYS: &[(&str, &[&str])] = &[
             "queue",
             "synchronizer",
             "webhooks",
+            "gates",
         ],
     ),
     ("regions.*", &["blobs", "url", "replicated_by"]),
     ("queue", &["beat_ms", "missed_beats", "monitor_ms", "max_attempts"]),
     ("synchronizer", &["every_ms"]),
     ("webhooks", &["allow_private", "github_token"]),
+    ("gates", Gate::KEYS),
 ];
 
 /// Reads the file that `flags` name, if any, and lays flags over it.
@@ -344,7 +350,12 @@ fn check_keys(path: &Path, at: &str, table: &toml::Table) -> Result<(), InvalidC
             let nearest = nearest.copied().unwrap_or_default();
             return Err(InvalidConfig::UnknownKey { path: path.to_owned(), key, nearest });
         }
-        if let toml::Value::Table(table) = value {
+        let tables = match value {
+            toml::Value::Table(table) => vec![table],
+            toml::Value::Array(items) => items.iter().filter_map(toml::Value::as_table).collect(),
+            _ => vec![],
+        };
+        for table in tables {
             check_keys(path, &inner, table)?;
         }
     }
@@ -398,6 +409,7 @@ fn complete(flags: &Flags, file: File) -> Result<Config, InvalidConfig> {
         queue: file.queue,
         synchronizer: file.synchronizer,
         webhooks: file.webhooks,
+        gates: file.gates,
     };
     if config.tls.cert.is_some() != config.tls.key.is_some() {
         return Err(InvalidConfig::HalfTls);
@@ -432,6 +444,7 @@ fn check(config: &Config) -> Result<(), InvalidConfig> {
         ("regions", config.regions.len() as u64, 1, REGIONS_MAX as u64, "1 to 64 regions"),
         ("names", config.names.len() as u64, 0, NAMES_MAX as u64, "at most 32 names"),
     ];
+    gates::check(&config.gates)?;
     for url in config.regions.values().filter_map(|region| region.url.as_ref()) {
         if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
             let (key, rule) = ("regions.*.url", "an http:// or https:// URL");
@@ -496,6 +509,7 @@ mod tests {
             ("lisen = 'x'", "lisen", "listen"),
             ("[queue]\nbeats_ms = 1", "queue.beats_ms", "beat_ms"),
             ("[regions.eu]\nblob = 'x'", "regions.*.blob", "blobs"),
+            ("[[gates]]\nname = 'x'\ncomand = []", "gates.comand", "command"),
         ] {
             let error = check_file(text).unwrap_err();
             let InvalidConfig::UnknownKey { key: k, nearest, .. } = &error else {

@@ -2,5 +2,6 @@
 
 pub mod client;
 pub mod daemon;
+pub mod gates;
 pub mod plan;
 pub mod project;

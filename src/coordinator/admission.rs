@@ -9,7 +9,8 @@ use crate::coordinator::refs::{self, Named, resolve};
 use crate::coordinator::requirements::{self, Unmet};
 use crate::coordinator::state::Coordinator;
 use crate::coordinator::{
-    ancestry, apps, bars, bounds, configs, facts, features, holds, plans, reached, steer, view,
+    ancestry, apps, bars, bounds, configs, facts, features, gates, holds, plans, reached, steer,
+    view,
 };
 use crate::model::config::Bits;
 use crate::model::digest::{ArtifactId, ConfigId, Digest};
@@ -465,7 +466,12 @@ fn place(tx: &mut Tx, desk: &Desk<'_>, load: Load, tolerate: Vec<Bits>) -> Resul
         max_unavailable: request.max_unavailable,
         start_by: now + wait,
     };
-    let mut row = row(now, asked, &load, Rules::admitted(now, admission));
+    let gates = gates::wanted(shared, admission.kind, (&asked.app, &asked.env));
+    if !gates.is_empty() {
+        features::begin(tx, shared, &features::GATES)?;
+    }
+    let rules = Rules { gates, ..Rules::admitted(now, admission) };
+    let mut row = row(now, asked, &load, rules);
     plans::check(tx, shared, &desk.app, &row.rollout)?;
     if let (Some(config), Some(ConfigWish::Text(text))) = (load.config, &request.config) {
         let brought = (asked.actor.as_str(), now);

@@ -10,7 +10,7 @@ use crate::model::id::{HostId, RegionName};
 use crate::model::rollout::RolloutState;
 use crate::rules::rollout::plan::{Fleet, waves};
 use crate::rules::rollout::{Facts, RegionFacts, Rollout};
-use crate::store::db::{DbError, Tx, envs, holds, hosts, regions, tallies};
+use crate::store::db::{DbError, Tx, envs, gate_runs, holds, hosts, regions, tallies};
 use crate::wire::v1::app::AppSpec;
 use crate::wire::v1::fleet::REGION_SILENT;
 
@@ -31,7 +31,12 @@ pub(super) fn load(tx: &Tx, shared: &Coordinator, rollout: &Rollout) -> Result<F
     let barred = bars::stopping(tx, (&rollout.app, &rollout.env), now)?;
     let barred = barred.map(|bar| bar.sentence());
     let unmet = readiness::unmet(tx, shared, rollout)?.map(|unmet| unmet.sentence());
-    let mut facts = Facts { regions: BTreeMap::new(), fresh: envs::fresh(tx)?, barred, unmet };
+    let gates = match rollout.gates.is_empty() {
+        true => BTreeMap::new(),
+        false => gate_runs::of(tx, &rollout.app, &rollout.env)?,
+    };
+    let fresh = envs::fresh(tx)?;
+    let mut facts = Facts { regions: BTreeMap::new(), fresh, barred, unmet, gates };
     let names: BTreeSet<RegionName> =
         shared.config.regions.keys().chain(seen.keys()).chain(known.keys()).cloned().collect();
     for name in names {

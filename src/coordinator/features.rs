@@ -38,6 +38,14 @@ pub(super) const STAYS: Feature = Feature {
     harm: "it would revert all the same",
 };
 
+/// Programs judge a rollout's bakes.
+pub(super) const GATES: Feature = Feature {
+    word: "gates",
+    schema: 22,
+    what: "no deploy that gates judge can begin while an older coordinator works",
+    harm: "it would go on without asking them",
+};
+
 /// A rollout may go by a plan that a person wrote.
 pub(super) const PLAN_FILES: Feature = Feature {
     word: "plan-files",
@@ -47,7 +55,7 @@ pub(super) const PLAN_FILES: Feature = Feature {
 };
 
 /// Add yours here.
-const ALL: &[Feature] = &[CONFIGS, STAYS, PLAN_FILES];
+const ALL: &[Feature] = &[CONFIGS, STAYS, GATES, PLAN_FILES];
 
 /// What this release can do, as it says to others.
 pub(super) fn own() -> String {

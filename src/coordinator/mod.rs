@@ -26,6 +26,7 @@ mod feed;
 mod first_start;
 mod fleet;
 mod freezes;
+mod gates;
 mod goal_stores;
 mod holds;
 mod hosts;

@@ -6,6 +6,7 @@
 //! the parent-death signal when the *thread* that started a child ends, and
 //! pool threads end when idle.
 
+use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,8 +15,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdout, Command};
 
 /// Most bytes of captured standard output: the names of half a million branches.
 const STDOUT_BYTES_MAX: usize = 64 << 20;
@@ -166,7 +167,41 @@ impl Drop for Group {
 ///
 /// # Errors
 /// [`ExecError`]; an exit code other than 0 is no error.
-pub async fn capture(mut command: Command, limit: Duration) -> Result<Captured, ExecError> {
+pub async fn capture(command: Command, limit: Duration) -> Result<Captured, ExecError> {
+    let talk = |_: &mut Child| std::future::ready(());
+    run(command, limit, talk, read_all).await
+}
+
+/// The same with `input` on its standard input, which it need not read. Of its standard
+/// output only the first `most` bytes are kept.
+///
+/// # Errors
+/// As [`capture`].
+pub async fn converse(
+    mut command: Command,
+    input: &[u8],
+    limit: Duration,
+    most: usize,
+) -> Result<Captured, ExecError> {
+    command.stdin(Stdio::piped());
+    let talk = |child: &mut Child| {
+        let stdin = child.stdin.take();
+        async move {
+            if let Some(mut stdin) = stdin {
+                // Who does not want to know it closes it.
+                let _ = stdin.write_all(input).await;
+            }
+        }
+    };
+    run(command, limit, talk, |stdout| read_start(stdout, most)).await
+}
+
+async fn run<T: Future<Output = ()>, R: Future<Output = io::Result<Vec<u8>>>>(
+    mut command: Command,
+    limit: Duration,
+    talk: impl FnOnce(&mut Child) -> T,
+    read: impl FnOnce(Option<ChildStdout>) -> R,
+) -> Result<Captured, ExecError> {
     let program = name_of(&command);
     command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
     let spawned = spawn(command).await;
@@ -174,9 +209,10 @@ pub async fn capture(mut command: Command, limit: Duration) -> Result<Captured, 
         spawned.map_err(|source| ExecError::Spawn { program: program.clone(), source })?;
     let mut group = Group::of(&child);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let talk = talk(&mut child);
     let whole = async {
-        let (stdout, stderr, status) =
-            tokio::join!(read_all(stdout), read_end(stderr), child.wait());
+        let ((), stdout, stderr, status) =
+            tokio::join!(talk, read(stdout), read_end(stderr), child.wait());
         Ok::<_, io::Error>((stdout?, stderr, status?))
     };
     match tokio::time::timeout(limit, whole).await {
@@ -215,6 +251,17 @@ async fn read_all(from: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+async fn read_start(from: Option<impl AsyncRead + Unpin>, most: usize) -> io::Result<Vec<u8>> {
+    let mut kept = Vec::new();
+    let Some(mut from) = from else { return Ok(kept) };
+    let mut buffer = vec![0; 4096];
+    while let read @ 1.. = from.read(&mut buffer).await? {
+        let room = most.saturating_sub(kept.len()).min(read);
+        kept.extend_from_slice(&buffer[..room]);
+    }
+    Ok(kept)
+}
+
 async fn read_end(from: Option<impl AsyncRead + Unpin>) -> String {
     let mut kept: Vec<u8> = Vec::new();
     let Some(mut from) = from else { return String::new() };
@@ -249,6 +296,18 @@ mod tests {
         );
         let killed = capture(sh("kill -9 $$"), Duration::from_secs(30)).await.unwrap();
         assert_eq!(killed.code, 137);
+    }
+
+    #[tokio::test]
+    async fn a_command_is_told_and_need_not_listen() {
+        let limit = Duration::from_secs(30);
+        let told = converse(sh("cat"), b"hello", limit, 4).await.unwrap();
+        assert_eq!((told.code, told.stdout.as_slice()), (0, &b"hell"[..]));
+        let much = vec![b'x'; 4 << 20];
+        let deaf = converse(sh("exec <&-; echo no; exit 1"), &much, limit, 100).await.unwrap();
+        assert_eq!((deaf.code, deaf.stdout.as_slice()), (1, &b"no\n"[..]));
+        let talks = converse(sh("yes | head -c 9000000"), b"", limit, 100).await.unwrap();
+        assert_eq!((talks.code, talks.stdout.len()), (0, 100));
     }
 
     #[tokio::test]

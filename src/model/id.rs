@@ -97,6 +97,8 @@ names! {
     RegionName, "region name", is_label, LABEL_RULE;
     /// A host. Given by its enrolment, never by a message's body alone.
     HostId, "host id", is_machine_name, MACHINE_RULE;
+    /// A program that judges bakes.
+    GateName, "gate name", is_label, LABEL_RULE;
     /// A webhook.
     WebhookName, "webhook name", is_label, LABEL_RULE;
     /// One start of one worker process; random, never reused.

@@ -11,6 +11,7 @@ pub mod config;
 pub mod digest;
 pub mod fleet;
 pub mod freeze;
+pub mod gate;
 pub mod goal;
 pub mod hold;
 pub mod id;

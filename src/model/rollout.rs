@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::commit::CommitId;
 use super::digest::{ArtifactId, ConfigId};
 use super::goal::{GoalVersion, Target};
-use super::id::{AppName, EnvName, JobNo, RegionName, ReleaseNo};
+use super::id::{AppName, EnvName, GateName, JobNo, RegionName, ReleaseNo};
 use super::plan::PlanRef;
 use super::time::UnixMillis;
 
@@ -378,6 +378,46 @@ impl Compared {
             why,
         }
     }
+
+    /// What it found, for people.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        if !self.why.is_empty() {
+            return self.why.clone();
+        }
+        let beside = match self.against {
+            Against::HourBefore => "the hour before",
+            Against::Control | Against::Nobody => "hosts without it meanwhile",
+        };
+        let tenths = (self.expected_milli + 50) / 100;
+        format!(
+            "{} restarts or failed probes in {} host-minutes with it, {}.{} expected by {beside}",
+            self.events,
+            self.host_minutes,
+            tenths / 10,
+            tenths % 10
+        )
+    }
+}
+
+/// What a program of the operator said of a step, last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramSaid {
+    /// Which.
+    pub name: GateName,
+    /// Its verdict; `waiting`: it has said nothing yet.
+    pub verdict: GateWord,
+    /// How often it was run.
+    pub runs: u32,
+    /// One line of it.
+    #[serde(default)]
+    pub said: String,
+    /// What it wrote, at most 2 KiB.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output: String,
+    /// When.
+    #[serde(default)]
+    pub at: Option<UnixMillis>,
 }
 
 /// How a step was judged, and by what.
@@ -396,6 +436,9 @@ pub struct Judged {
     /// How hosts with the release fared beside those without it, of the same regions.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub compared: BTreeMap<RegionName, Compared>,
+    /// What programs said of it, of those that the coordinator's configuration names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<ProgramSaid>,
 }
 
 /// What an env runs when no rollout is open.

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use deployctl::model::comparison::Comparison;
 use deployctl::model::digest::ArtifactId;
-use deployctl::model::fleet::{AppStatus, Failure, FailureClass, Phase, Sources};
+use deployctl::model::fleet::{AppStatus, Failure, FailureClass, Phase, Sources, Tally};
 use deployctl::model::goal::{Goal, GoalVersion, HostView, Target};
 use deployctl::model::id::{AppName, HostId, RegionName};
 use deployctl::model::selector::Labels;
@@ -14,7 +15,7 @@ use deployctl::wire::seal::{GOAL, PublicKey, verify};
 use deployctl::wire::v1::fleet::{HostInfo, HostRow};
 use deployctl::wire::v1::goal_store::ReportedStores;
 use deployctl::wire::v1::region::{
-    EnvTally, Feed, FeedRequest, RegionReport, RegionReportReply, Wanted,
+    Compared, EnvTally, Feed, FeedRequest, RegionReport, RegionReportReply, Wanted,
 };
 
 use crate::house::PATIENCE;
@@ -31,6 +32,10 @@ pub(crate) struct FakeRegion {
     pub(crate) broken: BTreeSet<ArtifactId>,
     /// What the region says in place of the truth.
     pub(crate) lie: Option<EnvTally>,
+    /// How it says that its hosts fare.
+    pub(crate) fares: Option<Comparison>,
+    /// What the coordinator wants compared.
+    pub(crate) asked: Vec<Compared>,
 }
 
 pub(crate) struct FakeHost {
@@ -63,6 +68,8 @@ impl FakeRegion {
             hosts: (0..hosts).map(host).collect(),
             broken: BTreeSet::new(),
             lie: None,
+            fares: None,
+            asked: vec![],
         }
     }
 
@@ -168,7 +175,7 @@ impl FakeRegion {
         }
     }
 
-    pub(crate) async fn report(&self) {
+    pub(crate) async fn report(&mut self) {
         let labels = Labels::new();
         let count = |goal: &Goal| {
             let seen = self.hosts.iter().map(|host| Seen {
@@ -177,7 +184,7 @@ impl FakeRegion {
                 reachable: host.reachable,
                 status: host.status.as_ref(),
             });
-            let tally = tally(goal, &self.name, seen);
+            let tally = Tally { comparison: self.fares, ..tally(goal, &self.name, seen) };
             EnvTally { app: goal.app.clone(), env: goal.env.clone(), tally }
         };
         let mut tallies: Vec<EnvTally> = self.goals.values().map(count).collect();
@@ -196,8 +203,9 @@ impl FakeRegion {
             process: String::new(),
             goal_stores: ReportedStores::default(),
         };
-        let _: RegionReportReply =
+        let reply: RegionReportReply =
             self.client.post("/v1/region/report", &report, PATIENCE).await.unwrap();
+        self.asked = reply.compare;
     }
 
     fn row(&self, host: &FakeHost) -> HostRow {

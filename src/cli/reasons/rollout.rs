@@ -6,7 +6,7 @@ use crate::cli::table::age;
 use crate::model::rollout::{RolloutKind, RolloutState, Stage};
 use crate::model::time::UnixMillis;
 use crate::wire::v1::fleet::{REGION_SILENT, Region};
-use crate::wire::v1::rollout::Rollout;
+use crate::wire::v1::rollout::{ProgramSaid, Rollout};
 
 /// Why `rollout` is where it is, as of `now`.
 #[must_use]
@@ -35,6 +35,9 @@ pub fn of(rollout: &Rollout, regions: &[Region], now: UnixMillis) -> Reasons {
     for line in failure_lines(&sum(rollout.regions.values()).failures) {
         reasons = reasons.because(line);
     }
+    for line in gates(rollout) {
+        reasons = reasons.because(line);
+    }
     if !release.state.is_final() {
         for line in silent(rollout, regions, now) {
             reasons = reasons.because(line);
@@ -44,6 +47,31 @@ pub fn of(rollout: &Rollout, regions: &[Region], now: UnixMillis) -> Reasons {
         reasons = reasons.because("should it fail, hosts stay as they are: --no-auto-rollback");
     }
     with_next(reasons, rollout, now)
+}
+
+/// What judges the step beside host health: programs, and hosts without the release.
+fn gates(rollout: &Rollout) -> Vec<String> {
+    let bakes = rollout.stage == Stage::Baking || rollout.release.state != RolloutState::Running;
+    let last = rollout.gates.last().filter(|last| bakes && last.step == rollout.step);
+    let Some(judged) = last else { return vec![] };
+    let mut beside: Vec<(String, String)> = Vec::new();
+    for (region, own) in &judged.compared {
+        let told = own.sentence();
+        match beside.iter_mut().find(|(_, other)| *other == told) {
+            Some((names, _)) => names.push_str(&format!(", {region}")),
+            None => beside.push((region.to_string(), told)),
+        }
+    }
+    let beside =
+        beside.into_iter().map(|(names, told)| format!("beside others in {names}: {told}"));
+    let program = |program: &ProgramSaid| {
+        let (name, word) = (&program.name, program.verdict.word());
+        match program.runs {
+            0 => format!("gate {name}: it has said nothing yet"),
+            runs => format!("gate {name}: {word}: {} (run {runs})", program.said),
+        }
+    };
+    judged.programs.iter().map(program).chain(beside).collect()
 }
 
 /// Regions that it waits for and that are not heard of.

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use crate::coordinator::web::parts;
 use crate::model::rollout::RolloutKind;
-use crate::wire::v1::rollout::{GateNumbers, GateWord, Judged, Rollout};
+use crate::wire::v1::rollout::{Compared, GateNumbers, GateWord, Judged, Rollout};
 use crate::wire::words::Tone;
 
 /// The table; nothing for a rollback, which no gate holds, and before the first step.
@@ -62,8 +62,34 @@ fn rows(name: &str, judged: &Judged, all: bool) -> Markup {
             @if split { @for (region, own) in &judged.regions { tr .of-step {
                 td {} td {} td { (region) } (numbers(own)) td {}
             } } }
+            @for (who, own) in alike(judged) { tr .of-step data-testid={ "compared-" (judged.step) } {
+                td {} td { (parts::state(own.verdict.word(), self::tone(own.verdict))) }
+                td { (who) } td .why colspan="5" { "beside others: " (own.sentence()) }
+            } }
+            @for program in &judged.programs { tr .of-step data-testid={ "program-" (program.name) } {
+                td {} td { (parts::state(program.verdict.word(), self::tone(program.verdict))) }
+                td { "gate " (program.name) }
+                td .why colspan="5" {
+                    @if program.runs == 0 { "it has said nothing yet" } @else { (program.said) }
+                    @if !program.output.is_empty() && program.output != program.said {
+                        details { summary { "its output" } pre { (program.output) } }
+                    }
+                }
+            } }
         }
     }
+}
+
+/// What hosts were compared with, of regions where it came to the same as one.
+fn alike(judged: &Judged) -> Vec<(String, &Compared)> {
+    let mut all: Vec<(String, &Compared)> = Vec::new();
+    for (region, own) in &judged.compared {
+        match all.iter_mut().find(|(_, other)| *other == own) {
+            Some((names, _)) => names.push_str(&format!(", {region}")),
+            None => all.push((region.to_string(), own)),
+        }
+    }
+    all
 }
 
 /// All regions' numbers as one; unknown when one is.

@@ -99,3 +99,102 @@ fn since(before: &AppStatus, after: &AppStatus) -> u32 {
     let events = if to >= from { to - from } else { to };
     u32::try_from(events).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::digest::Digest;
+    use crate::model::fleet::{Phase, Sources};
+    use crate::model::goal::{GoalVersion, Target};
+    use crate::model::id::ReleaseNo;
+    use crate::region::fleet::Word;
+    use crate::region::fleet::tests::info;
+    use crate::wire::v1::fleet::HostRow;
+
+    fn target(n: u64) -> Target {
+        Target { release: ReleaseNo(n), artifact: Digest::of(&n.to_be_bytes()), config: None }
+    }
+
+    fn goal() -> Arc<Goal> {
+        let version = GoalVersion { epoch: 1, generation: 2, step: 1 };
+        let mut goal = Goal { version, base: Some(target(1)), next: target(2), ..Goal::sample() };
+        goal.admit = [("*".to_owned(), 10_000)].into();
+        Arc::new(goal)
+    }
+
+    fn process(saved: Vec<HostRow>) -> Fleet {
+        let news = Arc::new(tokio::sync::Notify::new());
+        Fleet::new("eu".parse().unwrap(), 1000, saved, news)
+    }
+
+    fn hear(fleet: &Fleet, host: &str, runs: u64, events: Option<u64>) {
+        let goal = goal();
+        let status = AppStatus {
+            app: goal.app.clone(),
+            env: goal.env.clone(),
+            version: goal.version,
+            running: Some(target(runs)),
+            desired: Some(goal.next),
+            phase: Phase::Healthy,
+            held: vec![],
+            pieces: (0, 0),
+            sources: Sources::default(),
+            failure: None,
+            restarts: 0,
+            events,
+        };
+        let word = Word::Report { apps: vec![status], said: 7 };
+        fleet.hear(info(host), "127.0.0.1:1".into(), word).unwrap();
+    }
+
+    /// Events on hosts with the release, and how many hosts those are.
+    fn told(fleet: &Fleet) -> Option<(u64, u32)> {
+        let goals = [goal()];
+        let tally = &fleet.tallies(&goals)[0].tally;
+        tally.comparison.map(|c| (c.alone.events + c.next.span.events, c.next.hosts))
+    }
+
+    #[test]
+    fn events_count_once_in_every_process_and_only_what_is_new() {
+        let (one, two) = (process(vec![]), process(vec![]));
+        for fleet in [&one, &two] {
+            fleet.share_with(1);
+            fleet.compare([(goal().env.clone(), goal().app.clone())]);
+        }
+        let talk = || {
+            for _ in 0..3 {
+                two.learn(0, one.take_part(0));
+                one.learn(0, two.take_part(0));
+            }
+            (told(&one), told(&two))
+        };
+        hear(&one, "a", 2, Some(5));
+        hear(&two, "b", 2, Some(0));
+        assert_eq!(talk(), (Some((0, 2)), Some((0, 2))), "what was before is not known to be new");
+        hear(&one, "a", 2, Some(7));
+        hear(&two, "b", 2, Some(1));
+        assert_eq!(talk(), (Some((3, 2)), Some((3, 2))));
+        // The agent began anew, and the host turned to the other process.
+        hear(&two, "a", 2, Some(1));
+        assert_eq!(talk(), (Some((4, 2)), Some((4, 2))));
+        // On another release; an agent that does not tell.
+        hear(&two, "a", 1, Some(9));
+        hear(&two, "b", 2, None);
+        assert_eq!(talk(), (Some((4, 0)), Some((4, 0))));
+    }
+
+    #[test]
+    fn nothing_is_told_unless_it_is_asked_for() {
+        let fleet = process(vec![]);
+        hear(&fleet, "a", 2, Some(0));
+        assert_eq!(told(&fleet), None);
+        fleet.compare([(goal().env.clone(), goal().app.clone())]);
+        assert_eq!(told(&fleet), Some((0, 1)));
+        let (saved, _) = fleet.take_unsaved();
+        let after = process(saved);
+        after.compare([(goal().env.clone(), goal().app.clone())]);
+        assert_eq!(told(&after), Some((0, 1)));
+        hear(&after, "a", 2, Some(50));
+        assert_eq!(told(&after), Some((0, 1)), "nobody knows when those were");
+    }
+}

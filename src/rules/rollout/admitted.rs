@@ -92,6 +92,8 @@ impl Rollout {
             judge_from: now,
             thin_since: None,
             doubts: 0,
+            bakes_since: None,
+            gates: vec![],
             compared_from: None,
             excused: BTreeMap::new(),
             spare: None,

@@ -112,11 +112,11 @@ fn judge(
     }
     told.verdict = GateWord::Fail;
     let others = match against {
-        Against::HourBefore => "by the hour before",
-        Against::Control | Against::Nobody => "as hosts without it fare in the same time",
+        Against::HourBefore => "the hour before",
+        Against::Control | Against::Nobody => "hosts without it meanwhile",
     };
     told.why = format!(
-        "{} restarts or failed probes on hosts with {} in {name}, {expected:.1} expected {others}",
+        "{} restarts or failed probes on hosts with {} in {name}, {expected:.1} expected by {others}",
         with.events, rollout.release
     );
     Fares::Worse(told)

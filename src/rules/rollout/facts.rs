@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::model::fleet::Tally;
+use crate::model::gate::Record;
 use crate::model::goal::GoalVersion;
-use crate::model::id::RegionName;
+use crate::model::id::{GateName, RegionName};
 
 /// What is known of one region.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +35,8 @@ pub struct Facts {
     /// What a rollout that has not begun needs of other apps and lacks, its build being
     /// ready, in a sentence; `None`: nothing.
     pub unmet: Option<String>,
+    /// What programs said last, by name.
+    pub gates: BTreeMap<GateName, Record>,
 }
 
 impl RegionFacts {

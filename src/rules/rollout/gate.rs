@@ -11,6 +11,7 @@ use crate::model::goal::GoalVersion;
 use crate::model::id::RegionName;
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::compare::{Fares, compare, shared_trouble};
+use crate::rules::rollout::programs;
 use crate::rules::rollout::{Facts, RegionFacts, Rollout, THIN_GRACE};
 
 /// Below this many hosts one failure is over 2 %, yet no proof: a second host must agree.
@@ -86,6 +87,9 @@ pub fn judge(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> Verdict {
     }
     if judged == 0 && !verdict.skipped.is_empty() && !others_reachable(rollout, version, facts) {
         worst = Opinion::Thin("no host can be reached".into());
+    }
+    if let Some(opinion) = programs::ask(rollout, facts) {
+        worst = graver(worst, opinion);
     }
     verdict.opinion = worst;
     verdict

@@ -28,6 +28,7 @@
 
 pub mod admitted;
 pub mod approval;
+mod bake;
 pub mod command;
 mod compare;
 pub mod document;
@@ -35,6 +36,7 @@ pub mod facts;
 pub mod gate;
 pub mod permits;
 pub mod plan;
+pub mod programs;
 pub mod record;
 pub mod revert;
 #[cfg(test)]
@@ -52,7 +54,7 @@ use crate::model::config::Bits;
 use crate::model::digest::{ArtifactId, ConfigId};
 use crate::model::fleet::FailureGroup;
 use crate::model::goal::{GoalVersion, Target};
-use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
+use crate::model::id::{AppName, EnvName, GateName, RegionName, ReleaseNo};
 use crate::model::plan::PlanFile;
 use crate::model::rollout::{
     Approval, Judged, PlanName, RolloutKind, RolloutState, Stable, Stage, Step,
@@ -144,6 +146,12 @@ pub struct Rollout {
     pub thin_since: Option<UnixMillis>,
     /// How often the bake was prolonged for want of data.
     pub doubts: u32,
+    /// When the bake under way began; `None`: it has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bakes_since: Option<UnixMillis>,
+    /// Programs that each bake must pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<GateName>,
     /// How hosts had fared before the step, by region; `None`: not noted yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compared_from: Option<BTreeMap<RegionName, Comparison>>,
@@ -244,6 +252,8 @@ impl Rollout {
         self.next = Some(next);
         self.version = Some(fresh);
         self.enter(now);
+        // Under a new generation nothing was counted yet.
+        self.compared_from = Some(BTreeMap::new());
         let mut actions = vec![Action::Publish];
         if self.kind == RolloutKind::Rollback {
             // What a rollback restores is the base of whatever comes next, at once.
@@ -345,61 +355,6 @@ impl Rollout {
         }
     }
 
-    fn converged(&mut self, now: UnixMillis, facts: &Facts) -> Vec<Action> {
-        match self.stage {
-            Stage::Baking if !self.is_due(now) && !self.hurried => vec![],
-            Stage::Converging if self.bake_s_now() > 0 => {
-                let bake = Duration::from_secs(u64::from(self.bake_s_now()));
-                (self.stage, self.due_at, self.doubts) = (Stage::Baking, Some(now + bake), 0);
-                let name = self.step_name();
-                vec![self.tell("rollout.baking", format!("{name} converged; bakes {bake:?}"))]
-            }
-            _ => self.next_step(now, facts),
-        }
-    }
-
-    /// Converged, and a gate has not said that it is as it should be.
-    fn undecided(&mut self, now: UnixMillis, facts: &Facts, why: String) -> Vec<Action> {
-        match self.stage {
-            Stage::Baking if self.is_due(now) && !self.hurried => {
-                if self.doubts >= DOUBTS_MAX {
-                    return self.pause(why);
-                }
-                self.doubts += 1;
-                self.due_at = Some(now + DOUBT_PERIOD);
-                vec![]
-            }
-            _ => self.converged(now, facts),
-        }
-    }
-
-    /// Not converged, and nothing is wrong enough to act at once.
-    fn wait(&mut self, now: UnixMillis, facts: &Facts, failed: bool) -> Vec<Action> {
-        if !self.is_due(now) {
-            return vec![];
-        }
-        if self.stage == Stage::Baking && self.doubts < DOUBTS_MAX {
-            self.doubts += 1;
-            self.due_at = Some(now + DOUBT_PERIOD);
-            return vec![];
-        }
-        match (self.stage, failed) {
-            (Stage::Baking, _) => {
-                self.pause("hosts that were healthy are not any more, without a failure".into())
-            }
-            (_, true) => self.fail(now, facts, "no progress, and hosts have failed"),
-            (_, false) => self.pause("stalled: no host got further for too long".into()),
-        }
-    }
-
-    fn doubt_data(&mut self, now: UnixMillis, why: String) -> Vec<Action> {
-        let since = *self.thin_since.get_or_insert(now);
-        if now >= since + THIN_GRACE || (self.stage == Stage::Converging && self.is_due(now)) {
-            return self.pause(why);
-        }
-        vec![]
-    }
-
     /// The only early host fails: another one is asked before the release is judged,
     /// so that one sick machine can't kill it.
     fn ask_another(&mut self, now: UnixMillis) -> Vec<Action> {
@@ -494,7 +449,8 @@ impl Rollout {
         self.stage = Stage::Converging;
         self.reason = String::new();
         (self.began_at, self.progress_at, self.progress) = (now, now, 0);
-        (self.thin_since, self.doubts, self.compared_from) = (None, 0, None);
+        (self.thin_since, self.doubts) = (None, 0);
+        (self.bakes_since, self.compared_from) = (None, None);
         self.set_due();
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::model::id::RegionName;
 use crate::model::rollout::{
-    Compared, GateNumbers, GateWord, Judged, RolloutKind, RolloutState, Stage,
+    Compared, GateNumbers, GateWord, Judged, ProgramSaid, RolloutKind, RolloutState, Stage,
 };
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::compare::compare;
@@ -19,6 +19,7 @@ type Numbers = BTreeMap<RegionName, GateNumbers>;
 pub(super) struct Seen {
     numbers: Numbers,
     compared: BTreeMap<RegionName, Compared>,
+    programs: Vec<ProgramSaid>,
 }
 
 impl Rollout {
@@ -47,14 +48,15 @@ impl Rollout {
                 (GateWord::Waiting, "hosts are on their way".into())
             }
         };
-        let Seen { numbers: regions, compared } = self.seen(facts);
-        all.push(Judged { step: self.step, verdict, why, at: now, regions, compared });
+        let Seen { numbers: regions, compared, programs } = self.seen(facts);
+        all.push(Judged { step: self.step, verdict, why, at: now, regions, compared, programs });
         all
     }
 
     /// What the step under way is judged by now.
     pub(super) fn seen(&self, facts: &Facts) -> Seen {
-        Seen { numbers: self.numbers(facts), compared: self.comparisons(facts) }
+        let (numbers, compared) = (self.numbers(facts), self.comparisons(facts));
+        Seen { numbers, compared, programs: self.programs(facts) }
     }
 
     /// How hosts with the release fare beside others; nothing while none of them bakes.
@@ -104,7 +106,7 @@ impl Rollout {
             _ => (GateWord::Fail, self.reason.clone()),
         };
         self.judged.retain(|judged| judged.step != step);
-        let Seen { numbers: regions, compared } = seen;
-        self.judged.push(Judged { step, verdict, why, at: now, regions, compared });
+        let Seen { numbers: regions, compared, programs } = seen;
+        self.judged.push(Judged { step, verdict, why, at: now, regions, compared, programs });
     }
 }

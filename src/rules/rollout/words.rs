@@ -1,7 +1,7 @@
 //! What a rollout waits for, and how it ended: always one true sentence.
 
 use crate::model::id::RegionName;
-use crate::model::rollout::{RolloutKind, RolloutState, Stage, Unavailable};
+use crate::model::rollout::{GateWord, RolloutKind, RolloutState, Stage, Unavailable};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::gate::knows_step;
 use crate::rules::rollout::{Facts, RegionFacts, Rollout};
@@ -33,7 +33,12 @@ pub fn waiting_on(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> String {
             format!("its build to be replicated; {}", left("expires in"))
         }
         (RolloutState::Running, Stage::Baking) => {
-            format!("{}; {}", left("bake ends in"), count(rollout, facts).hosts_on(rollout))
+            let hosts = count(rollout, facts).hosts_on(rollout);
+            let bake = match rollout.is_due(now) {
+                true => "the bake is over".to_owned(),
+                false => left("bake ends in"),
+            };
+            format!("{bake}; {hosts}{}", asked(rollout, facts))
         }
         (RolloutState::Running, _) if rollout.kind == RolloutKind::Deploy => {
             count(rollout, facts).sentence(rollout) + &pace(rollout)
@@ -50,6 +55,17 @@ pub fn waiting_on(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> String {
         (RolloutState::Paused, _) => format!("a person: {}", rollout.reason),
         _ => rollout.reason.clone(),
     }
+}
+
+/// "; the gate errors has said nothing yet", of each that has not passed.
+fn asked(rollout: &Rollout, facts: &Facts) -> String {
+    let programs = rollout.programs(facts).into_iter();
+    let open = programs.filter(|said| said.verdict != GateWord::Pass);
+    let told = |said: crate::model::rollout::ProgramSaid| match said.verdict {
+        GateWord::Waiting => format!("; the gate {} has said nothing yet", said.name),
+        _ => format!("; the gate {} says {}: {}", said.name, said.verdict.word(), said.said),
+    };
+    open.map(told).collect()
 }
 
 /// "; at most 10% of a region at once; each begins within 10 min; fetched within 5 min", if it

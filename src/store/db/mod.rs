@@ -25,6 +25,7 @@ pub mod events;
 pub mod feed;
 pub mod forgotten;
 pub mod freezes;
+pub mod gate_runs;
 pub mod gauges;
 pub mod goals;
 pub mod holds;

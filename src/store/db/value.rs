@@ -2,7 +2,9 @@
 
 use crate::model::commit::CommitId;
 use crate::model::digest::Digest;
-use crate::model::id::{AppName, EnvName, HostId, JobNo, RegionName, ReleaseNo, WorkerId};
+use crate::model::id::{
+    AppName, EnvName, GateName, HostId, JobNo, RegionName, ReleaseNo, WorkerId,
+};
 use crate::model::time::UnixMillis;
 
 /// One parameter of a statement.
@@ -55,6 +57,7 @@ from! {
     &CommitId, name => Self::Text(name.as_str().to_owned());
     &AppName, name => Self::Text(name.as_str().to_owned());
     &EnvName, name => Self::Text(name.as_str().to_owned());
+    &GateName, name => Self::Text(name.as_str().to_owned());
     &RegionName, name => Self::Text(name.as_str().to_owned());
     &HostId, name => Self::Text(name.as_str().to_owned());
     &WorkerId, name => Self::Text(name.as_str().to_owned());

@@ -12,7 +12,9 @@ use crate::model::goal::{GoalVersion, Target};
 use crate::model::hold::Hold;
 use crate::model::id::{AppName, EnvName, RegionName};
 use crate::model::plan::{PlanFile, Wave};
-pub use crate::model::rollout::{GateNumbers, GateWord, Judged, Stage, Step as StepView};
+pub use crate::model::rollout::{
+    Compared, GateNumbers, GateWord, Judged, ProgramSaid, Stage, Step as StepView,
+};
 use crate::model::rollout::{OnConflict, PlanName, Release, RolloutKind, Unavailable};
 use crate::model::time::UnixMillis;
 use crate::wire::v1::config::ConfigWish;

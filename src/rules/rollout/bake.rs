@@ -1,0 +1,70 @@
+//! A step whose hosts converged: how long it is watched, and what ends that.
+
+use std::time::Duration;
+
+use crate::model::rollout::Stage;
+use crate::model::time::UnixMillis;
+use crate::rules::rollout::{Action, DOUBT_PERIOD, DOUBTS_MAX, Facts, Rollout, THIN_GRACE};
+
+impl Rollout {
+    /// Whether programs judge its bakes, so that there is one even of no length.
+    fn is_asked(&self) -> bool {
+        !self.gates.is_empty() && !self.hurried
+    }
+
+    pub(super) fn converged(&mut self, now: UnixMillis, facts: &Facts) -> Vec<Action> {
+        match self.stage {
+            Stage::Baking if !self.is_due(now) && !self.hurried => vec![],
+            Stage::Converging if self.bake_s_now() > 0 || self.is_asked() => {
+                let bake = Duration::from_secs(u64::from(self.bake_s_now()));
+                (self.stage, self.due_at, self.doubts) = (Stage::Baking, Some(now + bake), 0);
+                self.bakes_since = Some(now);
+                let name = self.step_name();
+                vec![self.tell("rollout.baking", format!("{name} converged; bakes {bake:?}"))]
+            }
+            _ => self.next_step(now, facts),
+        }
+    }
+
+    /// Converged, and a gate has not said that it is as it should be.
+    pub(super) fn undecided(&mut self, now: UnixMillis, facts: &Facts, why: String) -> Vec<Action> {
+        match self.stage {
+            Stage::Baking if self.is_due(now) && !self.hurried => {
+                if self.doubts >= DOUBTS_MAX {
+                    return self.pause(why);
+                }
+                self.doubts += 1;
+                self.due_at = Some(now + DOUBT_PERIOD);
+                vec![]
+            }
+            _ => self.converged(now, facts),
+        }
+    }
+
+    /// Not converged, and nothing is wrong enough to act at once.
+    pub(super) fn wait(&mut self, now: UnixMillis, facts: &Facts, failed: bool) -> Vec<Action> {
+        if !self.is_due(now) {
+            return vec![];
+        }
+        if self.stage == Stage::Baking && self.doubts < DOUBTS_MAX {
+            self.doubts += 1;
+            self.due_at = Some(now + DOUBT_PERIOD);
+            return vec![];
+        }
+        match (self.stage, failed) {
+            (Stage::Baking, _) => {
+                self.pause("hosts that were healthy are not any more, without a failure".into())
+            }
+            (_, true) => self.fail(now, facts, "no progress, and hosts have failed"),
+            (_, false) => self.pause("stalled: no host got further for too long".into()),
+        }
+    }
+
+    pub(super) fn doubt_data(&mut self, now: UnixMillis, why: String) -> Vec<Action> {
+        let since = *self.thin_since.get_or_insert(now);
+        if now >= since + THIN_GRACE || (self.stage == Stage::Converging && self.is_due(now)) {
+            return self.pause(why);
+        }
+        vec![]
+    }
+}

@@ -1,0 +1,197 @@
+//! Runs of programs that judge bakes: who runs which, and what they said.
+//!
+//! One row for each app, env and program, of the newest bake. A run is claimed by counting
+//! it, so two coordinators never make the same one, and what a run says is taken down only
+//! while it is the newest.
+
+use std::collections::BTreeMap;
+
+use super::{DbError, Tx, values};
+use crate::model::gate::{Bake, Record, Said};
+use crate::model::id::{AppName, EnvName, GateName};
+use crate::model::time::UnixMillis;
+
+/// A run that was claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The app.
+    pub app: AppName,
+    /// The env.
+    pub env: EnvName,
+    /// The program.
+    pub gate: GateName,
+    /// The fencing token.
+    pub run: u64,
+}
+
+/// When a program may be run.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Now.
+    pub now: UnixMillis,
+    /// A run of the same bake that began later than this is recent enough.
+    pub before: UnixMillis,
+    /// By then a run that begins now has ended, or is taken for lost.
+    pub until: UnixMillis,
+}
+
+struct Row {
+    run: u64,
+    claimed_until: UnixMillis,
+    began_at: UnixMillis,
+    record: Record,
+}
+
+/// What programs said last of an app and env, by name.
+///
+/// # Errors
+/// When the database fails.
+pub fn of(tx: &Tx, app: &AppName, env: &EnvName) -> Result<BTreeMap<GateName, Record>, DbError> {
+    let sql = "SELECT gate, record FROM gate_runs WHERE app = ?1 AND env = ?2";
+    let rows = tx.rows(sql, values![app, env], |row| Ok((row.parse(0)?, row.json(1)?)))?;
+    Ok(rows.into_iter().collect())
+}
+
+fn find(
+    tx: &Tx,
+    (app, env, gate): (&AppName, &EnvName, &GateName),
+) -> Result<Option<Row>, DbError> {
+    let sql = "SELECT run, claimed_until, began_at, record FROM gate_runs
+               WHERE app = ?1 AND env = ?2 AND gate = ?3";
+    tx.row(sql, values![app, env, gate], |row| {
+        let (claimed_until, began_at) = (row.time(1)?, row.time(2)?);
+        Ok(Row { run: row.num(0)?, claimed_until, began_at, record: row.json(3)? })
+    })
+}
+
+/// Whether a program is to be run now, for `bake`: nobody runs it, and it was not run for
+/// a while. One that still runs for a bake that is over does not hold a new one up.
+///
+/// # Errors
+/// When the database fails.
+pub fn is_due(
+    tx: &Tx,
+    place: (&AppName, &EnvName, &GateName),
+    bake: Bake,
+    pace: Pace,
+) -> Result<bool, DbError> {
+    let row = find(tx, place)?.filter(|row| row.record.of == bake);
+    Ok(row.is_none_or(|row| row.claimed_until <= pace.now && row.began_at <= pace.before))
+}
+
+/// Claims a run, if one is due.
+///
+/// # Errors
+/// When the database fails.
+pub fn claim(
+    tx: &mut Tx,
+    place: (&AppName, &EnvName, &GateName),
+    bake: Bake,
+    pace: Pace,
+) -> Result<Option<Claim>, DbError> {
+    if !is_due(tx, place, bake, pace)? {
+        return Ok(None);
+    }
+    let (app, env, gate) = place;
+    let known = find(tx, place)?;
+    let run = known.as_ref().map_or(0, |row| row.run) + 1;
+    let record = known.map(|row| row.record).filter(|record| record.of == bake);
+    let record = record.unwrap_or(Record { of: bake, ..Record::default() });
+    tx.exec(
+        "INSERT INTO gate_runs (app, env, gate, run, claimed_until, began_at, record)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (app, env, gate) DO UPDATE SET run = excluded.run,
+             claimed_until = excluded.claimed_until, began_at = excluded.began_at,
+             record = excluded.record",
+        values![app, env, gate, run, pace.until, pace.now, text(&record)],
+    )?;
+    Ok(Some(Claim { app: app.clone(), env: env.clone(), gate: gate.clone(), run }))
+}
+
+/// Takes down what a run said; returns the record as it was and as it is, unless the run
+/// is not the newest any more.
+///
+/// # Errors
+/// When the database fails.
+pub fn ended(tx: &mut Tx, claim: &Claim, said: Said) -> Result<Option<(Record, Record)>, DbError> {
+    let Claim { app, env, gate, run } = claim;
+    let row = find(tx, (app, env, gate))?.filter(|row| row.run == *run);
+    let Some(Row { record: before, .. }) = row else { return Ok(None) };
+    let mut after = before.clone();
+    after.add(said);
+    tx.exec(
+        "UPDATE gate_runs SET claimed_until = 0, record = ?1
+         WHERE app = ?2 AND env = ?3 AND gate = ?4 AND run = ?5",
+        values![text(&after), app, env, gate, *run],
+    )?;
+    Ok(Some((before, after)))
+}
+
+/// Gives a run back that was not made to its end: it is due at once.
+///
+/// # Errors
+/// When the database fails.
+pub fn give_back(tx: &mut Tx, claim: &Claim) -> Result<(), DbError> {
+    let Claim { app, env, gate, run } = claim;
+    tx.exec(
+        "UPDATE gate_runs SET claimed_until = 0, began_at = 0
+         WHERE app = ?1 AND env = ?2 AND gate = ?3 AND run = ?4",
+        values![app, env, gate, *run],
+    )?;
+    Ok(())
+}
+
+fn text(record: &Record) -> String {
+    serde_json::to_string(record).expect("plain values are plain JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::rollout::GateWord;
+    use crate::store::db::conformance::both;
+
+    fn bake(step: u32) -> Bake {
+        Bake { generation: 3, step, since: UnixMillis(1000) }
+    }
+
+    fn pace(now: i64) -> Pace {
+        Pace { now: UnixMillis(now), before: UnixMillis(now - 30), until: UnixMillis(now + 40) }
+    }
+
+    fn said(verdict: GateWord, at: i64) -> Said {
+        Said { verdict, said: "so".into(), output: String::new(), at: UnixMillis(at) }
+    }
+
+    #[tokio::test]
+    async fn one_run_at_a_time_and_only_the_newest_is_heard() {
+        let (_folder, databases) = both().await;
+        for db in databases {
+            let live = db.write(|tx| {
+                let (app, env, gate) =
+                    ("api".parse().unwrap(), "prod".parse().unwrap(), "errors".parse().unwrap());
+                let place = (&app, &env, &gate);
+                let first = claim(tx, place, bake(0), pace(1000))?.unwrap();
+                assert_eq!(claim(tx, place, bake(0), pace(1039))?, None, "somebody runs it");
+                // Its coordinator was killed.
+                let second = claim(tx, place, bake(0), pace(1040))?.unwrap();
+                assert_eq!(ended(tx, &first, said(GateWord::Fail, 1041))?, None);
+                let doubt = said(GateWord::Inconclusive, 1042);
+                let (before, after) = ended(tx, &second, doubt)?.unwrap();
+                assert_eq!((before.last, after.doubts, after.runs), (None, 1, 1));
+                assert_eq!(claim(tx, place, bake(0), pace(1069))?, None, "it was run just now");
+                let third = claim(tx, place, bake(0), pace(1070))?.unwrap();
+                give_back(tx, &third)?;
+                let fourth = claim(tx, place, bake(0), pace(1071))?.unwrap();
+                // The next step bakes already: a new run begins, and the old one says nothing.
+                let fifth = claim(tx, place, bake(1), pace(1072))?.unwrap();
+                assert_eq!(ended(tx, &fourth, said(GateWord::Fail, 1073))?, None);
+                let (_, after) = ended(tx, &fifth, said(GateWord::Pass, 1074))?.unwrap();
+                assert_eq!((after.of, after.doubts, after.runs), (bake(1), 0, 1));
+                assert_eq!(of(tx, &app, &env)?[&gate], after);
+                Ok::<_, DbError>(())
+            });
+            live.await.unwrap();
+        }
+    }
+}
