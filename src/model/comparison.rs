@@ -47,6 +47,9 @@ pub struct Side {
 /// The two groups of one region under one goal, in the same minutes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Comparison {
+    /// Which count it is: another number, and it began elsewhere or anew.
+    #[serde(default)]
+    pub ledger: u32,
     /// Hosts that may run the new release, and do.
     pub next: Side,
     /// Hosts that may not have it yet, and run what they should.

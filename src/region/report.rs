@@ -67,6 +67,7 @@ impl Reporter {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut last = Instant::now() - PERIOD;
         let mut said = Said { tells: true, forgot: vec![] };
+        let mut kept = Instant::now();
         loop {
             let settling = settled_at.saturating_duration_since(Instant::now());
             let wait = PERIOD.saturating_sub(last.elapsed());
@@ -78,21 +79,28 @@ impl Reporter {
                 () = tokio::time::sleep(wait) => true,
             };
             let began = Instant::now();
-            let pause = match self.report(Instant::now() >= settled_at, periodic, &mut said).await {
-                Ok(()) => {
-                    if backoff.succeeded() {
-                        tracing::info!("reports are answered again");
+            // However busy it is: who may have to tell in a while has counted until then.
+            let keeps = kept.elapsed() >= PERIOD;
+            if keeps {
+                kept = began;
+            }
+            let pause =
+                match self.report(Instant::now() >= settled_at, (periodic, keeps), &mut said).await
+                {
+                    Ok(()) => {
+                        if backoff.succeeded() {
+                            tracing::info!("reports are answered again");
+                        }
+                        // Counting a large fleet must not fill the processor.
+                        PACE.max(began.elapsed())
                     }
-                    // Counting a large fleet must not fill the processor.
-                    PACE.max(began.elapsed())
-                }
-                Err(error) => {
-                    let wait = backoff.failed();
-                    tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "report failed");
-                    self.coordinators.rotate();
-                    wait
-                }
-            };
+                    Err(error) => {
+                        let wait = backoff.failed();
+                        tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "report failed");
+                        self.coordinators.rotate();
+                        wait
+                    }
+                };
             last = Instant::now();
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
@@ -104,14 +112,13 @@ impl Reporter {
     async fn report(
         &self,
         settled: bool,
-        periodic: bool,
+        (periodic, keeps): (bool, bool),
         said: &mut Said,
     ) -> Result<(), CallError> {
         let (fleet, goals) = (self.fleet.clone(), self.mirror.goals());
         let counts = settled && said.tells;
-        let tallies = tokio::task::spawn_blocking(move || match (counts, periodic) {
+        let tallies = tokio::task::spawn_blocking(move || match (counts, keeps) {
             (true, _) => fleet.tallies(&goals),
-            // Who may have to tell in a while has counted until then.
             (false, true) => {
                 fleet.keep_ledgers(&goals);
                 vec![]

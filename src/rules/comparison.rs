@@ -19,7 +19,8 @@ const RECENT: Duration = Duration::from_secs(600);
 const HOUR: Duration = Duration::from_secs(3600);
 /// What is remembered is cut into such parts.
 const PART: Duration = Duration::from_secs(60);
-/// A longer stretch counts as this long: nobody looked, so nobody knows.
+/// A longer stretch counts as this long, and what happened in it for nothing: nobody looked,
+/// so nobody knows which groups there were then.
 const STRETCH_MAX: Duration = Duration::from_secs(30);
 /// Numbers without events are brought up to date so often: each change is a write upward.
 const SHOWN_EVERY: Duration = Duration::from_secs(10);
@@ -36,9 +37,27 @@ pub enum Arm {
 /// A host on which something happened, how often, and its group.
 pub type Strike<'a> = (&'a HostId, u32, Arm);
 
+/// The groups from now on.
+pub struct Groups<'a> {
+    /// The goal that makes them.
+    pub version: GoalVersion,
+    /// Hosts with the release.
+    pub next: u32,
+    /// Hosts without it.
+    pub control: u32,
+    /// Whether a rollout admits hosts, or is paused: what hosts with its release go through
+    /// is no measure for the next one.
+    pub under_way: bool,
+    /// A host's group.
+    pub arm: &'a dyn Fn(&HostId) -> Option<Arm>,
+}
+
 /// The count of one app and env. Its clock is any that only runs forward.
 #[derive(Debug, Default)]
 pub struct Ledger {
+    /// What it is told apart by from others.
+    id: u32,
+    under_way: bool,
     /// Epoch and generation that it counts under.
     of: Option<(u64, u64)>,
     /// Until when it has counted.
@@ -74,31 +93,35 @@ impl Sum {
     fn side(&self, now: Duration) -> Side {
         let recent = |at: &&Duration| now.saturating_sub(**at) <= RECENT;
         let struck = self.struck.values().filter(recent).count();
-        let struck = u32::try_from(struck).unwrap_or(u32::MAX);
+        let struck = u32::try_from(struck).unwrap_or(u32::MAX).min(self.hosts);
         Side { hosts: self.hosts, struck, span: self.span() }
     }
 }
 
 impl Ledger {
-    /// Ends a stretch at `now`, in which `strikes` happened. From now on the groups have
-    /// so many `hosts` (with the release, and without), under `version`.
-    pub fn pass(
-        &mut self,
-        now: Duration,
-        strikes: &[Strike<'_>],
-        version: GoalVersion,
-        hosts: (u32, u32),
-    ) {
+    /// An empty one.
+    #[must_use]
+    pub fn new(id: u32) -> Self {
+        Self { id, ..Self::default() }
+    }
+
+    /// Ends a stretch at `now`, in which `strikes` happened; the next one begins with `groups`.
+    pub fn pass(&mut self, now: Duration, strikes: &[Strike<'_>], groups: &Groups<'_>) {
         let length = self.at.map_or(Duration::ZERO, |at| now.saturating_sub(at));
+        let strikes = if length > STRETCH_MAX { &[] } else { strikes };
         self.count(now, length.min(STRETCH_MAX), strikes);
         self.at = Some(now);
-        let of = (version.epoch, version.generation);
+        let of = (groups.version.epoch, groups.version.generation);
         if self.of != Some(of) {
-            let past = std::mem::take(&mut self.past);
+            let (id, past) = (self.id, std::mem::take(&mut self.past));
             let before = past.iter().fold(Span::default(), |sum, (_, part)| sum.and(part.span()));
-            *self = Self { of: Some(of), at: Some(now), before, past, ..Self::default() };
+            *self = Self { id, of: Some(of), at: Some(now), before, past, ..Self::default() };
         }
-        (self.next.hosts, self.control.hosts) = hosts;
+        (self.next.hosts, self.control.hosts) = (groups.next, groups.control);
+        self.under_way = groups.under_way;
+        // Who has changed sides was struck as one of the others.
+        self.next.struck.retain(|host, _| (groups.arm)(host) != Some(Arm::Control));
+        self.control.struck.retain(|host, _| (groups.arm)(host) != Some(Arm::Next));
     }
 
     fn count(&mut self, now: Duration, length: Duration, strikes: &[Strike<'_>]) {
@@ -122,7 +145,12 @@ impl Ledger {
         for side in [&mut self.next, &mut self.control] {
             side.struck.retain(|_, at| now.saturating_sub(*at) <= RECENT);
         }
-        self.remember(now, length, (next + control, on_next + on_control));
+        let usual = if self.under_way {
+            (control, on_control)
+        } else {
+            (next + control, on_next + on_control)
+        };
+        self.remember(now, length, usual);
     }
 
     fn remember(&mut self, now: Duration, length: Duration, (hosts, events): (u32, u64)) {
@@ -141,13 +169,14 @@ impl Ledger {
     /// What is told upward at `now`; `None`: no agent tells, and none did.
     pub fn told(&mut self, now: Duration) -> Option<Comparison> {
         let fresh = Comparison {
+            ledger: self.id,
             next: self.next.side(now),
             control: self.control.side(now),
             expected_milli: self.expected_milli,
             alone: self.alone.span(),
             before: self.before,
         };
-        if fresh == Comparison::default() {
+        if fresh == (Comparison { ledger: self.id, ..Comparison::default() }) {
             return None;
         }
         let numbers = |c: &Comparison| {
@@ -182,20 +211,35 @@ mod tests {
         format!("h{n}").parse().unwrap()
     }
 
+    /// Hosts from 100 on are without the release.
+    fn arm(host: &HostId) -> Option<Arm> {
+        let number: usize = host.as_str()[1..].parse().ok()?;
+        Some(if number < 100 { Arm::Next } else { Arm::Control })
+    }
+
+    fn groups((next, control): (u32, u32)) -> Groups<'static> {
+        Groups { version: version(2), next, control, under_way: true, arm: &arm }
+    }
+
+    /// As it is when no rollout is under way.
+    fn settled(hosts: u32) -> Groups<'static> {
+        Groups { version: version(1), under_way: false, ..groups((hosts, 0)) }
+    }
+
     /// Ten seconds with these groups, and so many events on hosts of each.
     fn live(
         ledger: &mut Ledger,
         now: &mut Duration,
-        (next, control): (u32, u32),
+        hosts: (u32, u32),
         (ours, theirs): (usize, usize),
     ) {
-        ledger.pass(*now, &[], version(2), (next, control));
+        ledger.pass(*now, &[], &groups(hosts));
         *now += Duration::from_secs(10);
         let (ours, theirs): (Vec<_>, Vec<_>) =
             ((0..ours).map(host).collect(), (100..100 + theirs).map(host).collect());
         let mut strikes: Vec<Strike<'_>> = ours.iter().map(|h| (h, 1, Arm::Next)).collect();
         strikes.extend(theirs.iter().map(|h| (h, 1, Arm::Control)));
-        ledger.pass(*now, &strikes, version(2), (next, control));
+        ledger.pass(*now, &strikes, &groups(hosts));
     }
 
     #[test]
@@ -219,12 +263,12 @@ mod tests {
     fn with_nobody_left_to_compare_with_the_hour_before_is_kept() {
         let (mut ledger, mut now) = (Ledger::default(), Duration::from_secs(5));
         for minute in 0..120 {
-            ledger.pass(now, &[], version(1), (10, 0));
+            ledger.pass(now, &[], &settled(10));
             now += Duration::from_secs(30);
             let host = host(0);
             let strike = [(&host, 1, Arm::Next)];
             let strikes = if minute % 10 == 0 { &strike[..] } else { &[] };
-            ledger.pass(now, strikes, version(1), (10, 0));
+            ledger.pass(now, strikes, &settled(10));
         }
         live(&mut ledger, &mut now, (10, 0), (2, 0));
         let told = ledger.told(now).unwrap();
@@ -236,26 +280,51 @@ mod tests {
     }
 
     #[test]
+    fn what_a_rollout_went_through_is_no_measure_for_the_next() {
+        let (mut ledger, mut now) = (Ledger::new(7), Duration::from_secs(5));
+        for _ in 0..12 {
+            live(&mut ledger, &mut now, (10, 0), (10, 0));
+            live(&mut ledger, &mut now, (5, 5), (5, 1));
+        }
+        ledger.pass(now, &[], &settled(10));
+        let told = ledger.told(now).unwrap();
+        assert_eq!((told.ledger, told.before), (7, Span { host_s: 600, events: 12 }));
+    }
+
+    #[test]
+    fn who_was_struck_without_the_release_is_none_of_those_when_it_has_it() {
+        let (mut ledger, mut now) = (Ledger::default(), Duration::from_secs(5));
+        live(&mut ledger, &mut now, (5, 95), (0, 20));
+        assert_eq!(ledger.told(now).unwrap().control.struck, 20);
+        let moved = |host: &HostId| (host.as_str() != "h100").then_some(Arm::Next);
+        ledger.pass(now, &[], &Groups { arm: &moved, ..groups((95, 5)) });
+        assert_eq!(ledger.told(now).unwrap().control.struck, 1, "of which nobody knows");
+    }
+
+    #[test]
     fn a_stretch_that_nobody_looked_at_counts_for_little() {
         let (mut ledger, now) = (Ledger::default(), Duration::from_secs(5));
-        ledger.pass(now, &[], version(2), (10, 10));
-        ledger.pass(now + Duration::from_secs(7200), &[], version(2), (10, 10));
+        ledger.pass(now, &[], &groups((10, 10)));
+        let host = host(1);
+        let strikes = [(&host, 1, Arm::Next)];
+        ledger.pass(now + Duration::from_secs(7200), &strikes, &groups((10, 10)));
         let told = ledger.told(now + Duration::from_secs(7200)).unwrap();
-        assert_eq!(told.next.span.host_s, 300);
+        assert_eq!(told.next.span, Span { host_s: 300, events: 0 });
+        assert_eq!(told.next.struck, 0);
     }
 
     #[test]
     fn numbers_change_at_once_with_an_event_and_else_seldom() {
         let (mut ledger, mut now) = (Ledger::default(), Duration::from_secs(5));
-        ledger.pass(now, &[], version(2), (10, 10));
+        ledger.pass(now, &[], &groups((10, 10)));
         assert_eq!(Ledger::default().told(now), None);
         let first = ledger.told(now).unwrap();
         now += Duration::from_secs(5);
-        ledger.pass(now, &[], version(2), (10, 10));
+        ledger.pass(now, &[], &groups((10, 10)));
         assert_eq!(ledger.told(now), Some(first));
         now += Duration::from_secs(1);
-        let host = host(1);
-        ledger.pass(now, &[(&host, 1, Arm::Control)], version(2), (10, 10));
+        let host = host(101);
+        ledger.pass(now, &[(&host, 1, Arm::Control)], &groups((10, 10)));
         assert_eq!(ledger.told(now).unwrap().control.span, Span { host_s: 60, events: 1 });
     }
 

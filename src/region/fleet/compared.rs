@@ -9,23 +9,42 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Entry, Fleet, Table};
+use crate::model::config::Bits;
 use crate::model::fleet::{AppStatus, Tally};
 use crate::model::goal::Goal;
 use crate::model::id::{AppName, EnvName, HostId, RegionName};
-use crate::rules::comparison::{Arm, Ledger};
+use crate::net::auth::random_seed;
+use crate::rules::comparison::{Arm, Groups, Ledger, Strike};
 use crate::rules::tally::{Seen, arm};
+
+/// Most events that one word of a host counts for: words come every few seconds.
+const WORD_MAX: u64 = 10;
 
 /// An app in an env.
 type Place = (EnvName, AppName);
 
 /// The ledgers, and what is still to go into them.
-#[derive(Default)]
 pub(super) struct Compared {
+    /// What this process's counts are told apart by.
+    id: u32,
     /// Goals whose numbers the coordinator wants.
     asked: BTreeSet<Place>,
     ledgers: BTreeMap<Place, Ledger>,
     /// Events since the ledgers were brought up to date.
-    strikes: BTreeMap<Place, BTreeMap<HostId, u32>>,
+    strikes: BTreeMap<Place, BTreeMap<HostId, Struck>>,
+}
+
+/// Events on a host, and what it ran meanwhile.
+struct Struck {
+    ran: Bits,
+    events: u32,
+}
+
+impl Default for Compared {
+    fn default() -> Self {
+        let id = (random_seed() >> 32) as u32 | 1;
+        Self { id, asked: BTreeSet::new(), ledgers: BTreeMap::new(), strikes: BTreeMap::new() }
+    }
 }
 
 impl Fleet {
@@ -54,12 +73,15 @@ impl Compared {
 pub(super) fn note_events(compared: &mut Compared, entry: &Entry, after: &[AppStatus]) {
     for status in after {
         let before = entry.apps.iter().find(|before| before.app == status.app);
-        let events = before.map_or(0, |before| since(before, status));
-        if events > 0 {
-            let place = (entry.info.env.clone(), status.app.clone());
-            let host = entry.info.host.clone();
-            *compared.strikes.entry(place).or_default().entry(host).or_default() += events;
+        let Some((ran, events)) = before.and_then(|before| since(before, status)) else { continue };
+        let place = (entry.info.env.clone(), status.app.clone());
+        let host = entry.info.host.clone();
+        let strikes = compared.strikes.entry(place).or_default();
+        let struck = strikes.entry(host).or_insert(Struck { ran, events: 0 });
+        if struck.ran != ran {
+            *struck = Struck { ran, events: 0 };
         }
+        struck.events = struck.events.saturating_add(events);
     }
 }
 
@@ -74,30 +96,42 @@ impl Table {
     ) -> Tally {
         let place = (goal.env.clone(), goal.app.clone());
         let struck = self.compared.strikes.remove(&place).unwrap_or_default();
-        let of = |host: &HostId| -> Option<Arm> {
+        let seen = |host: &HostId| {
             let entry = self.hosts.get(host)?;
-            let status = entry.apps.iter().find(|status| status.app == goal.app);
+            Some((entry, entry.apps.iter().find(|status| status.app == goal.app)))
+        };
+        let arm = |host: &HostId| -> Option<Arm> {
+            let (entry, status) = seen(host)?;
             let labels = &entry.info.labels;
             arm(goal, region, &Seen { host, labels, reachable: entry.reachable, status })
         };
-        let strikes: Vec<_> =
-            struck.iter().filter_map(|(host, times)| Some((host, *times, of(host)?))).collect();
-        let hosts = tally.comparison.map_or((0, 0), |seen| (seen.next.hosts, seen.control.hosts));
+        // What a host went through before it got another release is of neither group.
+        let runs = |host: &HostId| Some(seen(host)?.1?.running?.bits());
+        let strikes: Vec<Strike<'_>> = struck
+            .iter()
+            .filter(|(host, struck)| runs(host) == Some(struck.ran))
+            .filter_map(|(host, struck)| Some((host, struck.events, arm(host)?)))
+            .collect();
+        let (next, control) = tally.comparison.map_or((0, 0), |c| (c.next.hosts, c.control.hosts));
         let asked = self.compared.asked.contains(&place);
-        let ledger = self.compared.ledgers.entry(place).or_default();
-        ledger.pass(now, &strikes, goal.version, hosts);
+        let groups = Groups { version: goal.version, next, control, under_way: asked, arm: &arm };
+        let id = self.compared.id;
+        let ledger = self.compared.ledgers.entry(place).or_insert_with(|| Ledger::new(id));
+        ledger.pass(now, &strikes, &groups);
         tally.comparison = if asked { ledger.told(now) } else { None };
         tally
     }
 }
 
-/// Events between two words of a host. Not those of another release: they may be from
-/// before it, or after. A count that went back began anew with the agent.
-fn since(before: &AppStatus, after: &AppStatus) -> u32 {
-    let same = before.running.map(|r| r.bits()) == after.running.map(|r| r.bits());
-    let (Some(from), Some(to), true) = (before.events, after.events, same) else { return 0 };
+/// Events between two words of a host, and on what. Not those of another release: they may
+/// be from before it, or after. A count that went back began anew with the agent.
+fn since(before: &AppStatus, after: &AppStatus) -> Option<(Bits, u32)> {
+    let ran = before.running?.bits();
+    let same = after.running.map(|r| r.bits()) == Some(ran);
+    let (from, to) = (before.events?, after.events?);
     let events = if to >= from { to - from } else { to };
-    u32::try_from(events).unwrap_or(u32::MAX)
+    let events = u32::try_from(events.min(WORD_MAX)).unwrap_or(0);
+    (same && events > 0).then_some((ran, events))
 }
 
 #[cfg(test)]

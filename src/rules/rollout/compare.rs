@@ -6,6 +6,8 @@
 //! health alone decides, and the record says why. With nobody left to compare with it takes
 //! the region's hour before the rollout.
 
+use std::collections::BTreeMap;
+
 use crate::model::comparison::{Comparison, Span};
 use crate::model::fleet::Tally;
 use crate::model::id::RegionName;
@@ -59,27 +61,29 @@ pub(super) fn compare(rollout: &Rollout, name: &RegionName, tally: &Tally) -> Fa
     let bake = u64::from(rollout.bake_s_now());
     let hoped =
         |hosts: u32, have: Span| have.host_s >= ENOUGH_S || u64::from(hosts) * bake >= HOPED_S;
-    let next = own.next.span.and(own.alone);
-    if !hoped(own.next.hosts, next) {
+    if !hoped(own.next.hosts, own.next.span.and(own.alone)) {
         return left_out("too few hosts with it for a comparison: host health alone decides");
     }
-    if hoped(own.control.hosts, own.control.span) {
-        let (with, without) = (own.next.span, own.control.span);
+    let beside = || {
         let expected = own.expected_milli as f64 / 1000.0;
-        return judge(
-            rollout,
-            name,
-            (Against::Control, own.next.struck),
-            (with, without),
-            expected,
-        );
+        let against = (Against::Control, own.next.struck);
+        judge(rollout, name, against, (own.next.span, own.control.span), expected)
+    };
+    let few = "too few hosts to compare with: host health alone decides";
+    if own.control.hosts > 0 {
+        let can = hoped(own.control.hosts, own.control.span);
+        return if can { beside() } else { left_out(few) };
     }
-    if own.before.host_s >= ENOUGH_S {
-        let expected = own.before.events as f64 * next.host_s as f64 / own.before.host_s as f64;
-        let against = (Against::HourBefore, own.next.struck);
-        return judge(rollout, name, against, (next, own.before), expected);
+    // Nobody is left without it. What was seen beside them still counts, and does not do.
+    let seen = own.next.span.host_s.min(own.control.span.host_s) >= ENOUGH_S;
+    let seen = if seen { beside() } else { left_out(few) };
+    let before = own.before.host_s >= ENOUGH_S && hoped(own.next.hosts, own.alone);
+    if matches!(seen, Fares::Worse(_)) || !before {
+        return seen;
     }
-    left_out("too few hosts to compare with: host health alone decides")
+    let expected = own.before.events as f64 * own.alone.host_s as f64 / own.before.host_s as f64;
+    let against = (Against::HourBefore, own.next.struck);
+    judge(rollout, name, against, (own.alone, own.before), expected)
 }
 
 fn judge(
@@ -160,31 +164,36 @@ pub(super) fn shared_trouble(
 
 /// What was counted since the step began.
 fn step(rollout: &Rollout, name: &RegionName, now: Comparison) -> Comparison {
-    let from = rollout.compared_from.as_ref().and_then(|all| all.get(name));
-    let from = from.copied().unwrap_or_default();
-    let anew = now.next.span.host_s < from.next.span.host_s
-        || now.control.span.host_s < from.control.span.host_s
-        || now.alone.host_s < from.alone.host_s
-        || now.expected_milli < from.expected_milli;
-    let from = if anew { Comparison::default() } else { from };
+    let from = rollout.compared_from.as_ref().and_then(|all| *all.get(name)?).unwrap_or_default();
     let mut own = now;
     own.next.span = now.next.span.since(from.next.span);
     own.control.span = now.control.span.since(from.control.span);
     own.alone = now.alone.since(from.alone);
-    own.expected_milli = now.expected_milli - from.expected_milli;
+    own.expected_milli = now.expected_milli.saturating_sub(from.expected_milli);
     own
 }
 
 impl Rollout {
-    /// Notes what was counted before the step, once. Of a region that has not spoken under
-    /// this generation nothing was.
-    pub(super) fn mark_comparison(
-        &mut self,
-        regions: &std::collections::BTreeMap<RegionName, RegionFacts>,
-    ) {
-        let (None, Some(version)) = (&self.compared_from, self.version) else { return };
-        let counted = regions.iter().filter(|(_, region)| region.speaks_of(version));
-        let counted = counted.filter_map(|(name, r)| Some((name.clone(), r.tally.comparison?)));
-        self.compared_from = Some(counted.collect());
+    /// Notes what was counted before the step began, or went on: of a region that has not
+    /// spoken under this generation nothing was, of one that has not told numbers it is what
+    /// it tells first. Another process's count is of other times: it counts from here on.
+    pub(super) fn mark_comparison(&mut self, regions: &BTreeMap<RegionName, RegionFacts>) {
+        let Some(version) = self.version else { return };
+        let fresh = self.compared_from.is_none();
+        let marks = self.compared_from.get_or_insert_default();
+        for (name, region) in regions.iter().filter(|(_, region)| region.speaks_of(version)) {
+            let now = region.tally.comparison;
+            match (marks.get_mut(name), now) {
+                (None, now) if fresh => drop(marks.insert(name.clone(), now)),
+                (None, Some(now)) => {
+                    let nothing = Comparison { ledger: now.ledger, ..Comparison::default() };
+                    marks.insert(name.clone(), Some(nothing));
+                }
+                (Some(mark), Some(now)) if mark.is_none_or(|mark| mark.ledger != now.ledger) => {
+                    *mark = Some(now);
+                }
+                _ => {}
+            }
+        }
     }
 }

@@ -152,9 +152,10 @@ pub struct Rollout {
     /// Programs that each bake must pass.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<GateName>,
-    /// How hosts had fared before the step, by region; `None`: not noted yet.
+    /// How hosts had fared before the step, by region (`None`: it told nothing yet); `None`:
+    /// not noted yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub compared_from: Option<BTreeMap<RegionName, Comparison>>,
+    pub compared_from: Option<BTreeMap<RegionName, Option<Comparison>>>,
     /// Failed hosts that a person accepted, by region.
     pub excused: BTreeMap<RegionName, u32>,
     /// Where one more host can be asked when the only early host fails.

@@ -138,13 +138,13 @@ pub fn moving(tx: &Tx) -> Result<Vec<ReleaseRow>, DbError> {
     tx.rows(&sql, &[], read)
 }
 
-/// Apps and envs where a deploy admits hosts, at most 1,000.
+/// Apps and envs where a deploy admits hosts or is paused, at most 1,000.
 ///
 /// # Errors
 /// When the database fails.
 pub fn under_way(tx: &Tx) -> Result<Vec<(AppName, EnvName)>, DbError> {
     let sql = format!(
-        "SELECT app, env FROM releases WHERE {OPEN} AND state = 'running' AND kind = 'deploy'
+        "SELECT app, env FROM releases WHERE {OPEN} AND state IN ('running', 'paused') AND kind = 'deploy'
          ORDER BY app, env LIMIT 1000"
     );
     tx.rows(&sql, &[], |row| Ok((row.parse(0)?, row.parse(1)?)))

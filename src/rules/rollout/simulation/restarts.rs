@@ -9,7 +9,7 @@ use super::{bits, deploy, run, target};
 use crate::model::id::HostId;
 use crate::model::rollout::{Against, GateWord, RolloutState, Stage};
 use crate::model::time::UnixMillis;
-use crate::rules::comparison::{Arm, Ledger};
+use crate::rules::comparison::{Arm, Groups, Ledger};
 use crate::rules::rollout::Admission;
 use crate::rules::rollout::command::Command;
 use crate::rules::rollout::simulation::world::{CALM, Health, Weather, World};
@@ -52,7 +52,7 @@ impl World {
                 .filter_map(|host| Some((host.id.clone(), arm_of(host)?)))
                 .collect();
             let count = |arm| arms.iter().filter(|(_, own)| *own == arm).count() as u32;
-            let hosts = (count(Arm::Next), count(Arm::Control));
+            let (next, control) = (count(Arm::Next), count(Arm::Control));
             let struck: Vec<&(HostId, Arm)> = arms
                 .iter()
                 .filter(|(_, arm)| {
@@ -62,8 +62,11 @@ impl World {
                 .collect();
             let strikes: Vec<_> = struck.iter().map(|(host, arm)| (host, 1, *arm)).collect();
             let now = span(self.now);
+            let arm = |host: &HostId| arms.iter().find(|(own, _)| own == host).map(|(_, arm)| *arm);
+            let version = goal.version;
+            let groups = Groups { version, next, control, under_way: true, arm: &arm };
             if let Some(ledger) = self.ledgers.get_mut(&region) {
-                ledger.pass(now, &strikes, goal.version, hosts);
+                ledger.pass(now, &strikes, &groups);
             }
         }
     }
@@ -212,7 +215,9 @@ fn with_all_hosts_on_it_the_hour_before_tells() {
         let region = world.regions[0].clone();
         for _ in 0..360 {
             let ledger = world.ledgers.get_mut(&region).unwrap();
-            ledger.pass(span(world.now), &[], fresh, (30, 0));
+            let (next, control, under_way) = (30, 0, false);
+            let groups = Groups { version: fresh, next, control, under_way, arm: &|_| None };
+            ledger.pass(span(world.now), &[], &groups);
             world.now = world.now + Duration::from_secs(10);
         }
         world.begin();
