@@ -110,7 +110,7 @@ pub struct HowArgs {
           conflicts_with = "regions", hide_short_help = true,
           add = ArgValueCompleter::new(complete::regions))]
     pub exclude: Vec<RegionName>,
-    /// standard, fast, careful, all-at-once, or a file: deployctl-plan(5)
+    /// standard, fast, careful, all-at-once or a file
     #[arg(
         long,
         value_name = "PLAN",

@@ -8,8 +8,9 @@ use deployctl::model::plan::PlanRef;
 use deployctl::model::rollout::RolloutState;
 use serde_json::json;
 
-use crate::samples::{R2, ROLLOUTS, rollout};
+use crate::samples::{R2, ROLLOUTS, rollout, status};
 use crate::support::{Coordinator, Person};
+use crate::terminal::on_terminal;
 
 const SLOW: &str = "max_unavailable = \"10%\"\n[[wave]]\nregions = [\"eu\", \"*\"]\n\
     steps = [{ hosts = 1, bake_s = 60 }, { percent = 100 }]\n";
@@ -47,6 +48,21 @@ fn a_file_is_sent_as_waves_and_named_where_it_is_shown() {
     let more = ["deploy", "r2", "--yes", "--plan", "slow.toml", "--max-unavailable", "3"];
     person.ends(&more, 0);
     assert_eq!(coordinator.requests_of(ROLLOUTS).last().unwrap().body["max_unavailable"], "3");
+}
+
+#[test]
+fn who_looks_at_an_open_rollout_is_told_by_what_it_goes() {
+    let (coordinator, person) = ready();
+    let mut now = status(Some(RolloutState::Succeeded), Some(RolloutState::Running));
+    let open = now.apps[0].rollout.as_mut().unwrap();
+    open.release.plan_file = Some(PlanRef { name: "slow.toml".into(), digest: Digest([1; 32]) });
+    coordinator.gives(R2, open);
+    coordinator.gives("GET /v1/status", &now);
+    coordinator.gives("GET /v1/regions", &json!({"regions": []}));
+    for args in [["status"].as_slice(), &["why", "r2"]] {
+        let done = on_terminal(&person, args, ("\0", ""));
+        assert!(done.stdout.contains("goes by the plan slow.toml (0101010101)"), "{done:?}");
+    }
 }
 
 #[test]

@@ -53,6 +53,47 @@ fn a_coordinator_killed_in_a_rollout_goes_on_where_it_was() {
     assert_eq!(done.status.code(), Some(0), "{}{}", text(&done.stdout), text(&done.stderr));
 }
 
+/// One host of us, then us until a person says go on, then all others.
+const US_FIRST: &str = r#"
+[[wave]]
+regions = ["us"]
+steps = [{ hosts = 1, bake_s = 1 }, { percent = 100, hold = true }]
+
+[[wave]]
+regions = ["*"]
+steps = [{ percent = 100, bake_s = 1 }]
+"#;
+
+#[test]
+fn a_plan_from_a_file_holds_where_it_says_also_with_the_file_and_the_coordinator_gone() {
+    let (mut fleet, repository) = fleet_with_app(2);
+    let at = repository.folder.clone();
+    fleet.expect(&at, &["deploy", "--yes", "--build", "--plan", "all-at-once"], 0);
+    repository.publish(&[("version", "2")], "Second");
+    let file = at.join("us-first.toml");
+    fs::write(&file, US_FIRST).unwrap();
+    let planned = ["plumbing", "plan", "HEAD~1", "--plan", "us-first.toml"];
+    assert_eq!(fleet.json(&at, &planned, 0)["joined"], true, "it is there already");
+    let go = ["deploy", "--yes", "--build", "--plan", "us-first.toml", "--timeout", "2m"];
+    // Paused for a person: exit code 14.
+    fleet.expect(&at, &go, 14);
+    let planned = ["plumbing", "plan", "HEAD", "--plan", "us-first.toml"];
+    let planned = fleet.json(&at, &planned, 0);
+    assert_eq!(planned["plan_file"]["name"], "us-first.toml", "{planned}");
+    assert_eq!(planned["waves"][0]["steps"][0]["new"]["us"], 1, "{planned}");
+    assert_eq!(planned["waves"][1]["steps"][0]["hosts"]["eu"], 2, "{planned}");
+    let of = |fleet: &crate::Fleet, host: &str| {
+        fs::read_to_string(fleet.current(host, "api").join("version")).unwrap()
+    };
+    let all = ["eu-1", "eu-2", "us-1", "us-2"];
+    assert_eq!(all.map(|host| of(&fleet, host)), ["1", "1", "2", "2"]);
+    fs::remove_file(&file).unwrap();
+    fleet.kill("coordinator");
+    fleet.start_coordinator();
+    fleet.expect(&at, &["promote", "--yes", "--timeout", "2m"], 0);
+    assert_eq!(all.map(|host| of(&fleet, host)), ["2"; 4]);
+}
+
 #[test]
 fn a_region_serves_with_the_coordinator_dead() {
     let (mut fleet, repository) = fleet_with_app(1);

@@ -5,11 +5,12 @@
 //! No hosts here, only counts, so that millions of sequences are cheap: a plain loop over
 //! seeds, and the seed in every message. `STORMS=N` sets how many (`bench/rollouts`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use deployctl::model::goal::{BUCKETS, Goal, GoalVersion, HostView};
 use deployctl::model::id::{HostId, RegionName, ReleaseNo};
+use deployctl::model::plan::PlanFile;
 use deployctl::model::rng::Rng;
 use deployctl::model::rollout::{PlanName, RolloutKind, RolloutState, Stable};
 use deployctl::model::selector::Labels;
@@ -17,6 +18,8 @@ use deployctl::model::time::UnixMillis;
 use deployctl::rules::rollout::command::Command;
 use deployctl::rules::rollout::plan::{Fleet, waves};
 use deployctl::rules::rollout::{Action, Admission, Facts, RegionFacts, Rollout};
+
+use serde_json::{Value, json};
 
 use crate::{bits, deploy, target};
 
@@ -38,6 +41,8 @@ struct Storm {
     newest: GoalVersion,
     goal: Option<Goal>,
     releases: u64,
+    /// Rollouts that a written plan let begin, and those that did not fit.
+    written: (u64, u64),
 }
 
 impl Storm {
@@ -69,6 +74,7 @@ impl Storm {
             newest,
             goal,
             releases: 2,
+            written: (0, 0),
         };
         storm.renew();
         storm
@@ -219,7 +225,8 @@ impl Storm {
             start_by: self.now + Duration::from_secs(3600),
             ..deploy(base, 20)
         };
-        let next = Rollout::admitted(self.now, admission);
+        let plan_file = (plan == PlanName::Standard).then(|| self.written()).flatten();
+        let next = Rollout::admitted(self.now, Admission { plan_file, ..admission });
         self.over.push(std::mem::replace(&mut self.rollout, next));
         self.over.truncate(3);
         // Most have their build there already.
@@ -228,10 +235,77 @@ impl Storm {
         }
     }
 
+    /// A plan as a person may write it, one time in three.
+    fn written(&mut self) -> Option<PlanFile> {
+        let Self { rng, regions, .. } = self;
+        if rng.below(3) > 0 {
+            return None;
+        }
+        let mut places: Vec<String> = regions.iter().map(ToString::to_string).collect();
+        let turn = rng.below(places.len() as u64) as usize;
+        places.rotate_left(turn);
+        let named = rng.below(places.len() as u64 + 1) as usize;
+        places.truncate(named);
+        places.insert(rng.below(named as u64 + 1) as usize, "*".into());
+        let steps = |rng: &mut Rng| {
+            let (mut steps, mut percent) = (vec![], 0);
+            for hosts in 1..=rng.below(3) {
+                steps.push(json!({ "hosts": hosts * 3, "bake_s": rng.below(2) * 20 }));
+            }
+            while percent < 100 {
+                percent = (percent + 1 + rng.below(60)).min(100);
+                let hold = percent < 100 && rng.below(8) == 0;
+                let bake_s = rng.below(2) * 20;
+                steps.push(json!({ "percent": percent, "bake_s": bake_s, "hold": hold }));
+            }
+            steps
+        };
+        let apart = rng.below(2) == 0;
+        let waves: Vec<Value> = match apart {
+            true => places.iter().map(|p| json!({ "regions": [p], "steps": steps(rng) })).collect(),
+            false => vec![json!({ "regions": places, "steps": steps(rng) })],
+        };
+        Some(serde_json::from_value(json!({ "name": "storm.toml", "waves": waves })).unwrap())
+    }
+
+    /// What a written plan may never do: over a tenth, or over one host, before a bake ended.
+    fn check_exposure(&self, fleet: &Fleet) {
+        let covered = |region: &&RegionName| self.rollout.covers(region);
+        let hosts = |region| fleet.buckets.get(region).map_or(0, Vec::len);
+        let all: usize = self.regions.iter().filter(covered).map(hosts).sum();
+        let mut before = 0;
+        for step in &self.rollout.steps {
+            let reached = self.regions.iter().filter(covered).map(|region| {
+                // Hosts that share a bucket can't be told apart: a step counts them once.
+                let own = fleet.buckets.get(region).map_or(&[][..], Vec::as_slice);
+                let own: BTreeSet<u32> = own.iter().copied().collect();
+                own.iter().filter(|bucket| **bucket < step.admits(region)).count()
+            });
+            before = before.max(reached.sum());
+            let most = (all / 10).max(1);
+            assert!(before <= most, "seed {}: {before} of {all}: {step:?}", self.seed);
+            if step.bake_s > 0 {
+                return;
+            }
+        }
+    }
+
     fn begin(&mut self) {
         let fleet = self.fleet();
         let (fresh, of) = (self.facts.fresh, bits(self.rollout.release.0));
+        let waited = self.rollout.state == RolloutState::Pending;
         let actions = self.rollout.begin(self.now, of.artifact, fresh, &fleet);
+        if waited && self.rollout.plan_file.is_some() {
+            match self.rollout.state {
+                RolloutState::Running => self.written.0 += 1,
+                other => {
+                    assert_eq!(other, RolloutState::Expired, "seed {}", self.seed);
+                    assert!(self.rollout.blocked && self.rollout.version.is_none());
+                    self.written.1 += 1;
+                }
+            }
+            self.check_exposure(&fleet);
+        }
         let next = self.rollout.next.map(|next| next.bits());
         assert!(next.is_none_or(|next| next == of), "seed {}: {next:?}", self.seed);
         self.follow(actions);
@@ -367,6 +441,7 @@ fn no_storm_of_events_breaks_an_invariant() {
     let wanted = std::env::var("STORMS").ok().and_then(|text| text.parse().ok());
     let (storms, began) = (wanted.unwrap_or(STORMS), std::time::Instant::now());
     let mut states: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut written = (0, 0);
     for seed in 0..storms {
         let mut storm = Storm::new(seed);
         storm.begin();
@@ -374,11 +449,16 @@ fn no_storm_of_events_breaks_an_invariant() {
             storm.event();
         }
         *states.entry(storm.rollout.state.word()).or_default() += 1;
+        written = (written.0 + storm.written.0, written.1 + storm.written.1);
         storm.wind_down();
     }
-    println!("{storms} sequences of {EVENTS} events in {:.1?}: {states:?}", began.elapsed());
+    println!(
+        "{storms} sequences of {EVENTS} events in {:.1?}: {states:?}, {written:?}",
+        began.elapsed()
+    );
     // A generator that never gets anywhere would prove nothing.
     assert!(
         RolloutState::ALL.iter().filter(|state| states.contains_key(state.word())).count() >= 8
     );
+    assert!(written.0 > storms / 50 && written.1 > storms / 50, "{written:?} plans");
 }

@@ -163,6 +163,31 @@ async fn a_plan_that_does_not_fit_the_fleet_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_plan_waits_until_every_coordinator_knows_of_plans() {
+    let (house, mut eu, mut us) = settled().await;
+    let floor = "SELECT coalesce(max(value), '') FROM meta WHERE key = 'schema_floor'";
+    let floor = || house.db().query_row(floor, [], |row| row.get::<_, String>(0)).unwrap();
+    let older = "INSERT INTO coordinators (id, version, url, started_at, seen_at, features)
+                 VALUES ('old', '0.0.9', 'http://old:7878', 1, ?1, 'configs no-auto-revert')";
+    house.db().execute(older, [i64::MAX]).unwrap();
+    for dry_run in [true, false] {
+        let asked = RolloutRequest { dry_run, ..by(US_FIRST, "b2") };
+        let refused = house.ask(&asked).await.unwrap_err();
+        assert_eq!(refused.code, Code::Blocked, "{refused:?}");
+        assert!(refused.detail.contains("http://old:7878"), "{refused:?}");
+    }
+    assert_eq!(floor(), "", "the way back to an older release is open");
+    house.ask(&deploy("b2")).await.unwrap();
+    house.until_state("r2", &mut [&mut eu, &mut us], Succeeded).await;
+    house.db().execute("DELETE FROM coordinators", []).unwrap();
+    house.ask(&by(US_FIRST, "b3")).await.unwrap();
+    assert_eq!(floor(), "23");
+    house.promote("r3", true).await.unwrap();
+    house.until_state("r3", &mut [&mut eu, &mut us], Succeeded).await;
+    assert_eq!(runs(&eu, &us), only(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_that_shrank_while_it_waited_is_not_overrun() {
     let house = House::open().await;
     house.build(1, "SUCCEEDED", "pending");

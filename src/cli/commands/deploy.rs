@@ -12,7 +12,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::prompt::pick_app;
 use crate::cli::reference::{self, Target};
-use crate::cli::table::Table;
+use crate::cli::table::{Cell, Table};
 use crate::cli::{complete, rollouts, wait};
 use crate::model::id::AppName;
 use crate::wire::v1::build::BuildRequest;
@@ -152,7 +152,8 @@ async fn build_first(
 }
 
 fn steps(planned: &Rollout) -> Table {
-    let mut table = Table::new(&["STEP", "WAVE", "NAME", "ADMITS", "BAKE"], 5, "nothing to do");
+    let mut table =
+        Table::new(&["STEP", "WAVE", "NAME", "ADMITS", "BAKE", "THEN"], 6, "nothing to do");
     for (number, step) in planned.steps.iter().enumerate() {
         let part = |(region, buckets): (&String, &u32)| {
             format!("{region} {}.{:02}%", buckets / 100, buckets % 100)
@@ -163,6 +164,7 @@ fn steps(planned: &Rollout) -> Table {
             step.name.as_str().into(),
             step.admit.iter().map(part).collect::<Vec<_>>().join(" ").into(),
             format!("{}s", step.bake_s).into(),
+            Cell::maybe(step.hold.then_some("a person")),
         ]);
     }
     table

@@ -182,6 +182,11 @@ fn more(ctx: &Context, reply: &Status, regions_too: bool) -> Vec<Part> {
         if let Some(open) = row.rollout.as_ref().filter(|open| !open.waiting_on.is_empty()) {
             say(format!("\n{place} {} waits: {}", open.release.release, open.waiting_on));
         }
+        if let Some(open) = row.rollout.as_ref()
+            && let Some(file) = &open.release.plan_file
+        {
+            say(format!("{place} {} goes by the plan {file}", open.release.release));
+        }
         if let Some(open) = row.rollout.as_ref().filter(|open| open.release.no_auto_revert) {
             let name = open.release.release;
             say(format!("{place} {name} stays where it fails: --no-auto-rollback"));

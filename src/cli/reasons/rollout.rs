@@ -43,6 +43,9 @@ pub fn of(rollout: &Rollout, regions: &[Region], now: UnixMillis) -> Reasons {
             reasons = reasons.because(line);
         }
     }
+    if let Some(file) = &release.plan_file {
+        reasons = reasons.because(format!("it goes by the plan {file}"));
+    }
     if release.no_auto_revert && !release.state.is_final() {
         reasons = reasons.because("should it fail, hosts stay as they are: --no-auto-rollback");
     }
