@@ -169,7 +169,7 @@ impl Drop for Group {
 /// [`ExecError`]; an exit code other than 0 is no error.
 pub async fn capture(command: Command, limit: Duration) -> Result<Captured, ExecError> {
     let talk = |_: &mut Child| std::future::ready(());
-    run(command, limit, talk, |stdout| read_all(stdout)).await
+    run(command, limit, talk, read_all).await
 }
 
 /// The same with `input` on its standard input, which it need not read. Of its standard
