@@ -83,7 +83,7 @@ async fn every_step_is_asked_about_and_passes() {
         assert!(env.lines().any(|own| own == line), "{env}");
     }
     assert!(!env.contains("CARGO"), "nothing else of ours: {env}");
-    let events: Events = house.admin.get("/v1/events?limit=1000", PATIENCE).await.unwrap();
+    let events: Events = house.admin.get("/v1/events?since=0&app=api", PATIENCE).await.unwrap();
     let told = events.events.iter().find(|event| event.kind == "rollout.gate").unwrap();
     assert_eq!(told.message, "r2 in prod: the gate errors says pass: fine: an argument");
     // A way back waits for nobody.

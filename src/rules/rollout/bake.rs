@@ -26,16 +26,15 @@ impl Rollout {
         }
     }
 
-    /// Converged, and a gate has not said that it is as it should be.
+    /// Converged, and a gate has not said that it is as it should be: it is waited for as
+    /// long as a bake is prolonged at most, and no longer than until it says so.
     pub(super) fn undecided(&mut self, now: UnixMillis, facts: &Facts, why: String) -> Vec<Action> {
-        match self.stage {
-            Stage::Baking if self.is_due(now) && !self.hurried => {
-                if self.doubts >= DOUBTS_MAX {
-                    return self.pause(why);
+        match (self.stage, self.due_at) {
+            (Stage::Baking, Some(due)) if !self.hurried => {
+                if now < due + DOUBTS_MAX * DOUBT_PERIOD {
+                    return vec![];
                 }
-                self.doubts += 1;
-                self.due_at = Some(now + DOUBT_PERIOD);
-                vec![]
+                self.pause(why)
             }
             _ => self.converged(now, facts),
         }

@@ -1,5 +1,6 @@
 //! The invariants of orchestration 6.14, checked at every tick of a little fleet.
 
+mod programs;
 mod restarts;
 mod world;
 
