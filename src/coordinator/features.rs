@@ -38,8 +38,16 @@ pub(super) const STAYS: Feature = Feature {
     harm: "it would revert all the same",
 };
 
+/// Artifacts that nobody needs are taken away.
+pub(super) const COLLECTS: Feature = Feature {
+    word: "collects",
+    schema: 21,
+    what: "nothing can be collected while an older coordinator works",
+    harm: "it would take a build for done whose objects are being deleted",
+};
+
 /// Add yours here.
-const ALL: &[Feature] = &[CONFIGS, STAYS];
+const ALL: &[Feature] = &[CONFIGS, STAYS, COLLECTS];
 
 /// What this release can do, as it says to others.
 pub(super) fn own() -> String {

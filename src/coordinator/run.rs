@@ -11,8 +11,8 @@ use crate::config::daemon::{Config, Tls};
 use crate::coordinator::first_start::FirstStartError;
 use crate::coordinator::state::{Coordinator, Keys, Shared};
 use crate::coordinator::{
-    attempts, claims, first_start, metrics, monitor, notify, outbox, patience, peers, publisher,
-    router, synchronizer, tick,
+    attempts, claims, collector, first_start, metrics, monitor, notify, outbox, patience, peers,
+    publisher, router, synchronizer, tick,
 };
 use crate::net::tls::{Security, TlsError, TlsFiles};
 use crate::net::{metrics as listeners, server};
@@ -162,5 +162,6 @@ fn start_loops(shared: &Shared, line: mpsc::Receiver<claims::Waiter>) -> JoinSet
     loops.spawn(notify::run(shared.clone()));
     loops.spawn(tick::run(shared.clone()));
     loops.spawn(synchronizer::run(shared.clone()));
+    loops.spawn(collector::run(shared.clone()));
     loops
 }
