@@ -51,6 +51,8 @@ mod schema;
 mod setup;
 #[path = "cli/staying.rs"]
 mod staying;
+#[path = "cli/storing.rs"]
+mod storing;
 #[path = "cli/support.rs"]
 mod support;
 #[path = "cli/terminal.rs"]

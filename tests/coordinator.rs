@@ -4,8 +4,12 @@
 
 #[path = "coordinator/api.rs"]
 mod api;
+#[path = "coordinator/collecting.rs"]
+mod collecting;
 #[path = "coordinator/configured.rs"]
 mod configured;
+#[path = "coordinator/fencing.rs"]
+mod fencing;
 #[path = "coordinator/patches.rs"]
 mod patches;
 #[path = "coordinator/process.rs"]
@@ -14,6 +18,8 @@ mod process;
 mod queue;
 #[path = "coordinator/ready.rs"]
 mod ready;
+#[path = "coordinator/reconciling.rs"]
+mod reconciling;
 #[path = "coordinator/replication.rs"]
 mod replication;
 #[path = "postgres/server.rs"]

@@ -69,6 +69,41 @@ fn agreed(yes: bool) -> Result<(), Failure> {
     Err(Failure::new(ExitCode::Error, "not confirmed; nothing was started"))
 }
 
+/// Asks for `name` to be typed, for what can't be undone and is about no app.
+///
+/// # Errors
+/// Exit code 2, with the line to paste, where nobody can be asked or no reason was given; 1
+/// when another name was typed.
+pub async fn severe(
+    ctx: &Context,
+    what: &str,
+    name: &str,
+    (confirmed, has_reason): (Option<&str>, bool),
+) -> Result<(), Failure> {
+    if let Some(said) = confirmed.filter(|said| *said != name) {
+        return Err(Failure::usage(format!("--confirm={said}, and it is about {name}"))
+            .because("nothing was sent; --confirm names what is meant"));
+    }
+    let alone = confirmed.is_none() && !prompt::can_ask(ctx);
+    let mut lacks = vec![];
+    if alone {
+        lacks.push(format!("--confirm={name}"));
+    }
+    if !has_reason {
+        lacks.push("-m WHY".to_owned());
+    }
+    if !lacks.is_empty() {
+        let lone = if alone { " where nobody can be asked" } else { "" };
+        return Err(Failure::usage(format!("{what} needs {}{lone}", lacks.join(" and ")))
+            .hint(typed::with(&lacks.join(" "))));
+    }
+    if confirmed.is_some() {
+        return Ok(());
+    }
+    let question = format!("{what}? Type {name} to go on");
+    agreed(prompt::line(&question, "").await?.trim() == name)
+}
+
 /// What a deploy needs of a person, and what was said beforehand.
 #[derive(Debug, Clone)]
 pub struct Consent {

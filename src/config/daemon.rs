@@ -160,6 +160,8 @@ pub struct Config {
     pub queue: Queue,
     /// The synchronizer.
     pub synchronizer: Synchronizer,
+    /// The collector of what nobody needs any more.
+    pub collector: Collector,
     /// Webhooks.
     pub webhooks: Webhooks,
     /// Programs that judge bakes, at most [`crate::config::gates::GATES_MAX`].
@@ -256,6 +258,42 @@ impl Synchronizer {
     }
 }
 
+/// `[collector]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Collector {
+    /// Whether artifacts that nobody needs are collected without being asked to.
+    pub enabled: bool,
+    /// Nothing goes that was built or released within so many days, 1 to 3,650.
+    pub keep_days: u32,
+    /// Known-good artifacts that are kept per app and env, whatever their age, 3 to 1,000: a
+    /// host keeps 3.
+    pub keep_good: u32,
+    /// How long after the decision objects are deleted, minutes, 0 to 10,080: until then
+    /// building the same again brings an artifact back.
+    pub delay_minutes: u32,
+    /// How often it is looked for what may go, milliseconds, 10 to 86,400,000.
+    pub every_ms: u64,
+    /// How long logs of builds are kept, days, 1 to 3,650.
+    pub keep_log_days: u32,
+    /// How long events are kept, days, 7 to 36,500.
+    pub keep_event_days: u32,
+}
+
+impl Default for Collector {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            keep_days: 14,
+            keep_good: 10,
+            delay_minutes: 60,
+            every_ms: 3_600_000,
+            keep_log_days: 30,
+            keep_event_days: 400,
+        }
+    }
+}
+
 /// The file as it is written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -273,6 +311,7 @@ struct File {
     regions: BTreeMap<RegionName, Region>,
     queue: Queue,
     synchronizer: Synchronizer,
+    collector: Collector,
     webhooks: Webhooks,
     gates: Vec<Gate>,
 }
@@ -295,6 +334,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "regions",
             "queue",
             "synchronizer",
+            "collector",
             "webhooks",
             "gates",
         ],
@@ -302,6 +342,18 @@ const KEYS: &[(&str, &[&str])] = &[
     ("regions.*", &["blobs", "url", "replicated_by"]),
     ("queue", &["beat_ms", "missed_beats", "monitor_ms", "max_attempts"]),
     ("synchronizer", &["every_ms"]),
+    (
+        "collector",
+        &[
+            "enabled",
+            "keep_days",
+            "keep_good",
+            "delay_minutes",
+            "every_ms",
+            "keep_log_days",
+            "keep_event_days",
+        ],
+    ),
     ("webhooks", &["allow_private", "github_token"]),
     ("gates", Gate::KEYS),
 ];
@@ -408,6 +460,7 @@ fn complete(flags: &Flags, file: File) -> Result<Config, InvalidConfig> {
         regions,
         queue: file.queue,
         synchronizer: file.synchronizer,
+        collector: file.collector,
         webhooks: file.webhooks,
         gates: file.gates,
     };
@@ -428,7 +481,7 @@ pub fn default_data() -> Option<PathBuf> {
 }
 
 fn check(config: &Config) -> Result<(), InvalidConfig> {
-    let queue = &config.queue;
+    let (queue, collector) = (&config.queue, &config.collector);
     let ranges = [
         ("queue.beat_ms", queue.beat_ms, 10, 600_000, "10 to 600000 milliseconds"),
         ("queue.missed_beats", queue.missed_beats.into(), 1, 20, "1 to 20"),
@@ -440,6 +493,24 @@ fn check(config: &Config) -> Result<(), InvalidConfig> {
             10,
             3_600_000,
             "10 to 3600000 milliseconds",
+        ),
+        ("collector.keep_days", collector.keep_days.into(), 1, 3650, "1 to 3650 days"),
+        ("collector.keep_good", collector.keep_good.into(), 3, 1000, "3 to 1000 artifacts"),
+        (
+            "collector.delay_minutes",
+            collector.delay_minutes.into(),
+            0,
+            10_080,
+            "0 to 10080 minutes",
+        ),
+        ("collector.every_ms", collector.every_ms, 10, 86_400_000, "10 to 86400000 milliseconds"),
+        ("collector.keep_log_days", collector.keep_log_days.into(), 1, 3650, "1 to 3650 days"),
+        (
+            "collector.keep_event_days",
+            collector.keep_event_days.into(),
+            7,
+            36_500,
+            "7 to 36500 days",
         ),
         ("regions", config.regions.len() as u64, 1, REGIONS_MAX as u64, "1 to 64 regions"),
         ("names", config.names.len() as u64, 0, NAMES_MAX as u64, "at most 32 names"),

@@ -363,6 +363,9 @@ fn rollback(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
     }
     let build = deployables::find(tx, &app.name, target.build)?
         .ok_or(DbError::Missing("a release's build"))?;
+    if build.collected {
+        return Err(readiness::collected((&app.name, env), &build).into());
+    }
     let config = target.rollout.config;
     let bits = Bits { artifact, config };
     let load = Load { build, same_as: Some(root(&target)), artifact: Some(artifact), config };

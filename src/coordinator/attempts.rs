@@ -13,10 +13,10 @@ use axum::extract::State;
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::coordinator::artifact;
 use crate::coordinator::builds::unknown;
 use crate::coordinator::router::{Route, post};
 use crate::coordinator::state::Shared;
+use crate::coordinator::{artifact, collector};
 use crate::model::digest::ArtifactId;
 use crate::model::id::{JobNo, RegionName, WorkerId};
 use crate::model::job::{BuildFailure, Job, JobState, Outcome};
@@ -27,11 +27,10 @@ use crate::net::server::{Json, Path};
 use crate::rules::authorize::Class;
 use crate::rules::queue::{self, ATTEMPT_MAX, Fenced, Finished, Holder, Timing};
 use crate::store::db::artifacts::ArtifactRow;
+use crate::store::db::collected::{self, Taken};
 use crate::store::db::events::NewEvent;
 use crate::store::db::jobs::{Ended, JobRow};
-use crate::store::db::{
-    DbError, Topic, Tx, ancestry, artifacts, jobs, replicas, requirements, workers,
-};
+use crate::store::db::{DbError, Topic, Tx, ancestry, artifacts, jobs, requirements, workers};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::worker::{
     Beat, BeatReply, Finish, HandBack, Heard, Order, Report, ReportReply, Word,
@@ -169,7 +168,14 @@ async fn seen(
         return Ok(None);
     }
     queue::check_attempt(&row.job, attempt).map_err(|error| fenced(no, &error))?;
-    artifact::check(shared, &row, artifact).await.map(Some)
+    let seen = artifact::check(shared, &row, artifact).await;
+    if seen.is_err() {
+        // Gone because its name was given up, perhaps; of which build it was is known here only.
+        let asked = row.asked;
+        let note = move |tx: &mut Tx| collected::belongs(tx, &artifact, &asked.app, &asked.commit);
+        shared.db.write(note).await?;
+    }
+    seen.map(Some)
 }
 
 /// Takes down what attempts say, until nobody can say anything any more.
@@ -239,12 +245,18 @@ fn take_down_all(
             answers.push(Err(unknown(said.build)));
             continue;
         };
+        if let Some(made) = made
+            && collected::find(tx, &made.artifact)? == Some(Taken::Given)
+        {
+            // The worker says then that it failed, and the next attempt's has another name.
+            collected::belongs(tx, &made.artifact, &made.app, &made.commit)?;
+            answers.push(Err(artifact::refuse(collector::USED_UP)));
+            continue;
+        }
         let done = job.hear(tx, said, (now, timing))?;
         if let (Ok((_, true)), Word::Finish { learnt, .. }) = (&done, &said.word) {
             if let Some(made) = made {
-                artifacts::insert(tx, made, now)?;
-                replicas::expect(tx, &made.artifact, regions)?;
-                tx.touch(Topic::Feed);
+                artifacts::insert(tx, made, regions, now)?;
             }
             let asked = &job.before.asked;
             ancestry::record(tx, &asked.app, (said.build, &asked.commit), &learnt.relatives)?;

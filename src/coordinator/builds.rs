@@ -8,9 +8,10 @@ use crate::coordinator::once::{Key, made_before};
 use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::Shared;
 use crate::coordinator::{apps, attempts, logs};
-use crate::model::id::{AppName, JobNo};
+use crate::model::id::{AppName, JobNo, RegionName};
 use crate::model::job::JobState;
 use crate::model::replication::ReplicationStatus;
+use crate::model::time::UnixMillis;
 use crate::net::auth::Identity;
 use crate::net::server::{Json, Params, Path};
 use crate::rules::authorize::{Class, may};
@@ -18,7 +19,7 @@ use crate::rules::queue::{self, Canceled};
 use crate::store::db::events::NewEvent;
 use crate::store::db::jobs::{self, Filter, JobRow, NewJob, Source};
 use crate::store::db::replicas::{self, Replica};
-use crate::store::db::{DbError, Topic, Tx, artifacts};
+use crate::store::db::{DbError, Topic, Tx, artifacts, collected};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::build::{Build, BuildFailed, BuildRequest, Builds, Replication};
 
@@ -64,6 +65,7 @@ async fn create(
             .hint("merge the commit first, then: deployctl build"));
     }
     let (timing, now) = (shared.timing(), shared.steady_now());
+    let regions: Vec<_> = shared.config.regions.keys().cloned().collect();
     let queue = move |tx: &mut Tx| {
         let app = crate::store::db::apps::find(tx, &app)?.ok_or_else(|| apps::unknown(&app))?.spec;
         let asked = NewJob {
@@ -74,7 +76,7 @@ async fn create(
             allow_unmerged: request.allow_unmerged,
             source: Source { repo: app.repo, trunk: app.trunk, recipe: app.recipe },
         };
-        if let Some(same) = jobs::find_same(tx, &asked)? {
+        if let Some(same) = find_same(tx, &asked, &regions, now)? {
             if asked.allow_unmerged && same.job.state == JobState::Queued {
                 jobs::allow_unmerged(tx, same.no)?;
             }
@@ -92,6 +94,32 @@ async fn create(
         view(tx, no)
     };
     shared.db.write(queue).await.map(Json)
+}
+
+/// The job that does the same as `asked`. What one made that was collected comes back if it
+/// is there still, else another job may do it again.
+fn find_same(
+    tx: &mut Tx,
+    asked: &NewJob,
+    regions: &[RegionName],
+    now: UnixMillis,
+) -> Result<Option<JobRow>, DbError> {
+    let Some(same) = jobs::find_same(tx, asked)? else { return Ok(None) };
+    let Some(artifact) = same.job.artifact.filter(|_| same.job.state == JobState::Succeeded) else {
+        return Ok(Some(same));
+    };
+    if artifacts::find(tx, artifact)?.is_some() {
+        return Ok(Some(same));
+    }
+    if collected::revive(tx, &artifact, regions, now)? {
+        let (no, app) = (same.no, &asked.app);
+        let message = format!("{} brought {no} of {app} back from what was collected", asked.actor);
+        let event = NewEvent::new(now, "build.revived", &asked.actor, message);
+        tx.event(&event.app(app).build(no))?;
+        return Ok(Some(same));
+    }
+    jobs::set_aside(tx, same.no)?;
+    Ok(None)
 }
 
 #[derive(Deserialize)]
@@ -165,6 +193,7 @@ async fn retry(
     key: Key,
 ) -> Result<Json<Build>, Problem> {
     let (timing, now) = (shared.timing(), shared.steady_now());
+    let regions: Vec<_> = shared.config.regions.keys().cloned().collect();
     let retry = move |tx: &mut Tx| {
         if made_before(tx, &who.name, &key, &format!("retry {no}"), now)? {
             return view(tx, no);
@@ -176,7 +205,7 @@ async fn retry(
             Problem::new(Code::Conflict, format!("{no} has not failed"))
                 .because(format!("it is {state}"))
         })?;
-        if let Some(other) = jobs::find_same(tx, &row.asked)? {
+        if let Some(other) = find_same(tx, &row.asked, &regions, now)? {
             return Err(Problem::new(Code::Conflict, "another build does the same already")
                 .because(format!("{} is {}", other.no, other.job.state.word()))
                 .hint(format!("deployctl builds -a {}", row.asked.app)));
@@ -252,6 +281,7 @@ pub(super) fn build(tx: &Tx, row: &JobRow) -> Result<Build, DbError> {
         status: artifact.as_ref().map_or(ReplicationStatus::Pending, |row| row.replication),
         regions: replicas.into_iter().map(Replica::view).collect(),
     };
+    let collected = job.state == JobState::Succeeded && artifact.is_none();
     let deployable =
         job.state == JobState::Succeeded && replication.status == ReplicationStatus::Complete;
     Ok(Build {
@@ -272,6 +302,7 @@ pub(super) fn build(tx: &Tx, row: &JobRow) -> Result<Build, DbError> {
         artifact: artifact.map(|row| row.view()),
         replication,
         deployable,
+        collected,
     })
 }
 

@@ -31,7 +31,7 @@ use crate::rules::queue::{self, Timing};
 use crate::store::db::ancestry::Recent;
 use crate::store::db::events::NewEvent;
 use crate::store::db::{
-    self as store, DbError, Topic, Tx, ancestry, job_log, jobs, patches, workers,
+    self as store, DbError, Topic, Tx, ancestry, collected, job_log, jobs, patches, workers,
 };
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::fleet::Workers;
@@ -272,10 +272,14 @@ fn claim_all(
     let hints: BTreeMap<&AppName, _> = apps.into_iter().zip(hints).collect();
     let mut claims: Vec<Option<Vec<Claim>>> =
         asked.iter().map(|(by, _)| takes(by).then(Vec::new)).collect();
-    for ((row, job, _), (i, _)) in given.into_iter().zip(&turns) {
+    let builds: Vec<_> = due.iter().map(|row| (&row.asked.app, &row.asked.commit)).collect();
+    let collected = collected::times(tx, &builds)?;
+    for (((row, job, _), (i, _)), collected) in given.into_iter().zip(&turns).zip(collected) {
         let (bases, standing) = &hints[&row.asked.app];
         let compare = recent.to_compare(tx, (row.no, &row.asked), standing)?;
-        claims[*i].get_or_insert_default().push(told(row, &job, timing, (bases, compare)));
+        let mut claim = told(row, &job, timing, (bases, compare));
+        claim.collected = collected;
+        claims[*i].get_or_insert_default().push(claim);
     }
     Ok(claims)
 }
@@ -319,6 +323,7 @@ fn told(
         attempt: job.attempt,
         bases: bases.to_vec(),
         compare,
+        collected: 0,
         app: asked.app,
         repo: asked.source.repo,
         trunk: asked.source.trunk,

@@ -38,6 +38,14 @@ pub(super) const STAYS: Feature = Feature {
     harm: "it would revert all the same",
 };
 
+/// Artifacts that nobody needs are taken away.
+pub(super) const COLLECTS: Feature = Feature {
+    word: "collects",
+    schema: 21,
+    what: "nothing can be collected while an older coordinator works",
+    harm: "it would take a build for done whose objects are being deleted",
+};
+
 /// Programs judge a rollout's bakes.
 pub(super) const GATES: Feature = Feature {
     word: "gates",
@@ -55,7 +63,7 @@ pub(super) const PLAN_FILES: Feature = Feature {
 };
 
 /// Add yours here.
-const ALL: &[Feature] = &[CONFIGS, STAYS, GATES, PLAN_FILES];
+const ALL: &[Feature] = &[CONFIGS, STAYS, COLLECTS, GATES, PLAN_FILES];
 
 /// What this release can do, as it says to others.
 pub(super) fn own() -> String {

@@ -75,11 +75,13 @@ fn read(tx: &Tx, shared: &Coordinator, region: &RegionName, since: u64) -> Resul
     let newest = feed::revision(tx)?;
     if since == 0 || since > newest {
         let wanted = |(artifact, patch)| Wanted { artifact, gone: false, patch };
+        let gone = feed::gone(tx)?.into_iter();
+        let gone = gone.map(|artifact| Wanted { artifact, gone: true, patch: None });
         return Ok(Feed {
             revision: newest,
             full: true,
             goals: goals::after(tx, 0)?.into_iter().map(|goal| goal.sealed).collect(),
-            artifacts: feed::artifacts(tx)?.into_iter().map(wanted).collect(),
+            artifacts: feed::artifacts(tx)?.into_iter().map(wanted).chain(gone).collect(),
             verifiers: Some(verifiers(tx, shared, region)?),
             trust: Some(trust(shared)),
             siblings: Some(siblings(shared, region)),

@@ -10,7 +10,7 @@ use crate::coordinator::once::{Key, made_before};
 use crate::coordinator::refs::{self, Named, resolve};
 use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::{Coordinator, Shared};
-use crate::coordinator::{apps, facts, outbox, steer};
+use crate::coordinator::{apps, facts, outbox, readiness, steer};
 use crate::model::config::Bits;
 use crate::model::goal::Target;
 use crate::model::hold::Hold;
@@ -20,7 +20,7 @@ use crate::net::auth::Identity;
 use crate::net::server::{Json, Path};
 use crate::rules::authorize::Class;
 use crate::store::db::events::NewEvent;
-use crate::store::db::{DbError, Tx, holds, hosts, releases};
+use crate::store::db::{DbError, Tx, deployables, holds, hosts, releases};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::fleet::HostRow;
 use crate::wire::v1::hold::{HoldRequest, Holds};
@@ -215,6 +215,9 @@ fn target(
         return Err(Problem::new(Code::Blocked, format!("{release} was marked bad in {env}"))
             .because("a release of it failed or was rolled back"));
     }
+    if let Some(build) = deployables::find(tx, app, row.build)?.filter(|build| build.collected) {
+        return Err(readiness::collected((app, env), &build));
+    }
     let began = row.artifact.filter(|_| row.rollout.version.is_some());
     let artifact = began.ok_or_else(|| never(release.to_string()))?;
     Ok(Target { release, artifact, config: row.rollout.config })
@@ -306,7 +309,7 @@ fn restate_others(
     for app in crate::store::db::apps::list(tx)? {
         for env in app.spec.envs.iter().filter(|env| hold.is_of(&app.spec.name, env)) {
             if but != Some((&app.spec.name, env)) {
-                steer::restate(tx, shared, (&app.spec.name, env))?;
+                steer::restate(tx, shared, (&app.spec.name, env), None)?;
             }
         }
     }

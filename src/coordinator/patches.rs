@@ -5,15 +5,16 @@
 
 use axum::extract::State;
 
-use crate::coordinator::artifact;
 use crate::coordinator::router::{Route, post};
 use crate::coordinator::state::Shared;
+use crate::coordinator::{artifact, collector};
 use crate::net::server::Json;
 use crate::rules::authorize::Class;
 use crate::rules::patch;
 use crate::store::db::artifacts::ArtifactRow;
+use crate::store::db::collected::{self, Taken};
 use crate::store::db::events::NewEvent;
-use crate::store::db::{Topic, Tx, artifacts, patches, replicas};
+use crate::store::db::{Tx, artifacts, patches};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::patch::{Between, PatchOutcome, PatchReport};
 
@@ -51,8 +52,10 @@ async fn put(
     let regions: Vec<_> = shared.config.regions.keys().cloned().collect();
     let write = move |tx: &mut Tx| {
         if let Some(made) = &made {
-            artifacts::insert(tx, made, now)?;
-            replicas::expect(tx, &made.artifact, &regions)?;
+            if collected::find(tx, &made.artifact)? == Some(Taken::Given) {
+                return Err(artifact::refuse(collector::USED_UP));
+            }
+            artifacts::insert(tx, made, &regions, now)?;
         }
         if patches::put(tx, between, &outcome, now)?
             && let Some(made) = &made
@@ -63,7 +66,6 @@ async fn put(
                 made.wire_size.div_ceil(1024)
             );
             tx.event(&NewEvent::new(now, "patch.made", "deployctl", message).app(app).build(to))?;
-            tx.touch(Topic::Feed);
         }
         Ok::<_, Problem>(())
     };

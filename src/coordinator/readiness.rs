@@ -28,6 +28,9 @@ pub(super) enum Readiness {
 /// Looks at a build.
 pub(super) fn of(tx: &Tx, shared: &Coordinator, build: &Deployable) -> Result<Readiness, DbError> {
     let no = build.build;
+    if build.collected {
+        return Ok(Readiness::Never(why_collected(build)));
+    }
     Ok(match (build.state, build.artifact) {
         (JobState::Failed, _) => Readiness::Never(format!("{no} failed: {}", build.failure)),
         (JobState::Queued, _) => Readiness::Waiting(format!("{no} is queued")),
@@ -145,6 +148,19 @@ fn replication(
     Ok(format!("replicated to {done} of {all} regions; {}", lacking.join(", ")))
 }
 
+fn why_collected(build: &Deployable) -> String {
+    format!("what {} made was collected: no goal and no recent release needed it", build.build)
+}
+
+/// The refusal of a build whose artifact was collected, wherever it is to run.
+pub(super) fn collected((app, env): (&AppName, &EnvName), build: &Deployable) -> Problem {
+    let (commit, short) = (&build.commit, build.commit.short());
+    Problem::new(Code::NotDeployable, format!("{short} must be built again"))
+        .because(why_collected(build))
+        .hint(format!("deployctl build {commit} -a {app}"))
+        .hint(format!("deployctl deploy {short} -a {app} -e {env} --when-ready"))
+}
+
 /// The refusal of a build that can't be deployed now.
 pub(super) fn refusal(
     (app, env): (&AppName, &EnvName),
@@ -154,6 +170,7 @@ pub(super) fn refusal(
     let (commit, no) = (&build.commit, build.build);
     let short = commit.short();
     match readiness {
+        _ if build.collected => collected((app, env), build),
         Readiness::Never(why) => {
             Problem::new(Code::NotDeployable, format!("{short} cannot be deployed"))
                 .because(why)

@@ -17,9 +17,9 @@ use axum::routing::{MethodFilter, MethodRouter, get as on_get, on};
 
 use crate::coordinator::state::Shared;
 use crate::coordinator::{
-    apps, attempts, auth, builds, claims, commits, configs, curves, diff, events, feed, fleet,
-    freezes, goal_stores, holds, hosts, openapi, patches, releases, rollouts, scale, status,
-    tokens, web, webhooks,
+    apps, attempts, auth, builds, claims, collect, commits, configs, curves, diff, events, feed,
+    fence, fleet, freezes, goal_stores, holds, hosts, openapi, patches, reconcile, releases,
+    rollouts, scale, status, tokens, web, webhooks,
 };
 use crate::net::trace::{Traced, traced};
 use crate::rules::authorize::Class;
@@ -46,12 +46,14 @@ pub(super) fn table() -> Vec<Route> {
         attempts::routes(),
         builds::routes(),
         claims::routes(),
+        collect::routes(),
         commits::routes(),
         configs::routes(),
         curves::routes(),
         diff::routes(),
         events::routes(),
         feed::routes(),
+        fence::routes(),
         fleet::routes(),
         freezes::routes(),
         goal_stores::routes(),
@@ -59,6 +61,7 @@ pub(super) fn table() -> Vec<Route> {
         hosts::routes(),
         openapi::routes(),
         patches::routes(),
+        reconcile::routes(),
         releases::routes(),
         rollouts::routes(),
         scale::routes(),

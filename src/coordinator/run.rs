@@ -11,8 +11,8 @@ use crate::config::daemon::{Config, Tls};
 use crate::coordinator::first_start::FirstStartError;
 use crate::coordinator::state::{Coordinator, Keys, Shared};
 use crate::coordinator::{
-    attempts, claims, first_start, gates, metrics, monitor, notify, outbox, patience, peers,
-    publisher, router, synchronizer, tick,
+    attempts, claims, collector, first_start, gates, metrics, monitor, notify, outbox, patience,
+    peers, publisher, router, synchronizer, tick,
 };
 use crate::net::tls::{Security, TlsError, TlsFiles};
 use crate::net::{metrics as listeners, server};
@@ -163,5 +163,6 @@ fn start_loops(shared: &Shared, line: mpsc::Receiver<claims::Waiter>) -> JoinSet
     loops.spawn(gates::run(shared.clone()));
     loops.spawn(tick::run(shared.clone()));
     loops.spawn(synchronizer::run(shared.clone()));
+    loops.spawn(collector::run(shared.clone()));
     loops
 }

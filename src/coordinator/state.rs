@@ -58,6 +58,8 @@ pub struct Coordinator {
     pub(super) global_goals: Option<Goals>,
     /// Held by whoever copies goals to the goal store.
     pub(super) outbox: tokio::sync::Mutex<()>,
+    /// Wakes the collector.
+    pub(super) collect: tokio::sync::Notify,
     /// What was wrong with a blob store at the last look; the main one is nobody's.
     stores: Mutex<BTreeMap<Option<RegionName>, String>>,
     keyring: RwLock<Keyring>,
@@ -109,6 +111,7 @@ impl Coordinator {
             goals,
             global_goals,
             outbox,
+            collect: tokio::sync::Notify::new(),
             stores: Mutex::default(),
             keyring,
             reloading,

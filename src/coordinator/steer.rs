@@ -119,21 +119,27 @@ fn publish(tx: &mut Tx, shared: &Coordinator, row: &ReleaseRow) -> Result<(), Db
 }
 
 /// Sends the goal that stands once more, as the next step of its generation: what is
-/// pinned has changed. Nothing when no rollout of this database wrote it.
+/// pinned has changed, or it goes under another `epoch`. Nothing when no rollout of this
+/// database wrote it; returns whether it was sent.
 pub(super) fn restate(
     tx: &mut Tx,
     shared: &Coordinator,
     (app, env): (&AppName, &EnvName),
-) -> Result<(), DbError> {
+    epoch: Option<u64>,
+) -> Result<bool, DbError> {
     let standing = envs::find(tx, app, env)?.generation;
     let wrote = |row: &ReleaseRow| {
         row.rollout.version.is_some_and(|version| version.generation == standing)
     };
     let rows = releases::list(tx, app, env, None, WRITERS_MAX)?;
-    let Some(mut row) = rows.into_iter().find(wrote) else { return Ok(()) };
+    let Some(mut row) = rows.into_iter().find(wrote) else { return Ok(false) };
     row.rollout.bump();
+    if let Some(epoch) = epoch {
+        row.rollout.fence(epoch);
+    }
     publish(tx, shared, &row)?;
-    releases::update(tx, &row)
+    releases::update(tx, &row)?;
+    Ok(true)
 }
 
 /// Starts a pending rollout whose artifact is ready.

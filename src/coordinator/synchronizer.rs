@@ -57,17 +57,19 @@ pub(super) async fn run(shared: Shared) {
     if let Err(error) = recount(&shared).await {
         tracing::error!(%error, "replication status not counted anew");
     }
-    let regions = shared.config.regions.iter().map(|(region, config)| {
-        let watch = Watch {
-            shared: shared.clone(),
-            region: region.clone(),
-            url: config.blobs.clone(),
-            trusted: shared.keys.trusted_build.clone().into(),
-            store: None,
-        };
-        watch.run()
-    });
+    let regions = shared.config.regions.keys().map(|region| Watch::of(&shared, region).run());
     tokio::join!(futures_util::future::join_all(regions), reach_main(&shared));
+}
+
+/// Makes a round over one region's store now, whoever makes the usual ones; what it lists. What
+/// is lost is told to the region as ever.
+///
+/// # Errors
+/// A sentence, when the store or the database fails.
+pub(super) async fn look_now(shared: &Shared, region: &RegionName) -> Result<Listing, String> {
+    let watch = Watch::of(shared, region);
+    let store = Blobs::open(&watch.url).map_err(|error| error.to_string())?;
+    watch.round(&store).await.map_err(|error| error.to_string())
 }
 
 /// Looks now and then whether the main store answers: workers and regions need it.
@@ -116,6 +118,16 @@ struct Watch {
 }
 
 impl Watch {
+    fn of(shared: &Shared, region: &RegionName) -> Self {
+        Self {
+            shared: shared.clone(),
+            region: region.clone(),
+            url: shared.config.regions.get(region).map_or_else(String::new, |r| r.blobs.clone()),
+            trusted: shared.keys.trusted_build.clone().into(),
+            store: None,
+        }
+    }
+
     async fn run(mut self) {
         let mut stop = self.shared.stop.clone();
         let mut claims = self.shared.db.watch(Topic::Replicas);
@@ -156,7 +168,8 @@ impl Watch {
             return true;
         }
         let now = self.shared.steady_now();
-        let take = move |tx: &mut Tx| coordinators::take_round(tx, &region, now, now - every / 2);
+        let take =
+            move |tx: &mut Tx| coordinators::take_round(tx, region.as_str(), now, now - every / 2);
         db.write(take).await.unwrap_or(true)
     }
 
@@ -165,7 +178,7 @@ impl Watch {
             Some(store) => store.clone(),
             None => self.store.insert(Blobs::open(&self.url)?).clone(),
         };
-        if whole { self.round(&store).await } else { self.unsettled(&store).await }
+        if whole { self.round(&store).await.map(drop) } else { self.unsettled(&store).await }
     }
 
     /// Looks at copies that wait for it.
@@ -177,7 +190,7 @@ impl Watch {
     }
 
     /// Compares every copy with a listing, and reads some of them back.
-    async fn round(&self, store: &Blobs) -> Result<(), SynchronizeError> {
+    async fn round(&self, store: &Blobs) -> Result<Listing, SynchronizeError> {
         // Claims are read before the listing: what was called complete then must be listed.
         let region = self.region.clone();
         let read = move |tx: &Tx| replicas::required(tx, &region, ARTIFACTS_MAX);
@@ -200,7 +213,8 @@ impl Watch {
         self.look_at_all(store, suspects).await?;
         let (region, now) = (self.region.clone(), self.shared.steady_now());
         let note = move |tx: &mut Tx| coordinators::note_round(tx, &region, now);
-        Ok(self.shared.db.write(note).await?)
+        self.shared.db.write(note).await?;
+        Ok(listing)
     }
 
     async fn look_at_all(
@@ -266,21 +280,29 @@ fn judge(candidate: &Candidate, look: Look, sampled: bool, at: UnixMillis) -> Fo
     Found { artifact: candidate.artifact, status, reason, sampled, bad_piece, at }
 }
 
-/// What a region's store lists.
-struct Listing {
-    manifests: HashSet<ArtifactId>,
+/// What a store lists.
+pub(super) struct Listing {
+    pub(super) manifests: HashSet<ArtifactId>,
     signatures: HashSet<ArtifactId>,
-    packs: HashMap<ArtifactId, u64>,
+    /// With their lengths, bytes.
+    pub(super) packs: HashMap<ArtifactId, u64>,
 }
 
 impl Listing {
-    async fn of(store: &Blobs) -> Result<Self, BlobError> {
+    pub(super) async fn of(store: &Blobs) -> Result<Self, BlobError> {
         // Packs last: whatever has a manifest by now has its pack by then.
         Ok(Self {
             manifests: store.list(Kind::Manifest).await?.into_iter().collect(),
             signatures: store.list(Kind::Signature).await?.into_iter().collect(),
             packs: store.list_sizes(Kind::Pack).await?.into_iter().collect(),
         })
+    }
+
+    /// Whether all of an artifact is there, by name and length.
+    pub(super) fn holds(&self, artifact: &ArtifactId, wire_size: u64) -> bool {
+        self.manifests.contains(artifact)
+            && self.signatures.contains(artifact)
+            && self.packs.get(artifact) == Some(&wire_size)
     }
 
     /// A look by name and length only; whole means worth reading back.

@@ -192,6 +192,7 @@ pub(super) async fn give(
 mod tests {
     use super::*;
     use crate::model::digest::Digest;
+    use crate::net::client::Client;
 
     #[test]
     fn a_config_that_could_not_be_had_keeps_nobody_from_another() {
@@ -205,8 +206,9 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_waits_in_a_row_for_coordinators_that_do_not_answer() {
-        let source = reqwest::Client::new().get("http://127.0.0.1:1").send().await.unwrap_err();
-        let unreachable = CallError::Unreachable { url: "http://127.0.0.1:1".into(), source };
+        let nobody = Client::new("http://127.0.0.1:1", None);
+        let called: Result<String, CallError> = nobody.get("/", JUST_NOW).await;
+        let unreachable = called.unwrap_err();
         let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));
         let (mut failed, now) = (Failed::default(), Instant::now());
         failed.note(one, &Missing::Call(unreachable), now);

@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod ancestry;
 pub mod authorize;
+pub mod collection;
 pub mod comparison;
 pub mod delivery;
 pub mod diff;

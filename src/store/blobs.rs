@@ -23,12 +23,14 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode};
 use crate::model::digest::{ArtifactId, Digest};
 use crate::model::manifest::MANIFEST_BYTES_MAX;
 
+mod ages;
 mod failure;
 mod place;
 mod profile;
 mod s3;
 mod upload;
 
+pub use ages::Stored;
 pub use failure::BlobError;
 pub use upload::Upload;
 

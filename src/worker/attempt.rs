@@ -14,6 +14,7 @@ use crate::model::job::Outcome;
 use crate::model::manifest::{MANIFEST_VERSION, Manifest, Provenance};
 use crate::net::client::CallError;
 use crate::net::trace::{self, step};
+use crate::rules::collection::command_again;
 use crate::store::blobs::{BlobError, Blobs, Upload};
 use crate::wire::v1::worker::{Claim, Learnt};
 use crate::worker::api::{self, is_fenced};
@@ -350,7 +351,7 @@ impl Attempt<'_> {
                 repo: without_credentials(&self.claim.repo),
                 commit: self.claim.commit.clone(),
                 tree: source.facts.tree,
-                command: resolved.build.command,
+                command: command_again(&resolved.build.command, self.claim.collected),
             },
         }
     }

@@ -150,5 +150,6 @@ pub(crate) fn build(state: JobState) -> Build {
         }),
         replication: Replication { status: ReplicationStatus::Complete, regions: vec![] },
         deployable: done,
+        collected: false,
     }
 }

@@ -1,7 +1,10 @@
 //! `deployctl admin backup|restore|db`: the coordinator's data, on its own machine;
-//! `requeue|drain-worker`: builds and workers, through the coordinator.
+//! `requeue|drain-worker|gc|fence|reconcile`: builds, workers, stores and goals, through the coordinator.
 
 mod db;
+mod fence;
+mod gc;
+mod reconcile;
 mod workers;
 
 use std::path::PathBuf;
@@ -16,7 +19,7 @@ use crate::coordinator::backup::{BackupError, backup, restore};
 /// How the service is stopped, as packaging/systemd names it.
 const STOP: &str = "systemctl stop deployctl-coordinator";
 
-/// Look after the coordinator's data, lost builds and workers
+/// Look after the coordinator's data, lost builds, workers and stores
 #[derive(Debug, Args)]
 pub struct AdminArgs {
     #[command(subcommand)]
@@ -30,6 +33,9 @@ enum AdminCommand {
     Db(db::DbArgs),
     Requeue(workers::RequeueArgs),
     DrainWorker(workers::DrainArgs),
+    Gc(gc::GcArgs),
+    Fence(fence::FenceArgs),
+    Reconcile(reconcile::ReconcileArgs),
 }
 
 /// Which data: as the coordinator would take it.
@@ -110,6 +116,9 @@ pub async fn run(ctx: &Context, args: AdminArgs) -> Result<ExitCode, Failure> {
         AdminCommand::Db(args) => return db::run(ctx, args).await,
         AdminCommand::Requeue(args) => return workers::requeue(ctx, args).await,
         AdminCommand::DrainWorker(args) => return workers::drain(ctx, args).await,
+        AdminCommand::Gc(args) => return gc::run(ctx, args).await,
+        AdminCommand::Fence(args) => return fence::run(ctx, args).await,
+        AdminCommand::Reconcile(args) => return reconcile::run(ctx, args).await,
     }
     Ok(ExitCode::Ok)
 }

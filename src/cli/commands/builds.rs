@@ -9,6 +9,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::fields::FieldsArgs;
 use crate::cli::outcome::{build_tone, replication_tone};
+use crate::cli::output::Tone;
 use crate::cli::table::{Cell, Table};
 use crate::host::clock;
 use crate::model::id::JobNo;
@@ -97,6 +98,7 @@ pub fn table(reply: &Builds) -> Table {
                     build.replication.status.word(),
                     replication_tone(build.replication.status),
                 ),
+                None if build.collected => Cell::state("collected", Tone::Dim),
                 None => Cell::maybe(None::<&str>),
             },
             Cell::time(Some(build.queued_at), clock::now()),

@@ -85,6 +85,12 @@ fn succeeded(build: &Build, what: &str) -> Reasons {
             .next("nothing until somebody deploys it")
             .hint(format!("deployctl deploy {number} -a {}", build.app));
     }
+    if build.collected {
+        return Reasons::new(format!("{what} was built, and what it made was collected"))
+            .because("no goal and no recent release needed it")
+            .next("nothing until it is built again")
+            .hint(format!("deployctl build {} -a {}", build.commit, build.app));
+    }
     let mut reasons = Reasons::new(format!("{what} is built, and can't be deployed yet"));
     let whole = build.artifact.as_ref().map_or(0, |artifact| artifact.wire_size);
     let lacking =

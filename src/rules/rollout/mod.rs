@@ -481,6 +481,13 @@ impl Rollout {
         }
     }
 
+    /// Its documents are of `epoch` from now on. The generation stays: hosts are drawn by it.
+    pub(crate) fn fence(&mut self, epoch: u64) {
+        if let Some(version) = &mut self.version {
+            version.epoch = version.epoch.max(epoch);
+        }
+    }
+
     pub(crate) fn is_due(&self, now: UnixMillis) -> bool {
         self.due_at.is_some_and(|due| now >= due)
     }

@@ -1,9 +1,9 @@
 //! Artifacts that are whole in the main blob store, and where their copies stand.
 
-use super::{DbError, Row, Tx, values};
+use super::{DbError, Row, Topic, Tx, collected, replicas, values};
 use crate::model::commit::CommitId;
 use crate::model::digest::ArtifactId;
-use crate::model::id::{AppName, JobNo};
+use crate::model::id::{AppName, JobNo, RegionName};
 use crate::model::replication::ReplicationStatus;
 use crate::model::time::UnixMillis;
 use crate::wire::v1::build::ArtifactView;
@@ -62,16 +62,24 @@ fn read(row: &Row) -> Result<ArtifactRow, DbError> {
     })
 }
 
-/// Records an artifact that was checked in the main store; the same again is no error.
+/// Records an artifact that was checked in the main store, and that its copies in `regions`
+/// are expected. The same again is no error: it is as young as if it were new. One that was
+/// marked comes back; one whose name was given up must not get here.
 ///
 /// # Errors
 /// When the database fails.
-pub fn insert(tx: &mut Tx, row: &ArtifactRow, now: UnixMillis) -> Result<(), DbError> {
+pub fn insert(
+    tx: &mut Tx,
+    row: &ArtifactRow,
+    regions: &[RegionName],
+    now: UnixMillis,
+) -> Result<(), DbError> {
+    let back = collected::unmark(tx, &row.artifact)?;
     tx.exec(
         "INSERT INTO artifacts (artifact, app, commit_id, job, size, wire_size, pieces, entries,
             manifest_bytes, replication_status, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-         ON CONFLICT (artifact) DO NOTHING",
+         ON CONFLICT (artifact) DO UPDATE SET created_at = excluded.created_at",
         values![
             row.artifact,
             &row.app,
@@ -86,7 +94,11 @@ pub fn insert(tx: &mut Tx, row: &ArtifactRow, now: UnixMillis) -> Result<(), DbE
             now
         ],
     )?;
-    Ok(())
+    tx.touch(Topic::Feed);
+    match back {
+        true => replicas::expect_anew(tx, &row.artifact, regions, now),
+        false => replicas::expect(tx, &row.artifact, regions),
+    }
 }
 
 /// The artifact with this identity.
@@ -114,6 +126,15 @@ pub fn set_replication(
 ) -> Result<(), DbError> {
     let sql = "UPDATE artifacts SET replication_status = ?2 WHERE artifact = ?1";
     tx.exec(sql, values![artifact, status.word()]).map(drop)
+}
+
+/// Every artifact with the bytes of its pack, in no order, at most `limit`.
+///
+/// # Errors
+/// When the database fails.
+pub fn wire_sizes(tx: &Tx, limit: u32) -> Result<Vec<(ArtifactId, u64)>, DbError> {
+    let sql = "SELECT artifact, wire_size FROM artifacts LIMIT ?1";
+    tx.rows(sql, values![limit], |row| Ok((row.parse(0)?, row.num(1)?)))
 }
 
 /// Identities of every artifact, in no order, at most `limit`.

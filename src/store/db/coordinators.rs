@@ -105,14 +105,20 @@ pub fn adopt_keys(tx: &mut Tx, fingerprint: &str) -> Result<String, DbError> {
     keys(tx)?.ok_or(DbError::Missing("the keys' fingerprint"))
 }
 
-/// Takes the next whole round of looks at `region`'s store, which is due when the last
-/// began at `before` or earlier; false: another coordinator has it.
+/// The collector's round, as [`take_round`] knows it: no region has such a name.
+pub const COLLECTOR: &str = "/collector";
+/// The same of its looks for what no row names.
+pub const LEFTOVERS: &str = "/leftovers";
+
+/// Takes the next whole round of `what`, the looks at a region's store or one of the collector's,
+/// which is due when the last began at `before` or earlier; false: another coordinator has
+/// it.
 ///
 /// # Errors
 /// When the database fails.
 pub fn take_round(
     tx: &mut Tx,
-    region: &RegionName,
+    what: &str,
     now: UnixMillis,
     before: UnixMillis,
 ) -> Result<bool, DbError> {
@@ -120,7 +126,7 @@ pub fn take_round(
         "INSERT INTO meta (key, value) VALUES (?1, ?2)
          ON CONFLICT (key) DO UPDATE SET value = excluded.value
          WHERE CAST(meta.value AS BIGINT) <= ?3",
-        values![format!("round/{region}"), now.0.to_string(), before],
+        values![format!("round/{what}"), now.0.to_string(), before],
     )?;
     Ok(changed > 0)
 }

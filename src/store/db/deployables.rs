@@ -29,23 +29,28 @@ pub struct Deployable {
     pub wire_size: u64,
     /// Where its copies stand.
     pub replication: ReplicationStatus,
+    /// Whether what it made was collected since.
+    pub collected: bool,
 }
 
 const SELECT: &str = "SELECT jobs.id, jobs.commit_id, jobs.subject, jobs.status,
-        jobs.failure_reason, jobs.artifact, artifacts.wire_size, artifacts.replication_status
+        jobs.failure_reason, jobs.artifact, artifacts.wire_size, artifacts.replication_status,
+        artifacts.artifact
     FROM jobs LEFT JOIN artifacts ON artifacts.artifact = jobs.artifact";
 
 fn read(row: &Row) -> Result<Deployable, DbError> {
     let replication = row.opt_text(7)?.unwrap_or_default();
+    let state = row.word(3, JobState::from_word)?;
     Ok(Deployable {
         build: JobNo(row.num(0)?),
         commit: row.parse(1)?,
         subject: row.text(2)?,
-        state: row.word(3, JobState::from_word)?,
+        state,
         failure: row.opt_text(4)?.unwrap_or_default(),
         artifact: row.opt_parse(5)?,
         wire_size: row.opt_int(6)?.unwrap_or(0).unsigned_abs(),
         replication: ReplicationStatus::from_word(&replication).unwrap_or_default(),
+        collected: state == JobState::Succeeded && row.opt_text(8)?.is_none(),
     })
 }
 
@@ -70,14 +75,15 @@ pub fn commits(tx: &Tx, app: &AppName, prefix: &str) -> Result<Vec<CommitId>, Db
 }
 
 /// The build of `commit` that is most worth deploying: one that succeeded, else one
-/// under way, else one that failed; the newest of those.
+/// under way, else one that failed or was collected; the newest of those.
 ///
 /// # Errors
 /// When the database fails.
 pub fn of_commit(tx: &Tx, app: &AppName, commit: &CommitId) -> Result<Option<Deployable>, DbError> {
     let sql = format!(
         "{SELECT} WHERE jobs.app = ?1 AND jobs.commit_id = ?2
-         ORDER BY CASE jobs.status WHEN 'SUCCEEDED' THEN 0 WHEN 'FAILED' THEN 2 ELSE 1 END,
+         ORDER BY CASE WHEN artifacts.artifact IS NOT NULL THEN 0
+                 WHEN jobs.status IN ('SUCCEEDED', 'FAILED') THEN 2 ELSE 1 END,
              jobs.id DESC LIMIT 1"
     );
     tx.row(&sql, values![app, commit], read)

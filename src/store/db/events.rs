@@ -174,6 +174,19 @@ pub fn before(tx: &Tx, before: u64, filter: &Filter, limit: usize) -> Result<Vec
     tx.rows(&sql, &values, read)
 }
 
+/// Drops events from before `before`, the oldest first, at most `limit`; returns how many.
+///
+/// # Errors
+/// When the database fails.
+pub fn forget(tx: &mut Tx, before: UnixMillis, limit: u32) -> Result<usize, DbError> {
+    let first = "SELECT seq, at FROM events ORDER BY seq LIMIT ?1";
+    let first: Vec<(u64, UnixMillis)> =
+        tx.rows(first, values![limit], |row| Ok((row.num(0)?, row.time(1)?)))?;
+    let old = first.iter().take_while(|(_, at)| *at < before);
+    let Some((last, _)) = old.last() else { return Ok(0) };
+    tx.exec("DELETE FROM events WHERE seq <= ?1", values![*last])
+}
+
 /// The newest event's number; 0 when there is none.
 ///
 /// # Errors

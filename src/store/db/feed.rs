@@ -63,6 +63,18 @@ pub fn artifacts(tx: &Tx) -> Result<Vec<(ArtifactId, Option<Between>)>, DbError>
     })
 }
 
+/// Artifacts that are gone, the last first, at most 5,000: a region that lost its memory
+/// may hold them still.
+///
+/// # Errors
+/// When the database fails.
+pub fn gone(tx: &Tx) -> Result<Vec<ArtifactId>, DbError> {
+    let sql = "SELECT key FROM feed WHERE kind = 'artifact'
+                   AND NOT EXISTS (SELECT 1 FROM artifacts WHERE artifact = feed.key)
+               ORDER BY revision DESC LIMIT ?1";
+    tx.rows(sql, values![CHANGES_MAX], |row| row.parse(0))
+}
+
 /// Whether an artifact is wanted still.
 ///
 /// # Errors

@@ -65,6 +65,16 @@ pub fn outbox(tx: &Tx, limit: u32) -> Result<Vec<(i64, GoalRow)>, DbError> {
     tx.rows(&sql, values![limit], |row| Ok((row.int(7)?, read(row)?)))
 }
 
+/// The documents of `app` that have not arrived yet.
+///
+/// # Errors
+/// When the database fails.
+pub fn on_their_way(tx: &Tx, app: &AppName) -> Result<Vec<String>, DbError> {
+    // '0' follows '/'.
+    let sql = "SELECT payload FROM goal_outbox WHERE key >= ?1 AND key < ?2";
+    tx.rows(sql, values![format!("{app}/"), format!("{app}0")], |row| row.text(0))
+}
+
 /// A goal and all that were sent before it have arrived.
 ///
 /// # Errors

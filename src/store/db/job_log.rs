@@ -3,6 +3,7 @@
 
 use super::{DbError, Topic, Tx, values};
 use crate::model::id::JobNo;
+use crate::model::time::UnixMillis;
 
 /// How far one attempt's log has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,4 +103,26 @@ pub fn read(tx: &Tx, job: JobNo, from: u64, limit: usize) -> Result<Vec<Stretch>
         values![job, from, limit],
         |row| Ok(Stretch { at: row.num(0)?, text: row.text(1)? }),
     )
+}
+
+/// Drops the logs of jobs that ended before `before`, the oldest jobs first. Returns of how
+/// many, at most `limit`.
+///
+/// # Errors
+/// When the database fails.
+pub fn forget(tx: &mut Tx, before: UnixMillis, limit: u32) -> Result<usize, DbError> {
+    // In the order of the key, so that only what is looked at is read.
+    let first = "SELECT DISTINCT job FROM job_log ORDER BY job LIMIT ?1";
+    let first: Vec<u64> = tx.rows(first, values![limit], |row| row.num(0))?;
+    let keys: Vec<_> = first.iter().map(|job| values![*job].to_vec()).collect();
+    let ended = "SELECT id, ended_at FROM jobs WHERE id IN ({rows})";
+    let ended = tx.rows_of(ended, &keys, |row| Ok((row.num(0)?, row.opt_time(1)?)))?;
+    let old: Vec<u64> = ended
+        .into_iter()
+        .filter(|(_, ended)| ended.is_some_and(|ended| ended < before))
+        .map(|(job, _)| job)
+        .collect();
+    let keys: Vec<_> = old.iter().map(|job| values![*job].to_vec()).collect();
+    tx.exec_rows(None, "DELETE FROM job_log WHERE job IN ({rows})", &[], &keys)?;
+    Ok(old.len())
 }

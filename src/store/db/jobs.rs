@@ -184,6 +184,15 @@ pub fn find_same(tx: &Tx, asked: &NewJob) -> Result<Option<JobRow>, DbError> {
     )
 }
 
+/// Makes way for another job that does the same: what this one made was collected.
+///
+/// # Errors
+/// When the database fails.
+pub fn set_aside(tx: &mut Tx, no: JobNo) -> Result<(), DbError> {
+    let sql = "UPDATE jobs SET recipe_digest = 'collected ' || id WHERE id = ?1";
+    tx.exec(sql, values![no]).map(drop)
+}
+
 /// Up to `limit` jobs, newest first.
 ///
 /// # Errors

@@ -12,6 +12,8 @@ pub mod artifacts;
 pub mod backup;
 pub mod check;
 mod clock;
+pub mod collectable;
+pub mod collected;
 pub mod configs;
 #[cfg(test)]
 pub(crate) mod conformance;

@@ -91,13 +91,15 @@ pub fn put(
     Ok(changed > 0)
 }
 
-/// The last artifacts of each app that were deployed anywhere, newest first, each once.
+/// The last artifacts of each app that were deployed anywhere, newest first, each once; those
+/// that were collected since are no bases.
 ///
 /// # Errors
 /// When the database fails.
 pub fn bases(tx: &Tx, apps: &[&AppName]) -> Result<Vec<Vec<ArtifactId>>, DbError> {
     let sql = "SELECT artifact FROM releases
                WHERE app = ?1 AND artifact IS NOT NULL AND state NOT IN ('pending', 'expired')
+                   AND EXISTS (SELECT 1 FROM artifacts WHERE artifact = releases.artifact)
                ORDER BY created_at DESC LIMIT ?2";
     let each: Vec<_> = apps.iter().map(|app| values![*app, RELEASES_MAX].to_vec()).collect();
     let mut all = tx.rows_for_each(sql, &each, |row| row.parse::<ArtifactId>(0))?;

@@ -120,8 +120,7 @@ pub fn claim(
     report: &ReplicaReport,
     now: UnixMillis,
 ) -> Result<bool, DbError> {
-    let known = "SELECT count(*) FROM artifacts WHERE artifact = ?1";
-    if tx.number(known, values![report.artifact])? == 0 {
+    if !is_known(tx, &report.artifact)? {
         return Ok(false);
     }
     let before = find(tx, &report.artifact, region)?;
@@ -150,6 +149,11 @@ pub fn claim(
         tx.touch(Topic::Replicas);
     }
     Ok(true)
+}
+
+fn is_known(tx: &Tx, artifact: &ArtifactId) -> Result<bool, DbError> {
+    let known = "SELECT count(*) FROM artifacts WHERE artifact = ?1";
+    Ok(tx.number(known, values![artifact])? > 0)
 }
 
 /// A copy that is to be looked at.
@@ -228,6 +232,25 @@ pub fn expect(tx: &mut Tx, artifact: &ArtifactId, regions: &[RegionName]) -> Res
     Ok(())
 }
 
+/// The same for an artifact that comes back: what was seen of its copies before `now` counts
+/// for nothing.
+///
+/// # Errors
+/// When the database fails.
+pub fn expect_anew(
+    tx: &mut Tx,
+    artifact: &ArtifactId,
+    regions: &[RegionName],
+    now: UnixMillis,
+) -> Result<(), DbError> {
+    tx.exec("DELETE FROM replicas WHERE artifact = ?1", values![artifact])?;
+    for region in regions {
+        let sql = "INSERT INTO replicas (artifact, region, checked_at) VALUES (?1, ?2, ?3)";
+        tx.exec(sql, values![artifact, region, now])?;
+    }
+    Ok(())
+}
+
 /// What the synchronizer found of one copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -246,12 +269,16 @@ pub struct Found {
 }
 
 /// Writes down what the synchronizer found of one copy; a look that began before the
-/// last one that was written changes nothing. Returns whether it was written.
+/// last one that was written changes nothing, nor does one at what was collected since.
+/// Returns whether it was written.
 ///
 /// # Errors
 /// When the database fails.
 pub fn found(tx: &mut Tx, region: &RegionName, found: &Found) -> Result<bool, DbError> {
     let Found { artifact, status, reason, sampled, bad_piece, at } = found;
+    if !is_known(tx, artifact)? {
+        return Ok(false);
+    }
     let sampled_at = if *sampled { *at } else { UnixMillis(0) };
     let changed = tx.exec(
         "INSERT INTO replicas (artifact, region, status, checked_at, reason, sampled_at, bad_piece)

@@ -27,6 +27,7 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (18, "goal_stores", include_str!("schema/0018_goal_stores.sql")),
     (19, "drains", include_str!("schema/0019_drains.sql")),
     (20, "features", include_str!("schema/0020_features.sql")),
+    (21, "collected", include_str!("schema/0021_collected.sql")),
     (22, "gates", include_str!("schema/0022_gates.sql")),
     (23, "plan_files", include_str!("schema/0023_plan_files.sql")),
 ];

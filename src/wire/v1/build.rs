@@ -61,6 +61,9 @@ pub struct Build {
     pub replication: Replication,
     /// Whether it may be deployed now.
     pub deployable: bool,
+    /// Whether what it made was collected since: it must be built again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub collected: bool,
 }
 
 /// A failure's class and sentence.

@@ -3,6 +3,7 @@
 
 pub mod app;
 pub mod build;
+pub mod collect;
 pub mod commits;
 pub mod config;
 pub mod diff;
@@ -14,6 +15,7 @@ pub mod hold;
 pub mod link;
 pub mod patch;
 pub mod process;
+pub mod reconcile;
 pub mod region;
 pub mod rollout;
 pub mod swarm;

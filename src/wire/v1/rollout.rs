@@ -232,3 +232,24 @@ pub struct EnvStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pins: Vec<Hold>,
 }
+
+/// `POST /v1/fence`: every goal once more, under a new epoch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FenceRequest {
+    /// An epoch that the new one must pass, under 1,000,000; it passes all that the
+    /// coordinator knows of in any case.
+    #[serde(default)]
+    pub above: u64,
+    /// Why, 1 to 2,000 bytes.
+    pub message: String,
+}
+
+/// What a fence did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fenced {
+    /// The epoch of all goals from now on.
+    pub epoch: u64,
+    /// How many goals were sent once more.
+    pub goals: u32,
+}

@@ -85,6 +85,10 @@ pub struct Claim {
     /// Commits that the build's commit is to be compared with, at most 32.
     #[serde(default)]
     pub compare: Vec<CommitId>,
+    /// How many artifacts of this commit were collected. What is built now must not come out
+    /// under the name of one of them, so it is said in the manifest; 0: nothing is said.
+    #[serde(default)]
+    pub collected: u32,
 }
 
 /// `POST /v1/worker/report`: what this worker's attempts have to say at the same moment.

@@ -11,6 +11,7 @@ const WORDS: &[(&str, &str)] = &[
     ("feed.kind", "goal"),
     ("patches.state", "making"),
     ("ancestry.relation", "apart"),
+    ("collected.state", "marked"),
 ];
 
 async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -1,0 +1,87 @@
+//! `POST /v1/collect`: artifacts that nobody needs are taken away.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::id::{AppName, RegionName};
+
+/// Looks for artifacts that may go, and takes them away unless only told to look.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CollectRequest {
+    /// Only say what would go.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// What was built or released within so many seconds stays, at most ten years; default:
+    /// as the coordinator is configured. Less than that needs `force`.
+    #[serde(default)]
+    pub older_than_s: Option<u64>,
+    /// Take away what is younger than usual.
+    #[serde(default)]
+    pub force: bool,
+    /// Delete without the usual delay, also what went before: nothing of it can be brought
+    /// back.
+    #[serde(default)]
+    pub at_once: bool,
+    /// Why, at most 2,000 bytes; `force` and `at_once` need one.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// What went, or would go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collection {
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+    /// What was built or released within so many seconds stays.
+    pub older_than_s: u64,
+    /// Known-good artifacts that stay per app and env.
+    pub keep_good: u32,
+    /// How many go.
+    pub artifacts: u64,
+    /// Bytes of them in the main store.
+    pub bytes: u64,
+    /// After so many seconds their objects are deleted.
+    pub delay_s: u64,
+    /// By app, those with something to go.
+    pub apps: Vec<CollectedApp>,
+    /// By store, the main one first.
+    pub stores: Vec<CollectedStore>,
+    /// Objects in the main store that no build names, of processes that were killed.
+    pub left_over: CollectedWaiting,
+    /// What was taken away and is not deleted yet, this included.
+    pub waiting: CollectedWaiting,
+}
+
+/// An app's part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectedApp {
+    /// The app.
+    pub app: AppName,
+    /// How many of its artifacts, patches included.
+    pub artifacts: u64,
+    /// Their bytes in the main store.
+    pub bytes: u64,
+}
+
+/// A store's part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectedStore {
+    /// Whose; `None`: the main store.
+    pub region: Option<RegionName>,
+    /// How many artifacts are there.
+    pub artifacts: u64,
+    /// Their bytes there.
+    pub bytes: u64,
+}
+
+/// Artifacts in the main store alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectedWaiting {
+    /// How many artifacts.
+    pub artifacts: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Why they are not deleted; empty: nothing is wrong.
+    #[serde(default)]
+    pub error: String,
+}
