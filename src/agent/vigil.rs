@@ -48,8 +48,9 @@ impl Vigil {
             *self = Self::default();
             (self.of, self.due) = (Some(of), Some(now + EVERY));
         }
-        // What fails was found before it was asked to try again: see `is_asked_again`.
-        if self.fault.is_none() {
+        // What fails was found before it was asked to try again: see `is_asked_again`. Another
+        // rollout of the same bits counts from the start.
+        if self.fault.is_none() || retry < self.retry {
             self.retry = retry;
         }
         if let Some(said) = self.look.as_mut().and_then(FutureExt::now_or_never) {
@@ -136,5 +137,6 @@ mod tests {
         assert!(!keep(0, false) && !keep(1, false), "nothing was wrong");
         assert!(!keep(1, true), "found after it was asked");
         assert!(keep(2, false) && keep(2, false), "asked after it was found");
+        assert!(!keep(0, false) && keep(1, false), "a rollout of the same again");
     }
 }

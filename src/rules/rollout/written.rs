@@ -66,8 +66,10 @@ fn draft(wave: usize, regions: &[RegionName], part: Part, early: bool, fleet: &F
         }
         Share::Percent(percent) => Wanted::Percent(percent as usize),
     };
+    // Nobody is there now who could be counted: whoever comes waits for the first bake too.
+    let counted = |region: &&RegionName| !early || fleet.hosts(region) > 0;
     let mut wanted: Vec<(RegionName, Wanted)> =
-        regions.iter().map(|region| (region.clone(), wanted(region))).collect();
+        regions.iter().filter(counted).map(|region| (region.clone(), wanted(region))).collect();
     // Rounded down to nobody it would prove nothing.
     if wanted.iter().all(|(_, wanted)| matches!(wanted, Wanted::Hosts(0)))
         && let Some(first) = wanted.iter_mut().find(|(region, _)| fleet.hosts(region) > 0)
@@ -145,6 +147,18 @@ mod tests {
             (step.name.clone(), all, step.bake_s, step.hold)
         };
         plan.steps.iter().map(step).collect()
+    }
+
+    #[test]
+    fn a_region_without_hosts_is_not_let_in_before_the_first_bake() {
+        let waves = r#"{"regions": ["ap"], "steps": [{"percent": 100}]},
+            {"regions": ["*"], "steps": [{"hosts": 1, "bake_s": 600}, {"percent": 100}]}"#;
+        let plan = made(waves, None, &[("ap", 0), ("eu", 400)]).unwrap();
+        let ap = "ap".parse().unwrap();
+        let admitted: Vec<u32> = plan.steps.iter().map(|step| step.admits(&ap)).collect();
+        assert_eq!(admitted, [0, 10_000], "{plan:?}");
+        let full = made(waves, None, &[("ap", 5), ("eu", 400)]).unwrap();
+        assert_eq!(full.steps[0].admits(&ap), 10_000);
     }
 
     const TWO: &str = r#"
