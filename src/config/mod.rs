@@ -1,6 +1,7 @@
 //! Configuration: typed, layered, unknown keys refused.
 
 pub mod client;
+pub mod collector;
 pub mod daemon;
 pub mod gates;
 pub mod plan;

@@ -96,7 +96,8 @@ fn order(shared: &Shared, request: &CollectRequest) -> Result<Order, Problem> {
 /// What no row names is no reason to refuse the rest.
 async fn left_over(shared: &Shared, request: &CollectRequest, order: Order) -> CollectedWaiting {
     let (age, sum) = (order.policy.grace, |(artifacts, bytes)| Sum { artifacts, bytes });
-    let found = if request.dry_run {
+    // They go at once, and for good: only when a person insists.
+    let found = if request.dry_run || !request.force {
         let all = leftovers::find(shared, age).await;
         all.map(|all| sum((all.len() as u64, all.values().sum())))
     } else {

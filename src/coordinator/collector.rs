@@ -14,8 +14,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use prometheus::{IntCounterVec, IntGaugeVec};
 
+use crate::coordinator::features;
 use crate::coordinator::state::{Coordinator, Shared};
-use crate::coordinator::{features, leftovers};
 use crate::model::digest::{ArtifactId, Digest};
 use crate::model::id::{AppName, RegionName};
 use crate::model::replication::ReplicationStatus;
@@ -46,8 +46,6 @@ const DELETES: usize = 4;
 const DELETE_TIMEOUT: Duration = Duration::from_secs(30);
 /// After how long what was not deleted is tried again, by whoever comes first.
 const AGAIN: Duration = Duration::from_secs(600);
-/// How often objects are looked for that no row names: the whole store is listed.
-const LEFTOVERS_EVERY: Duration = Duration::from_secs(86_400);
 /// How long it is remembered which names are given up: far longer than any process hangs.
 const REMEMBERED: Duration = Duration::from_secs(365 * 86_400);
 /// Old rows dropped in one transaction, and transactions of one round.
@@ -117,13 +115,9 @@ pub(super) async fn run(shared: Shared) {
     let mut stop = shared.stop.clone();
     loop {
         let round = async {
-            if shared.config.collector.enabled {
-                if takes_round(&shared, coordinators::COLLECTOR, every).await {
-                    look_through(&shared).await;
-                }
-                if takes_round(&shared, coordinators::LEFTOVERS, LEFTOVERS_EVERY).await {
-                    look_for_leftovers(&shared).await;
-                }
+            let enabled = shared.config.collector.enabled;
+            if enabled && takes_round(&shared, coordinators::COLLECTOR, every).await {
+                look_through(&shared).await;
             }
             if let Err(error) = delete_due(&shared).await {
                 tracing::warn!(%error, "what was collected is not deleted yet");
@@ -162,16 +156,6 @@ async fn look_through(shared: &Shared) {
     }
     if let Err(error) = forget(shared).await {
         tracing::warn!(%error, "old rows could not be dropped");
-    }
-}
-
-async fn look_for_leftovers(shared: &Shared) {
-    match leftovers::give_up(shared, Order::usual(shared).policy.grace).await {
-        Ok((artifacts, bytes)) => {
-            COLLECTED.with_label_values::<&str>(&[]).inc_by(artifacts);
-            tracing::info!(artifacts, bytes, "looked for objects that no row names");
-        }
-        Err(problem) => tracing::warn!(%problem, "leftovers are not collected"),
     }
 }
 

@@ -20,9 +20,9 @@ use crate::process::{Coordinator, PATIENCE, manifest, refusal};
 use crate::replication::Region;
 
 const AT_ONCE: &str = "beat_ms = 1000\n[synchronizer]\nevery_ms = 100\n\
-                       [collector]\nevery_ms = 100\ndelay_minutes = 0\nkeep_good = 3";
+                       [collector]\nenabled = true\nevery_ms = 100\ndelay_minutes = 0\nkeep_good = 3";
 const LATER: &str = "beat_ms = 1000\n[synchronizer]\nevery_ms = 100\n\
-                     [collector]\nevery_ms = 100\nkeep_good = 3";
+                     [collector]\nenabled = true\nevery_ms = 100\nkeep_good = 3";
 
 async fn claimed(coordinator: &Coordinator) -> Claim {
     coordinator.worker("w1").claim(10_000).await.unwrap()

@@ -107,12 +107,12 @@ pub fn adopt_keys(tx: &mut Tx, fingerprint: &str) -> Result<String, DbError> {
 
 /// The collector's round, as [`take_round`] knows it: no region has such a name.
 pub const COLLECTOR: &str = "/collector";
-/// The same of its looks for what no row names.
-pub const LEFTOVERS: &str = "/leftovers";
+/// A round that began further ahead than this was noted by a clock that was wrong.
+const AHEAD: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// Takes the next whole round of `what`, the looks at a region's store or one of the collector's,
-/// which is due when the last began at `before` or earlier; false: another coordinator has
-/// it.
+/// which is due when the last began at `before` or earlier, or so far ahead of `now` that the
+/// clock was wrong; false: another coordinator has it.
 ///
 /// # Errors
 /// When the database fails.
@@ -125,8 +125,8 @@ pub fn take_round(
     let changed = tx.exec(
         "INSERT INTO meta (key, value) VALUES (?1, ?2)
          ON CONFLICT (key) DO UPDATE SET value = excluded.value
-         WHERE CAST(meta.value AS BIGINT) <= ?3",
-        values![format!("round/{what}"), now.0.to_string(), before],
+         WHERE CAST(meta.value AS BIGINT) <= ?3 OR CAST(meta.value AS BIGINT) > ?4",
+        values![format!("round/{what}"), now.0.to_string(), before, now + AHEAD],
     )?;
     Ok(changed > 0)
 }
