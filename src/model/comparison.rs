@@ -16,12 +16,10 @@ pub struct Span {
 }
 
 impl Span {
-    /// What came since `before`; all of it when the count began anew in between.
-    #[must_use]
-    pub fn since(self, before: Self) -> Self {
-        let began_anew = self.host_s < before.host_s || self.events < before.events;
-        let before = if began_anew { Self::default() } else { before };
-        Self { host_s: self.host_s - before.host_s, events: self.events - before.events }
+    /// What came since `before`; `None`: less than that.
+    fn since(self, before: Self) -> Option<Self> {
+        let host_s = self.host_s.checked_sub(before.host_s)?;
+        Some(Self { host_s, events: self.events.checked_sub(before.events)? })
     }
 
     /// Both together.
@@ -64,4 +62,40 @@ pub struct Comparison {
     /// All hosts of the region in the hour before the goal's generation came.
     #[serde(default)]
     pub before: Span,
+}
+
+impl Comparison {
+    /// What was counted since `mark`; all of it when any part went back, for then the count
+    /// began anew in between and no part of it is of the mark's.
+    #[must_use]
+    pub fn since(self, mark: &Self) -> Self {
+        self.grown(mark).unwrap_or(self)
+    }
+
+    fn grown(mut self, mark: &Self) -> Option<Self> {
+        self.next.span = self.next.span.since(mark.next.span)?;
+        self.control.span = self.control.span.since(mark.control.span)?;
+        self.alone = self.alone.since(mark.alone)?;
+        self.expected_milli = self.expected_milli.checked_sub(mark.expected_milli)?;
+        Some(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_one_part_went_back_no_part_is_of_the_mark() {
+        let count = |events: u64, expected_milli: u64, host_s: u64| {
+            let side = Side { span: Span { host_s, events }, ..Side::default() };
+            Comparison { next: side, control: side, expected_milli, ..Comparison::default() }
+        };
+        let mark = count(4, 9000, 500);
+        assert_eq!(count(6, 9500, 700).since(&mark), count(2, 500, 200));
+        // More hosts and events than before, and yet a new count: all that is expected stays.
+        for anew in [count(5, 5000, 600), count(3, 9500, 600), count(5, 9500, 400)] {
+            assert_eq!(anew.since(&mark), anew);
+        }
+    }
 }

@@ -55,7 +55,7 @@ pub struct Groups<'a> {
 /// The count of one app and env. Its clock is any that only runs forward.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// What it is told apart by from others.
+    /// What it is told apart by from others, and from what it counted before it began anew.
     id: u32,
     under_way: bool,
     /// Epoch and generation that it counts under.
@@ -113,7 +113,9 @@ impl Ledger {
         self.at = Some(now);
         let of = (groups.version.epoch, groups.version.generation);
         if self.of != Some(of) {
-            let (id, past) = (self.id, std::mem::take(&mut self.past));
+            // What was noted of the count before is no beginning of this one.
+            let id = if self.of.is_some() { self.id.wrapping_add(2) } else { self.id };
+            let past = std::mem::take(&mut self.past);
             let before = past.iter().fold(Span::default(), |sum, (_, part)| sum.and(part.span()));
             *self = Self { id, of: Some(of), at: Some(now), before, past, ..Self::default() };
         }
@@ -288,7 +290,22 @@ mod tests {
         }
         ledger.pass(now, &[], &settled(10));
         let told = ledger.told(now).unwrap();
-        assert_eq!((told.ledger, told.before), (7, Span { host_s: 600, events: 12 }));
+        assert_eq!((told.ledger, told.before), (9, Span { host_s: 600, events: 12 }));
+    }
+
+    #[test]
+    fn a_count_that_begins_anew_is_another_one() {
+        let (mut ledger, mut now) = (Ledger::new(7), Duration::from_secs(5));
+        live(&mut ledger, &mut now, (10, 10), (3, 3));
+        let first = ledger.told(now).unwrap();
+        assert_eq!((first.ledger, first.next.span.events), (7, 3));
+        // The same generation, fenced.
+        let version = GoalVersion { epoch: 2, ..version(2) };
+        ledger.pass(now, &[], &Groups { version, ..groups((10, 10)) });
+        let anew = ledger.told(now).unwrap();
+        assert_eq!((anew.ledger, anew.next.span.events), (9, 0));
+        ledger.pass(now, &[], &Groups { version, ..groups((10, 10)) });
+        assert_eq!(ledger.told(now).unwrap().ledger, 9);
     }
 
     #[test]

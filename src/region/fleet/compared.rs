@@ -24,9 +24,8 @@ const WORD_MAX: u64 = 10;
 type Place = (EnvName, AppName);
 
 /// The ledgers, and what is still to go into them.
+#[derive(Default)]
 pub(super) struct Compared {
-    /// What this process's counts are told apart by.
-    id: u32,
     /// Goals whose numbers the coordinator wants.
     asked: BTreeSet<Place>,
     ledgers: BTreeMap<Place, Ledger>,
@@ -38,13 +37,6 @@ pub(super) struct Compared {
 struct Struck {
     ran: Bits,
     events: u32,
-}
-
-impl Default for Compared {
-    fn default() -> Self {
-        let id = (random_seed() >> 32) as u32 | 1;
-        Self { id, asked: BTreeSet::new(), ledgers: BTreeMap::new(), strikes: BTreeMap::new() }
-    }
 }
 
 impl Fleet {
@@ -115,8 +107,9 @@ impl Table {
         let (next, control) = tally.comparison.map_or((0, 0), |c| (c.next.hosts, c.control.hosts));
         let asked = self.compared.asked.contains(&place);
         let groups = Groups { version: goal.version, next, control, under_way: asked, arm: &arm };
-        let id = self.compared.id;
-        let ledger = self.compared.ledgers.entry(place).or_insert_with(|| Ledger::new(id));
+        // Another process counts for itself, and a goal that comes back is counted anew.
+        let anew = || Ledger::new((random_seed() >> 32) as u32 | 1);
+        let ledger = self.compared.ledgers.entry(place).or_insert_with(anew);
         ledger.pass(now, &strikes, &groups);
         tally.comparison = if asked { ledger.told(now) } else { None };
         tally

@@ -165,12 +165,7 @@ pub(super) fn shared_trouble(
 /// What was counted since the step began.
 fn step(rollout: &Rollout, name: &RegionName, now: Comparison) -> Comparison {
     let from = rollout.compared_from.as_ref().and_then(|all| *all.get(name)?).unwrap_or_default();
-    let mut own = now;
-    own.next.span = now.next.span.since(from.next.span);
-    own.control.span = now.control.span.since(from.control.span);
-    own.alone = now.alone.since(from.alone);
-    own.expected_milli = now.expected_milli.saturating_sub(from.expected_milli);
-    own
+    now.since(&from)
 }
 
 impl Rollout {
