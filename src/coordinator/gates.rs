@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use crate::config::gates::Gate;
 use crate::coordinator::state::{Coordinator, Shared};
 use crate::coordinator::{steer, view};
-use crate::host::exec::{self, ExecError, guarded};
+use crate::host::exec::{self, guarded};
 use crate::model::gate::{Bake, OUTPUT_BYTES_MAX, SAID_BYTES_MAX, Said};
 use crate::model::id::{AppName, EnvName, GateName, ReleaseNo};
 use crate::model::rollout::{GateWord, RolloutKind};
@@ -27,6 +27,8 @@ use crate::store::db::{DbError, Topic, Tx, envs};
 const EVERY: Duration = Duration::from_secs(1);
 /// Programs at once, of all rollouts together; others wait.
 const AT_ONCE: usize = 16;
+/// How long a program may take to be found: less than [`LOST_AFTER`], as it is beside its limit.
+const LOOK_MAX: Duration = Duration::from_secs(2);
 /// A claimed run that has not ended so long after its limit is lost with its coordinator.
 const LOST_AFTER: Duration = Duration::from_secs(5);
 /// Most standard output that is read before the rest is dropped, bytes.
@@ -184,7 +186,8 @@ async fn ask(shared: &Coordinator, run: &Run) -> (GateWord, String, String) {
         return unable("it has no command".into());
     };
     // Who starts it for us would say so with an exit code that is not the program's own.
-    match std::fs::metadata(program) {
+    let found = tokio::time::timeout(LOOK_MAX, tokio::fs::metadata(program)).await;
+    match found.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
         Ok(file) if file.is_file() && file.permissions().mode() & 0o111 != 0 => {}
         Ok(_) => return unable(format!("{program} is no program")),
         Err(error) => return unable(format!("{program}: {error}")),
@@ -195,7 +198,6 @@ async fn ask(shared: &Coordinator, run: &Run) -> (GateWord, String, String) {
     let asked = exec::converse(command, &run.document, run.gate.limit(), STDOUT_BYTES_MAX).await;
     let captured = match asked {
         Ok(captured) => captured,
-        Err(error @ ExecError::TimedOut { .. }) => return unable(error.to_string()),
         Err(error) => return unable(error.to_string()),
     };
     let stdout = String::from_utf8_lossy(&captured.stdout);

@@ -169,11 +169,11 @@ impl Drop for Group {
 /// [`ExecError`]; an exit code other than 0 is no error.
 pub async fn capture(command: Command, limit: Duration) -> Result<Captured, ExecError> {
     let talk = |_: &mut Child| std::future::ready(());
-    run(command, limit, talk, read_all).await
+    run(command, limit, talk, (read_all, false)).await
 }
 
 /// The same with `input` on its standard input, which it need not read. Of its standard
-/// output only the first `most` bytes are kept.
+/// output only the first `most` bytes are kept. What it left in its group ends with it.
 ///
 /// # Errors
 /// As [`capture`].
@@ -193,14 +193,14 @@ pub async fn converse(
             }
         }
     };
-    run(command, limit, talk, |stdout| read_start(stdout, most)).await
+    run(command, limit, talk, (|stdout| read_start(stdout, most), true)).await
 }
 
 async fn run<T: Future<Output = ()>, R: Future<Output = io::Result<Vec<u8>>>>(
     mut command: Command,
     limit: Duration,
     talk: impl FnOnce(&mut Child) -> T,
-    read: impl FnOnce(Option<ChildStdout>) -> R,
+    (read, ends_all): (impl FnOnce(Option<ChildStdout>) -> R, bool),
 ) -> Result<Captured, ExecError> {
     let program = name_of(&command);
     command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -210,9 +210,18 @@ async fn run<T: Future<Output = ()>, R: Future<Output = io::Result<Vec<u8>>>>(
     let mut group = Group::of(&child);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let talk = talk(&mut child);
+    let leader = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).filter(|_| ends_all);
+    let ended = async {
+        let status = child.wait().await;
+        if let Some(leader) = leader {
+            // Who still holds its output would be waited for until the limit.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+        status
+    };
     let whole = async {
         let ((), stdout, stderr, status) =
-            tokio::join!(talk, read(stdout), read_end(stderr), child.wait());
+            tokio::join!(talk, read(stdout), read_end(stderr), ended);
         Ok::<_, io::Error>((stdout?, stderr, status?))
     };
     match tokio::time::timeout(limit, whole).await {
@@ -306,6 +315,8 @@ mod tests {
         let much = vec![b'x'; 4 << 20];
         let deaf = converse(sh("exec <&-; echo no; exit 1"), &much, limit, 100).await.unwrap();
         assert_eq!((deaf.code, deaf.stdout.as_slice()), (1, &b"no\n"[..]));
+        let leaves = converse(sh("sleep 60 & exit 1"), b"", limit, 100).await.unwrap();
+        assert_eq!(leaves.code, 1, "it is not waited for who holds its output");
         let talks = converse(sh("yes | head -c 9000000"), b"", limit, 100).await.unwrap();
         assert_eq!((talks.code, talks.stdout.len()), (0, 100));
     }

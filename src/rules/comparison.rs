@@ -65,7 +65,8 @@ pub struct Ledger {
     next: Sum,
     control: Sum,
     alone: Sum,
-    expected_milli: u64,
+    /// Millionths: a thousandth of few among many would be nothing in each stretch.
+    expected_micro: u64,
     before: Span,
     past: VecDeque<(Duration, Sum)>,
     shown: Option<(Duration, Comparison)>,
@@ -136,7 +137,7 @@ impl Ledger {
         if next > 0 && control > 0 {
             self.next.add(next, length, on_next);
             self.control.add(control, length, on_control);
-            self.expected_milli += on_control * 1000 * u64::from(next) / u64::from(control);
+            self.expected_micro += on_control * 1_000_000 * u64::from(next) / u64::from(control);
         } else if next > 0 {
             self.alone.add(next, length, on_next);
         }
@@ -174,7 +175,7 @@ impl Ledger {
             ledger: self.id,
             next: self.next.side(now),
             control: self.control.side(now),
-            expected_milli: self.expected_milli,
+            expected_milli: self.expected_micro / 1000,
             alone: self.alone.span(),
             before: self.before,
         };

@@ -18,9 +18,10 @@ const STORE: &str = "main";
 /// Take away artifacts that nobody needs
 ///
 /// Kept is what a goal, an open rollout, a hold or a pin names, the last known-good releases of
-/// each env, and what was built or released within the coordinator's `keep_days`. The
-/// coordinator does this by itself, too. What went is deleted from the stores an hour later;
-/// until then `deployctl build` brings it back, and afterwards builds it again.
+/// each env, and what was built or released within the coordinator's `keep_days`. With
+/// `enabled` in its `[collector]` it does this by itself, too. What went is deleted from the
+/// stores an hour later; until then `deployctl build` brings it back, and afterwards builds it
+/// again.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  deployctl admin gc --dry-run\n  deployctl admin gc --older-than 60d\n  deployctl admin gc --older-than 2d --force --confirm=main -m \"the store is full\""
