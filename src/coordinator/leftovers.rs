@@ -49,9 +49,11 @@ pub(super) async fn find(
     let waiting = shared.db.read(collected::names_waiting).await?;
     let known: BTreeSet<ArtifactId> = known.into_iter().chain(waiting).collect();
     let left = left_over(&stored, &known, age);
-    let there = stored.iter().filter(|one| known.contains(&one.artifact)).count() / 10;
-    if left.len() > PLAUSIBLE.max(there) {
-        let title = "more is left over in the main store than is known, and none of it is touched";
+    let there: BTreeSet<ArtifactId> = stored.iter().map(|one| one.artifact).collect();
+    let there = there.intersection(&known).count();
+    let objects = stored.iter().filter(|one| known.contains(&one.artifact)).count();
+    if left.len() > PLAUSIBLE.max(objects / 10) {
+        let title = "too much is left over in the main store, and none of it is touched";
         return Err(Problem::new(Code::Blocked, title).because(format!(
             "{} artifacts that no row names, {there} that one does: is it another installation's \
              store, too, or is the database older than it?",

@@ -294,7 +294,8 @@ fn progress(tally: &Tally) -> u64 {
         + u64::from(tally.fetched_permille)
 }
 
-fn graver(a: Opinion, b: Opinion) -> Opinion {
+/// The graver of the two; the first of equals.
+pub(super) fn graver(a: Opinion, b: Opinion) -> Opinion {
     let rank = |opinion: &Opinion| match opinion {
         Opinion::Failed(_) => 7,
         Opinion::Stuck(_) => 6,

@@ -301,14 +301,15 @@ pub fn waves(order: &[Vec<String>], regions: &[RegionName]) -> Vec<Vec<RegionNam
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn region(name: &str) -> RegionName {
         name.parse().unwrap()
     }
 
-    fn fleet(sizes: &[(&str, usize)]) -> Fleet {
+    /// Regions of so many hosts, each its own wave as by default, buckets well spread.
+    pub(in crate::rules::rollout) fn fleet(sizes: &[(&str, usize)]) -> Fleet {
         let regions: Vec<RegionName> = sizes.iter().map(|(name, _)| region(name)).collect();
         let spread = |n: usize| (0..n).map(|i| (i * 9973 % 10_000) as u32).collect();
         Fleet {

@@ -4,7 +4,7 @@
 use crate::model::gate::{Bake, Record};
 use crate::model::id::GateName;
 use crate::model::rollout::{GateWord, ProgramSaid, RolloutKind, RolloutState, Stage};
-use crate::rules::rollout::gate::Opinion;
+use crate::rules::rollout::gate::{Opinion, graver};
 use crate::rules::rollout::{Facts, Rollout};
 
 /// Inconclusive runs in a row after which a person must look [orchestration 6.6].
@@ -51,10 +51,8 @@ fn heard<'a>(facts: &'a Facts, name: &GateName, bake: Bake) -> Option<&'a Record
 /// What the programs make of the step: the gravest; `None`: nothing against it.
 pub(super) fn ask(rollout: &Rollout, facts: &Facts) -> Option<Opinion> {
     let bake = rollout.judged_bake()?;
-    let opinions = || rollout.gates.iter().filter_map(|name| ask_one(rollout, facts, name, bake));
-    let failed = opinions().find(|opinion| matches!(opinion, Opinion::Failed(_)));
-    let stuck = || opinions().find(|opinion| matches!(opinion, Opinion::Stuck(_)));
-    failed.or_else(stuck).or_else(|| opinions().next())
+    let opinions = rollout.gates.iter().filter_map(|name| ask_one(rollout, facts, name, bake));
+    opinions.reduce(graver)
 }
 
 fn ask_one(rollout: &Rollout, facts: &Facts, name: &GateName, bake: Bake) -> Option<Opinion> {

@@ -114,18 +114,8 @@ fn check(wish: Wish<'_>, file: &PlanFile, drafts: &[Draft], fleet: &Fleet) -> Re
 mod tests {
     use super::*;
     use crate::model::rollout::PlanName;
-    use crate::rules::rollout::plan::{Plan, plan, waves};
-
-    fn fleet(sizes: &[(&str, usize)]) -> Fleet {
-        let region = |name: &str| name.parse::<RegionName>().unwrap();
-        let regions: Vec<RegionName> = sizes.iter().map(|(name, _)| region(name)).collect();
-        let spread = |n: usize| (0..n).map(|i| (i * 9973 % 10_000) as u32).collect();
-        Fleet {
-            waves: waves(&[], &regions),
-            buckets: sizes.iter().map(|(name, n)| (region(name), spread(*n))).collect(),
-            everywhere: true,
-        }
-    }
+    use crate::rules::rollout::plan::tests::fleet;
+    use crate::rules::rollout::plan::{Plan, plan};
 
     fn made(waves: &str, bake_s: Option<u32>, sizes: &[(&str, usize)]) -> Result<Plan, String> {
         let text = format!("{{\"name\": \"my.toml\", \"waves\": [{waves}]}}");
