@@ -89,12 +89,27 @@ async fn report(
         return Err(Problem::new(Code::Usage, "the report is out of bounds")
             .because(format!("it says at most {REPORT_MAX} things")));
     }
-    let heard = report.said.into_iter().map(async |said| {
+    let mut builds: BTreeMap<JobNo, Vec<(usize, Said)>> = BTreeMap::new();
+    for (place, said) in report.said.into_iter().enumerate() {
         let worker = report.worker.clone();
         let said = Said { build: said.build, worker, attempt: said.attempt, word: said.word };
-        say(&shared, said).await.map_or_else(Heard::Refused, Heard::Order)
-    });
-    Ok(Json(ReportReply { heard: join_all(heard).await }))
+        builds.entry(said.build).or_default().push((place, said));
+    }
+    let heard = builds.into_values().map(|said| say_in_turn(&shared, said));
+    let mut heard: Vec<_> = join_all(heard).await.into_iter().flatten().collect();
+    heard.sort_by_key(|(place, _)| *place);
+    Ok(Json(ReportReply { heard: heard.into_iter().map(|(_, heard)| heard).collect() }))
+}
+
+/// What is said of one build is heard in the order it is said: an end waits for a look into
+/// the main store, and what comes after it must not get ahead.
+async fn say_in_turn(shared: &Shared, all: Vec<(usize, Said)>) -> Vec<(usize, Heard)> {
+    let mut heard = Vec::with_capacity(all.len());
+    for (place, said) in all {
+        let answer = say(shared, said).await;
+        heard.push((place, answer.map_or_else(Heard::Refused, Heard::Order)));
+    }
+    heard
 }
 
 async fn beat(
