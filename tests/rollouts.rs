@@ -10,6 +10,8 @@ mod configs;
 mod freezes;
 #[path = "rollouts/gates.rs"]
 mod gates;
+#[path = "rollouts/history.rs"]
+mod history;
 #[path = "rollouts/holds.rs"]
 mod holds;
 #[path = "rollouts/house.rs"]

@@ -290,6 +290,26 @@ impl Api {
         self.get(&format!("/v1/apps/{app}/envs/{env}/releases?limit={limit}")).await
     }
 
+    /// History of all apps and envs, or of these, newest first.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn releases_of_all(
+        &self,
+        (app, env): (Option<&AppName>, Option<&EnvName>),
+        within: Option<Duration>,
+        limit: u32,
+    ) -> Result<Releases, CallError> {
+        let mut path = format!("/v1/releases?limit={limit}");
+        let within = within.map(|within| within.as_secs().to_string());
+        let app = app.map(|app| ("app", app.to_string()));
+        let env = env.map(|env| ("env", env.to_string()));
+        for (name, value) in [app, env, within.map(|it| ("within_s", it))].into_iter().flatten() {
+            path.push_str(&format!("&{name}={value}"));
+        }
+        self.get(&path).await
+    }
+
     fn trace(&self, method: &str, path: &str) {
         if self.trace {
             tracing::debug!(method, path, server = self.client.base(), "request");

@@ -74,7 +74,7 @@ enum Command {
     Promote(c::promote::PromoteArgs),
     #[command(alias = "undo")]
     Rollback(c::rollback::RollbackArgs),
-    #[command(visible_alias = "log")]
+    #[command(visible_alias = "log", alias = "releases")]
     History(c::history::HistoryArgs),
     Logs(c::logs::LogsArgs),
     Why(c::why::WhyArgs),

@@ -383,3 +383,12 @@ pub fn table(releases: &[&Release]) -> Table {
     }
     table
 }
+
+/// Releases of several apps and envs: where, then as [`table`] has it.
+#[must_use]
+pub fn table_of_all(releases: &[&Release]) -> Table {
+    let mut table = table(releases);
+    let place = |release: &&Release| [release.app.as_str().into(), release.env.as_str().into()];
+    table.lead(["APP", "ENV"], releases.iter().map(place));
+    table
+}

@@ -131,6 +131,20 @@ impl Table {
         self.beside = column.map(|column| (column, at));
     }
 
+    /// Puts columns before the others, with their cells of each row.
+    pub fn lead<const N: usize>(
+        &mut self,
+        columns: [&'static str; N],
+        cells: impl IntoIterator<Item = [Cell; N]>,
+    ) {
+        self.columns.splice(0..0, columns);
+        self.narrow += N;
+        self.beside = self.beside.map(|(column, at)| (column + N, at + N));
+        for (row, cells) in self.rows.iter_mut().zip(cells) {
+            row.splice(0..0, cells);
+        }
+    }
+
     /// Adds a row: as many cells as there are columns.
     pub fn push(&mut self, row: impl Into<Vec<Cell>>) {
         let row = row.into();

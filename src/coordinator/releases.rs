@@ -1,4 +1,6 @@
-//! `GET …/releases`: an app and env's history, newest first.
+//! `GET …/releases`: the history of an app and env, or of all, newest first.
+
+use std::time::Duration;
 
 use axum::extract::State;
 use serde::Deserialize;
@@ -10,7 +12,7 @@ use crate::model::id::{AppName, EnvName, ReleaseNo};
 use crate::net::server::{Json, Params, Path};
 use crate::rules::authorize::Class;
 use crate::store::db::Tx;
-use crate::store::db::releases::{self, ReleaseRow};
+use crate::store::db::releases::{self, Filter, ReleaseRow};
 use crate::wire::problem::Problem;
 use crate::wire::v1::rollout::Releases;
 
@@ -21,6 +23,9 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         get("/v1/apps/{app}/envs/{env}/releases", Class::Read, list)
             .says("List releases, newest first")
+            .gives("Releases"),
+        get("/v1/releases", Class::Read, list_all)
+            .says("List releases of every app and env, newest first: what changed lately")
             .gives("Releases"),
     ]
 }
@@ -44,6 +49,33 @@ async fn list(
         }
         let rows = releases::list(tx, &app, &env, query.before, limit)?;
         Ok(Releases { releases: rows.iter().map(ReleaseRow::view).collect() })
+    };
+    shared.db.read(list).await.map(Json)
+}
+
+#[derive(Deserialize)]
+struct QueryAll {
+    app: Option<AppName>,
+    env: Option<EnvName>,
+    /// Only what was admitted in the last so many seconds, by the coordinator's clock.
+    within_s: Option<u64>,
+    limit: Option<u32>,
+}
+
+async fn list_all(
+    State(shared): State<Shared>,
+    Params(query): Params<QueryAll>,
+) -> Result<Json<Releases>, Problem> {
+    let limit = query.limit.unwrap_or(LIMIT.0).clamp(1, LIMIT.1);
+    let within = query.within_s.map(Duration::from_secs);
+    let since = within.map(|within| shared.steady_now() - within).unwrap_or_default();
+    let filter = Filter { app: query.app, env: query.env, since };
+    let list = move |tx: &Tx| {
+        if let Some(app) = &filter.app {
+            crate::store::db::apps::find(tx, app)?.ok_or_else(|| apps::unknown(app))?;
+        }
+        let rows = releases::newest(tx, &filter, limit)?;
+        Ok::<_, Problem>(Releases { releases: rows.iter().map(ReleaseRow::view).collect() })
     };
     shared.db.read(list).await.map(Json)
 }

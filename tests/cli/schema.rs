@@ -157,6 +157,8 @@ fn lists_are_as_published() {
     let releases = json!({"releases": [crate::samples::release(RolloutState::Reverted)]});
     give("GET /v1/apps/web/envs/prod/releases", &releases);
     holds(&person, "releases", &["history"], 0);
+    give("GET /v1/releases", &releases);
+    holds(&person, "releases", &["history", "-A"], 0);
     let event =
         json!({"seq": 1, "at": now, "kind": "x.y", "actor": "ann", "message": "m", "app": "web"});
     give("GET /v1/events", &json!({"events": [event], "next": 1}));

@@ -1,6 +1,9 @@
 //! Nothing is killed: build, deploy, deploy again, fail and revert, roll back.
 
 use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, eventually};
 use crate::repository::Repository;
@@ -72,7 +75,17 @@ fn commit_to_hosts_and_back((fleet, repository): (Fleet, Repository)) {
         ["succeeded", "succeeded", "reverted", "succeeded", "succeeded"],
         "{history}"
     );
+    changed_lately(&fleet, at, &history);
     assert_eq!(fleet.json(at, &["hosts"], 0)["hosts"].as_array().unwrap().len(), 4);
+}
+
+/// The history of everything has the same, and says where.
+fn changed_lately(fleet: &Fleet, at: &Path, history: &Value) {
+    assert_eq!(&fleet.json(at, &["history", "-A", "--since", "1h"], 0), history);
+    let elsewhere = fleet.json(at, &["history", "-A", "-e", "other"], 0);
+    assert_eq!(elsewhere["releases"], json!([]));
+    let listed = fleet.expect(at, &["history", "-A", "-n", "1"], 0);
+    assert!(listed.starts_with("api\tprod\tr5\trollback\t"), "{listed}");
 }
 
 #[test]

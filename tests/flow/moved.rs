@@ -46,10 +46,11 @@ fn a_fleet_goes_on_when_its_coordinator_moves_to_a_server() {
         &["freeze", "start", "-e", "prod", "--in", "1d", "--for", "4h", "-m", "INC-1"],
         0,
     );
-    let asked: [&[&str]; 6] = [
+    let asked: [&[&str]; 7] = [
         &["apps"],
         &["builds"],
         &["history"],
+        &["history", "-A", "--since", "1d"],
         &["tokens", "list"],
         &["webhooks", "list"],
         &["freeze", "list"],

@@ -53,9 +53,16 @@ async fn of_role(house: &House, role: &str) -> (String, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_seen_without_a_session_and_every_reply_is_guarded() {
     let house = House::open().await;
-    for path in
-        ["/", "/apps/api/prod", "/builds/b1", "/hosts", "/events", "/live?page=/", "/do/deploy"]
-    {
+    for path in [
+        "/",
+        "/apps/api/prod",
+        "/releases",
+        "/builds/b1",
+        "/hosts",
+        "/events",
+        "/live?page=/",
+        "/do/deploy",
+    ] {
         let reply = look(&house, "deployctl=nonsense", path).await;
         assert_eq!(reply.status(), StatusCode::UNAUTHORIZED, "{path}");
         let policy = reply.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap();
@@ -218,9 +225,16 @@ async fn every_page_is_light() {
     house.ask(&deploy("b1")).await.unwrap();
     eu.live().await;
     let own = cookie(&sign_in(&house, &house.token("admin")).await);
-    for path in
-        ["/", "/apps/api/prod", "/apps/api/prod/r1", "/builds", "/builds/b1", "/hosts", "/events"]
-    {
+    for path in [
+        "/",
+        "/releases",
+        "/apps/api/prod",
+        "/apps/api/prod/r1",
+        "/builds",
+        "/builds/b1",
+        "/hosts",
+        "/events",
+    ] {
         let page = look(&house, &own, path).await;
         assert_eq!(page.status(), StatusCode::OK, "{path}");
         let html = page.text().await.unwrap();

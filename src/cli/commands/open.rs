@@ -18,7 +18,7 @@ use crate::wire::v1::link::{Link, LinkRequest};
 #[command(after_help = "Examples:\n  deployctl open\n  deployctl open r412\n  \
     deployctl open hosts --print")]
 pub struct OpenArgs {
-    /// What: a release, a build, builds, hosts or events [default: the app and env, else all apps]
+    /// What: a release, a build, releases, builds, hosts or events [default: the app and env, else all apps]
     #[arg(value_name = "WHAT")]
     what: Option<String>,
     /// Only print the link
@@ -62,9 +62,9 @@ fn page(ctx: &Context, what: Option<&str>) -> Result<String, Failure> {
     }
     match what {
         "apps" => Ok("/".into()),
-        "builds" | "hosts" | "events" => Ok(format!("/{what}")),
+        "releases" | "builds" | "hosts" | "events" => Ok(format!("/{what}")),
         other => Err(Failure::usage(format!("{other:?} is no page"))
-            .because("a release (r412), a build (b12), apps, builds, hosts or events")
+            .because("a release (r412), a build (b12), apps, releases, builds, hosts or events")
             .hint("deployctl open")),
     }
 }

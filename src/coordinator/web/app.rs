@@ -249,12 +249,7 @@ fn history(calls: &Calls, row: &EnvStatus, list: &Releases) -> Markup {
                     } }
                     tbody { @for release in &list.releases { tr {
                         th scope="row" { (parts::release_link(&row.app, &row.env, release.release)) }
-                        td {
-                            (release.kind.word())
-                            @if let Some(same) = release.same_as { " to " (same) } " "
-                            (parts::commit(&release.commit)) " " span .subject { (release.subject) }
-                            (parts::config(release.config))
-                        }
+                        td { (parts::what(release)) }
                         td title=(release.reason) { (parts::release_state(release)) }
                         td { (parts::time(release.created_at)) }
                         td { (release.actor) }

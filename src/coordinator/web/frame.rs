@@ -10,8 +10,13 @@ use crate::coordinator::web::session::Session;
 use crate::wire::problem::Problem;
 
 /// The entries of the navigation.
-const NAVIGATION: [(&str, &str); 4] =
-    [("/", "Apps"), ("/builds", "Builds"), ("/hosts", "Hosts and regions"), ("/events", "Events")];
+const NAVIGATION: [(&str, &str); 5] = [
+    ("/", "Apps"),
+    ("/releases", "Releases"),
+    ("/builds", "Builds"),
+    ("/hosts", "Hosts and regions"),
+    ("/events", "Events"),
+];
 
 /// The part that holds a form to be filled in.
 pub(super) const FORM: &str = "ask";

@@ -29,6 +29,7 @@ mod live;
 mod options;
 mod page;
 mod parts;
+mod releases;
 mod rollout;
 mod session;
 mod sign_in;
@@ -76,6 +77,7 @@ pub(super) fn router(shared: &Shared, api: Router) -> Router {
         .route("/apps/{app}", get(show))
         .route("/apps/{app}/{env}", get(show))
         .route("/apps/{app}/{env}/{release}", get(show))
+        .route("/releases", get(show))
         .route("/builds", get(show))
         .route("/builds/{build}", get(show))
         .route("/builds/{build}/log", get(build::whole_log))

@@ -8,7 +8,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::coordinator::web::call::Calls;
-use crate::coordinator::web::{app, apps, build, builds, events, hosts, no_page, rollout};
+use crate::coordinator::web::{
+    app, apps, build, builds, events, hosts, no_page, releases, rollout,
+};
 use crate::model::digest::Digest;
 use crate::model::id::{AppName, EnvName, JobNo, RegionName, ReleaseNo};
 use crate::wire::problem::{Code, Problem};
@@ -23,6 +25,7 @@ pub(super) enum Page {
     App(AppName),
     Env(AppName, EnvName),
     Rollout(AppName, EnvName, ReleaseNo),
+    Releases(Search),
     Builds(Search),
     Build(JobNo),
     Hosts(Search),
@@ -119,6 +122,7 @@ impl Page {
                 let (app, env) = (name(app).ok_or_else(lost)?, name(env).ok_or_else(lost)?);
                 Self::Rollout(app, env, name(release).ok_or_else(lost)?)
             }
+            ["releases"] => Self::Releases(query(uri)?),
             ["builds"] => Self::Builds(query(uri)?),
             ["builds", build] => Self::Build(name(build).ok_or_else(lost)?),
             ["hosts"] => Self::Hosts(query(uri)?),
@@ -137,6 +141,7 @@ impl Page {
             Self::App(app) => Err(no_page(app.as_str())),
             Self::Env(app, env) => app::view(calls, app, env).await,
             Self::Rollout(app, env, release) => rollout::view(calls, app, env, *release).await,
+            Self::Releases(search) => releases::view(calls, search).await,
             Self::Builds(search) => builds::view(calls, search).await,
             Self::Build(build) => build::view(calls, *build).await,
             Self::Hosts(search) => hosts::view(calls, search).await,

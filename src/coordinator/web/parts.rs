@@ -64,6 +64,16 @@ pub(super) fn commit(commit: &CommitId) -> Markup {
     html! { code title=(commit) { (commit.short()) } }
 }
 
+/// What a release brought to its hosts, or brought back.
+pub(super) fn what(release: &Release) -> Markup {
+    html! {
+        (release.kind.word())
+        @if let Some(same) = release.same_as { " to " (same) } " "
+        (commit(&release.commit)) " " span .subject { (release.subject) }
+        (config(release.config))
+    }
+}
+
 /// A release's configuration, in its first digits; nothing when it has none.
 pub(super) fn config(config: Option<ConfigId>) -> Markup {
     html! { @if let Some(config) = config { " config " code title=(config) { (config.short()) } } }

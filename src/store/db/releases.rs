@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{DbError, Row, Topic, Tx, envs, values};
+use super::{DbError, Row, Topic, Tx, Value, envs, values};
 use crate::model::commit::CommitId;
 use crate::model::config::Bits;
 use crate::model::digest::ArtifactId;
@@ -167,6 +167,37 @@ pub fn list(
          ORDER BY release DESC LIMIT ?4"
     );
     tx.rows(&sql, values![app, env, before, limit], read)
+}
+
+/// Which releases of the installation are asked for; the default is all of them.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only of this app.
+    pub app: Option<AppName>,
+    /// Only of this env.
+    pub env: Option<EnvName>,
+    /// Only what was admitted then or later.
+    pub since: UnixMillis,
+}
+
+/// Up to `limit` releases of all apps and envs, newest first.
+///
+/// # Errors
+/// When the database fails.
+pub fn newest(tx: &Tx, filter: &Filter, limit: u32) -> Result<Vec<ReleaseRow>, DbError> {
+    let mut wanted = String::from("created_at >= ?1");
+    let mut values = vec![Value::from(filter.since), limit.into()];
+    let (app, env) = (filter.app.as_ref().map(Value::from), filter.env.as_ref().map(Value::from));
+    for (column, value) in [("app", app), ("env", env)] {
+        let Some(value) = value else { continue };
+        values.push(value);
+        wanted.push_str(&format!(" AND {column} = ?{}", values.len()));
+    }
+    let sql = format!(
+        "SELECT {COLUMNS} FROM releases WHERE {wanted}
+         ORDER BY created_at DESC, app, env, release DESC LIMIT ?2"
+    );
+    tx.rows(&sql, &values, read)
 }
 
 /// Whether these bits were marked bad in the env.
