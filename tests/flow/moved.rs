@@ -26,6 +26,17 @@ fn still(value: &mut Value) {
     }
 }
 
+/// What is asked before and after.
+const ASKED: [&[&str]; 7] = [
+    &["apps"],
+    &["builds"],
+    &["history"],
+    &["history", "-A", "--since", "1d"],
+    &["tokens", "list"],
+    &["webhooks", "list"],
+    &["freeze", "list"],
+];
+
 #[test]
 fn a_fleet_goes_on_when_its_coordinator_moves_to_a_server() {
     let (mut fleet, repository) = fleet_with_app(1);
@@ -46,17 +57,8 @@ fn a_fleet_goes_on_when_its_coordinator_moves_to_a_server() {
         &["freeze", "start", "-e", "prod", "--in", "1d", "--for", "4h", "-m", "INC-1"],
         0,
     );
-    let asked: [&[&str]; 7] = [
-        &["apps"],
-        &["builds"],
-        &["history"],
-        &["history", "-A", "--since", "1d"],
-        &["tokens", "list"],
-        &["webhooks", "list"],
-        &["freeze", "list"],
-    ];
     let goal = fleet.root("eu-1").join("apps/api/goal.json");
-    let before: Vec<Value> = asked.iter().map(|args| told(&fleet, &at, args)).collect();
+    let before: Vec<Value> = ASKED.iter().map(|args| told(&fleet, &at, args)).collect();
     fleet.kill("coordinator");
     let followed = fs::read_to_string(&goal).unwrap();
 
@@ -82,8 +84,8 @@ fn a_fleet_goes_on_when_its_coordinator_moves_to_a_server() {
     fs::rename(fleet.path("coordinator/coordinator.db"), fleet.path("put-away.db")).unwrap();
     fleet.start_coordinator();
 
-    let after: Vec<Value> = asked.iter().map(|args| told(&fleet, &at, args)).collect();
-    for ((args, before), after) in asked.iter().zip(before).zip(after) {
+    let after: Vec<Value> = ASKED.iter().map(|args| told(&fleet, &at, args)).collect();
+    for ((args, before), after) in ASKED.iter().zip(before).zip(after) {
         assert_eq!(before, after, "{args:?}");
     }
     assert_eq!(fs::read_to_string(&goal).unwrap(), followed, "nothing moves by itself");
