@@ -88,7 +88,7 @@ pub fn judge(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> Verdict {
     if judged == 0 && !verdict.skipped.is_empty() && !others_reachable(rollout, version, facts) {
         worst = Opinion::Thin("no host can be reached".into());
     }
-    if let Some(opinion) = programs::ask(rollout, facts) {
+    if let Some(opinion) = programs::ask(rollout, now, facts) {
         worst = graver(worst, opinion);
     }
     verdict.opinion = worst;
