@@ -113,7 +113,7 @@ fn beside_others(
             if !known {
                 return opinion;
             }
-            match compare(rollout, name, &region.tally) {
+            match compare(rollout, now, name, &region.tally) {
                 Fares::Worse(told) => Opinion::Failed(told.why),
                 Fares::Unknown(told) if opinion == Opinion::Converged => {
                     Opinion::Undecided(told.why)
