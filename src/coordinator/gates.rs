@@ -201,9 +201,13 @@ async fn stopped(shared: &Coordinator) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Takes down what was said, and tells everybody when it is something else than before.
+/// Takes down what was said, and tells everybody when it is something else than before. Of
+/// a bake that is over nobody wants to know any more.
 fn take_down(tx: &mut Tx, run: &Run, said: Said) -> Result<(), DbError> {
-    let Run { claim, release, .. } = run;
+    let Run { claim, release, bake, .. } = run;
+    if !bakes(tx, (&claim.app, &claim.env, *release), *bake)? {
+        return Ok(());
+    }
     let Some((before, after)) = gate_runs::ended(tx, claim, said)? else { return Ok(()) };
     let words = |record: &crate::model::gate::Record| record.last.as_ref().map(|last| last.verdict);
     if let (Some(last), true) = (&after.last, words(&before) != words(&after)) {
