@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::config::gates::Gate;
 use crate::coordinator::state::{Coordinator, Shared};
 use crate::coordinator::{steer, view};
-use crate::host::exec::{self, guarded};
+use crate::host::exec::{self, guarded_with_all};
 use crate::model::gate::{Bake, OUTPUT_BYTES_MAX, SAID_BYTES_MAX, Said};
 use crate::model::id::{AppName, EnvName, GateName, ReleaseNo};
 use crate::model::rollout::{GateWord, RolloutKind};
@@ -239,7 +239,7 @@ async fn ask(shared: &Coordinator, run: &Run) -> (GateWord, String, String) {
         Ok(_) => return unable(format!("{program} is no program")),
         Err(error) => return unable(format!("{program}: {error}")),
     }
-    let mut command = guarded(program);
+    let mut command = guarded_with_all(program, run.gate.limit() + LOST_AFTER);
     command.args(arguments).current_dir(&shared.config.data);
     surround(&mut command, run);
     let asked = exec::converse(command, &run.document, run.gate.limit(), STDOUT_BYTES_MAX).await;
