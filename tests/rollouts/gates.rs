@@ -187,7 +187,8 @@ async fn a_run_that_was_lost_with_its_coordinator_is_made_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_said_after_the_end_is_heard_by_nobody() {
-    let script = "cd \"$(dirname \"$0\")\"; until [ -e go ]; do sleep 0.05; done; [ -e ended ] && exit 0
+    let script =
+        "cd \"$(dirname \"$0\")\"; until [ -e go ]; do sleep 0.05; done; [ -e ended ] && exit 0
         echo 'too late'; : > ended; exit 1";
     let (house, mut eu, mut us) = gated_for(script, 30).await;
     house.ask(&deploy("b2")).await.unwrap();
