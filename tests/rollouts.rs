@@ -20,6 +20,8 @@ mod house;
 mod older;
 #[path = "rollouts/plans.rs"]
 mod plans;
+#[path = "rollouts/prometheus.rs"]
+mod prometheus;
 #[path = "rollouts/region.rs"]
 mod region;
 #[path = "rollouts/webhooks.rs"]

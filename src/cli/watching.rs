@@ -12,7 +12,7 @@ use crate::model::fleet::Tally;
 use crate::model::id::RegionName;
 use crate::model::rollout::{RolloutState, Stage};
 use crate::wire::v1::rollout::Rollout;
-use crate::wire::words::stage_word;
+use crate::wire::words::{has_baked, stage_word};
 
 /// Steps of a rollout that were told as done.
 #[derive(Debug, Default)]
@@ -65,8 +65,9 @@ fn head(rollout: &Rollout) -> String {
         let (number, steps) = (rollout.step + 1, rollout.steps.len());
         text.push_str(&format!(" {step} (step {number} of {steps})"));
     }
-    // The sentence is as old as the last change; what is left of a bake is not.
-    let left = rollout.due_at.map(|due| due.since(clock::now()));
+    // The sentence is as old as the last change; what is left of a bake is not. One that is
+    // over is only due for the next look at what holds it up.
+    let left = rollout.due_at.filter(|_| !has_baked(rollout)).map(|due| due.since(clock::now()));
     match (rollout.stage, left) {
         (Stage::Baking, Some(left)) if release.state == RolloutState::Running => {
             text.push_str(&format!(": bake ends in {}", age(left)));
@@ -152,6 +153,18 @@ mod tests {
         assert_eq!(text.as_deref(), Some("waits for the bake, then us 10%"));
         let fetching = Tally { hosts: 4, admitted: 2, fetched_permille: 430, ..Tally::default() };
         assert_eq!(waits(&rollout, &region("eu"), &fetching).as_deref(), Some("fetched 43%"));
+    }
+
+    #[test]
+    fn a_bake_that_is_over_does_not_count_down_to_the_next_look() {
+        let mut rollout = running(vec![]);
+        rollout.stage = Stage::Baking;
+        rollout.due_at = Some(clock::now() + std::time::Duration::from_secs(5400));
+        rollout.waiting_on = "bake ends in 90 min; 4 of 4 hosts on r2".into();
+        assert!(head(&rollout).contains("bake ends in 1h"), "{}", head(&rollout));
+        rollout.waiting_on = "the bake is over; the gate errors has said nothing yet".into();
+        let expected = ": the bake is over; the gate errors has said nothing yet";
+        assert!(head(&rollout).ends_with(expected), "{}", head(&rollout));
     }
 
     fn running(steps: Vec<Step>) -> Rollout {

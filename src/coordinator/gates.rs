@@ -4,7 +4,10 @@
 //! Safe in many coordinators: a run is claimed in one transaction, and what it says counts
 //! only while it is the newest of its program and the bake is the one that it was begun for.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::process::Command;
@@ -13,11 +16,13 @@ use tokio::task::JoinSet;
 use crate::config::gates::Gate;
 use crate::coordinator::state::{Coordinator, Shared};
 use crate::coordinator::{steer, view};
-use crate::host::exec::{self, guarded};
+use crate::host::exec::{self, guarded_with_all};
 use crate::model::gate::{Bake, OUTPUT_BYTES_MAX, SAID_BYTES_MAX, Said};
 use crate::model::id::{AppName, EnvName, GateName, ReleaseNo};
 use crate::model::rollout::{GateWord, RolloutKind};
+use crate::model::time::UnixMillis;
 use crate::rules::log::plain;
+use crate::rules::rollout::Rollout;
 use crate::store::db::events::NewEvent;
 use crate::store::db::gate_runs::{self, Claim, Pace};
 use crate::store::db::releases::{self, ReleaseRow};
@@ -43,7 +48,7 @@ struct Run {
     bake: Bake,
     gate: Gate,
     /// The rollout as the API shows it, JSON.
-    document: Vec<u8>,
+    document: Arc<[u8]>,
 }
 
 /// The programs that judge a deploy of an app to an env, by this coordinator's
@@ -89,19 +94,20 @@ async fn claim(shared: &Shared, room: usize) -> Result<Vec<Run>, DbError> {
         return Ok(vec![]);
     }
     let within = shared.clone();
-    let any = move |tx: &Tx| Ok::<_, DbError>(!due(tx, &within)?.is_empty());
-    if !shared.db.read(any).await? {
+    let due = shared.db.read(move |tx| due(tx, &within, room)).await?;
+    if due.is_empty() {
         return Ok(vec![]);
     }
     let within = shared.clone();
     let take = move |tx: &mut Tx| {
         let mut runs = Vec::new();
-        for (row, bake, gate) in due(tx, &within)?.into_iter().take(room) {
-            let place = (&row.rollout.app, &row.rollout.env, &gate.name);
+        for Due { app, env, release, bake, gate, document } in due {
+            let place = (&app, &env, &gate.name);
+            // It may have ended since: its run must not take the place of a newer bake's.
+            if !bakes(tx, (&app, &env, release), bake)? {
+                continue;
+            }
             if let Some(claim) = gate_runs::claim(tx, place, bake, pace(&within, &gate))? {
-                let shown = view::rollout(tx, &within, &row)?;
-                let document = serde_json::to_vec(&shown).expect("a rollout is plain JSON");
-                let release = row.rollout.release;
                 runs.push(Run { claim, release, bake, gate, document });
             }
         }
@@ -110,27 +116,64 @@ async fn claim(shared: &Shared, room: usize) -> Result<Vec<Run>, DbError> {
     shared.db.write(take).await
 }
 
-/// Programs that are to be run now, and for what.
-fn due(tx: &Tx, shared: &Coordinator) -> Result<Vec<(ReleaseRow, Bake, Gate)>, DbError> {
-    let mut all = Vec::new();
-    for row in releases::moving(tx)? {
-        let Some(bake) = row.rollout.judged_bake() else { continue };
-        for name in &row.rollout.gates {
+/// A run that is to be made.
+struct Due {
+    app: AppName,
+    env: EnvName,
+    release: ReleaseNo,
+    bake: Bake,
+    gate: Gate,
+    document: Arc<[u8]>,
+}
+
+/// At most `room` runs that are to be made now: first what has waited longest, so that with
+/// more programs than may run at once each has its turn.
+fn due(tx: &Tx, shared: &Coordinator, room: usize) -> Result<Vec<Due>, DbError> {
+    let rows = releases::moving(tx)?;
+    let mut waiting = Vec::new();
+    for row in &rows {
+        let (Some(bake), rollout) = (row.rollout.judged_bake(), &row.rollout) else { continue };
+        let newest = gate_runs::newest(tx, &rollout.app, &rollout.env)?;
+        for name in &rollout.gates {
             let Some(gate) = shared.config.gates.iter().find(|gate| gate.name == *name) else {
                 continue;
             };
-            let place = (&row.rollout.app, &row.rollout.env, name);
-            if gate_runs::is_due(tx, place, bake, pace(shared, gate))? {
-                all.push((row.clone(), bake, gate.clone()));
-            }
+            let since = gate_runs::due_since(newest.get(name), bake, pace(shared, gate));
+            waiting.extend(since.map(|since| (since, row, bake, gate)));
         }
     }
-    Ok(all)
+    waiting.sort_by_key(|(since, ..)| *since);
+    waiting.truncate(room);
+    let mut documents: BTreeMap<_, Arc<[u8]>> = BTreeMap::new();
+    for (_, row, ..) in &waiting {
+        let Rollout { app, env, .. } = &row.rollout;
+        if let Entry::Vacant(free) = documents.entry((app, env)) {
+            let shown = view::rollout(tx, shared, row)?;
+            free.insert(serde_json::to_vec(&shown).expect("a rollout is plain JSON").into());
+        }
+    }
+    let made = |(_, row, bake, gate): (UnixMillis, &ReleaseRow, Bake, &Gate)| {
+        let Rollout { app, env, release, .. } = &row.rollout;
+        let document = documents[&(app, env)].clone();
+        let (app, env, gate) = (app.clone(), env.clone(), gate.clone());
+        Due { app, env, release: *release, bake, gate, document }
+    };
+    Ok(waiting.into_iter().map(made).collect())
+}
+
+/// Whether a release is in this bake now.
+fn bakes(
+    tx: &Tx,
+    (app, env, release): (&AppName, &EnvName, ReleaseNo),
+    bake: Bake,
+) -> Result<bool, DbError> {
+    let row = releases::find(tx, app, env, release)?;
+    Ok(row.is_some_and(|row| row.rollout.judged_bake() == Some(bake)))
 }
 
 fn pace(shared: &Coordinator, gate: &Gate) -> Pace {
     let now = shared.steady_now();
-    Pace { now, before: now - gate.every(), until: now + gate.limit() + LOST_AFTER }
+    Pace { now, every: gate.every(), until: now + gate.limit() + LOST_AFTER }
 }
 
 async fn carry_out(shared: Shared, run: Run) {
@@ -158,9 +201,13 @@ async fn stopped(shared: &Coordinator) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Takes down what was said, and tells everybody when it is something else than before.
+/// Takes down what was said, and tells everybody when it is something else than before. Of
+/// a bake that is over nobody wants to know any more.
 fn take_down(tx: &mut Tx, run: &Run, said: Said) -> Result<(), DbError> {
-    let Run { claim, release, .. } = run;
+    let Run { claim, release, bake, .. } = run;
+    if !bakes(tx, (&claim.app, &claim.env, *release), *bake)? {
+        return Ok(());
+    }
     let Some((before, after)) = gate_runs::ended(tx, claim, said)? else { return Ok(()) };
     let words = |record: &crate::model::gate::Record| record.last.as_ref().map(|last| last.verdict);
     if let (Some(last), true) = (&after.last, words(&before) != words(&after)) {
@@ -192,7 +239,7 @@ async fn ask(shared: &Coordinator, run: &Run) -> (GateWord, String, String) {
         Ok(_) => return unable(format!("{program} is no program")),
         Err(error) => return unable(format!("{program}: {error}")),
     }
-    let mut command = guarded(program);
+    let mut command = guarded_with_all(program, run.gate.limit() + LOST_AFTER);
     command.args(arguments).current_dir(&shared.config.data);
     surround(&mut command, run);
     let asked = exec::converse(command, &run.document, run.gate.limit(), STDOUT_BYTES_MAX).await;

@@ -22,6 +22,8 @@ use tokio::process::{Child, ChildStdout, Command};
 const STDOUT_BYTES_MAX: usize = 64 << 20;
 /// What has the kernel kill a child when its parent dies.
 const SETPRIV: &str = "setpriv";
+/// What kills a group of processes.
+const TIMEOUT: &str = "timeout";
 /// Captured standard error keeps this many last bytes.
 const STDERR_BYTES_MAX: usize = 16 << 10;
 
@@ -80,6 +82,23 @@ pub fn guarded(program: &str) -> Command {
     command
 }
 
+/// The same, and what the program started in its group is killed with it, at the latest
+/// after `limit` (Linux with util-linux and GNU coreutils; elsewhere as [`guarded`]).
+///
+/// Whoever is killed can't kill others: `timeout`, which leads the group, is told by the
+/// kernel. An alarm is to it as if the limit was reached.
+#[must_use]
+pub fn guarded_with_all(program: &str, limit: Duration) -> Command {
+    if !has_timeout() {
+        return guarded(program);
+    }
+    let mut command = Command::new(placed(SETPRIV));
+    command.args(["--pdeathsig", "ALRM", "--"]).arg(placed(TIMEOUT));
+    command.args(["--signal=KILL", &limit.as_secs().to_string(), program]);
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
 /// Where `program` is on the path of this process, or its name. A command that has a place
 /// is started without a copy of this process's memory, also when it is given a path of its own.
 pub(crate) fn placed(program: &str) -> PathBuf {
@@ -98,6 +117,14 @@ pub(crate) fn placed(program: &str) -> PathBuf {
 pub(crate) fn has_setpriv() -> bool {
     static HAS: OnceLock<bool> = OnceLock::new();
     *HAS.get_or_init(|| succeeds(SETPRIV, &["--pdeathsig", "KILL", "--", "true"]))
+}
+
+/// Whether `timeout` kills its whole group at an alarm, as GNU's does; asked once.
+fn has_timeout() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    let asked = || std::process::Command::new(TIMEOUT).arg("--version").output();
+    let gnu = || asked().is_ok_and(|said| said.stdout.windows(3).any(|word| word == b"GNU"));
+    *HAS.get_or_init(|| has_setpriv() && gnu())
 }
 
 /// Whether a command exits 0, for probing what the machine can do.
@@ -244,8 +271,11 @@ fn name_of(command: &Command) -> String {
     let command = command.as_std();
     let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
     if Path::new(command.get_program()).ends_with(SETPRIV) {
-        // setpriv --pdeathsig KILL -- PROGRAM.
-        return command.get_args().nth(3).map(text).unwrap_or_default();
+        // setpriv --pdeathsig KILL -- PROGRAM, or … -- timeout --signal=KILL LIMIT PROGRAM.
+        let mut args = command.get_args().skip(3);
+        let first = args.next().unwrap_or_default();
+        let within = Path::new(first).ends_with(TIMEOUT).then(|| args.nth(2)).flatten();
+        return text(within.unwrap_or(first));
     }
     text(command.get_program())
 }
@@ -319,6 +349,20 @@ mod tests {
         assert_eq!(leaves.code, 1, "it is not waited for who holds its output");
         let talks = converse(sh("yes | head -c 9000000"), b"", limit, 100).await.unwrap();
         assert_eq!((talks.code, talks.stdout.len()), (0, 100));
+    }
+
+    #[tokio::test]
+    async fn a_command_guarded_with_all_it_starts_says_and_ends_as_its_own() {
+        let limit = Duration::from_secs(30);
+        for (script, code) in [("exit 2", 2), ("kill -9 $$", 137), ("exit 124", 124)] {
+            let mut command = guarded_with_all("sh", limit);
+            command.args(["-c", script]);
+            assert_eq!(capture(command, limit).await.unwrap().code, code, "{script}");
+        }
+        let mut command = guarded_with_all("sleep", limit);
+        command.arg("60");
+        let late = capture(command, Duration::from_millis(100)).await.unwrap_err();
+        assert_eq!(late.to_string(), "sleep ran longer than 0 s and was killed");
     }
 
     #[tokio::test]

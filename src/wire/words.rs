@@ -167,6 +167,12 @@ pub fn stage_word(rollout: &Rollout) -> &'static str {
     }
 }
 
+/// Whether the time of its bake is over, as the coordinator puts it: something holds it up.
+#[must_use]
+pub fn has_baked(rollout: &Rollout) -> bool {
+    rollout.stage == Stage::Baking && rollout.waiting_on.starts_with("the bake is over")
+}
+
 /// The name of the step under way; empty when there is none.
 #[must_use]
 pub fn step_name(rollout: &Rollout) -> &str {

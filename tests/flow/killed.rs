@@ -1,6 +1,7 @@
 //! SIGKILL at each arrow: nothing that was answered is lost, nothing is half done.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -51,6 +52,57 @@ fn a_coordinator_killed_in_a_rollout_goes_on_where_it_was() {
     fleet.start_coordinator();
     let done = waiting.join().unwrap();
     assert_eq!(done.status.code(), Some(0), "{}{}", text(&done.stdout), text(&done.stderr));
+}
+
+/// What a gate runs: until `go` is there it hangs, with a child that no polite signal ends.
+const HANGS: &str = r#"#!/bin/sh
+cd "$(dirname "$0")" || exit 2
+echo run >> runs
+[ -e go ] && exit 0
+(trap '' TERM HUP INT; sleep 300 & echo "$$ $!" > pids.new; mv pids.new pids; wait) &
+wait
+"#;
+
+fn lives(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !stat.is_empty() && !stat.contains(") Z ")
+}
+
+#[test]
+fn a_coordinator_killed_while_a_gate_runs_takes_it_along_and_the_next_one_runs_it_again() {
+    let (mut fleet, repository) = fleet_with_app(1);
+    let at = repository.folder.clone();
+    fleet.expect(&at, &["deploy", "--yes", "--build", "--plan", "all-at-once"], 0);
+    let gate = fleet.path("gate");
+    fs::create_dir(&gate).unwrap();
+    fs::write(gate.join("hangs.sh"), HANGS).unwrap();
+    fs::set_permissions(gate.join("hangs.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    let config = fleet.path("deployctl.config.toml");
+    let command = gate.join("hangs.sh").display().to_string();
+    let table = format!("[[gates]]\nname = \"hangs\"\ncommand = [{command:?}]\ntimeout_s = 10\n");
+    let whole = fs::read_to_string(&config).unwrap() + &table;
+    fs::write(&config, whole).unwrap();
+    fleet.kill("coordinator");
+    fleet.start_coordinator();
+    repository.publish(&[("version", "2")], "Second");
+    let args = ["deploy", "--yes", "--build", "--plan", "all-at-once", "--timeout", "2m"];
+    let waiting = fleet.command(&at, &args).output_in_thread();
+    let told = || fs::read_to_string(gate.join("pids"));
+    eventually("the gate runs", || told().is_ok());
+    let pids = told().unwrap();
+    assert!(pids.split_whitespace().all(lives), "{pids}");
+    fleet.kill("coordinator");
+    eventually("what the gate started ends with it", || !pids.split_whitespace().any(lives));
+    fs::write(gate.join("go"), "").unwrap();
+    fleet.start_coordinator();
+    let done = waiting.join().unwrap();
+    assert_eq!(done.status.code(), Some(0), "{}{}", text(&done.stdout), text(&done.stderr));
+    let runs = fs::read_to_string(gate.join("runs")).unwrap();
+    assert!(runs.lines().count() > 1, "it was not asked again");
+    for host in ["eu-1", "us-1"] {
+        let version = fs::read_to_string(fleet.current(host, "api").join("version")).unwrap();
+        assert_eq!(version, "2");
+    }
 }
 
 /// One host of us, then us until a person says go on, then all others.

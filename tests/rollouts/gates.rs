@@ -8,7 +8,7 @@ use std::time::Instant;
 use deployctl::model::comparison::{Comparison, Side, Span};
 use deployctl::model::rollout::GateWord;
 use deployctl::model::rollout::RolloutState::{Canceled, Paused, Reverted, Succeeded};
-use deployctl::wire::v1::event::Events;
+use deployctl::wire::v1::event::{Event, Events};
 use deployctl::wire::v1::rollout::{Rollout, RolloutRequest};
 
 use crate::house::{House, PATIENCE, deploy, rollback};
@@ -183,6 +183,69 @@ async fn a_run_that_was_lost_with_its_coordinator_is_made_again() {
         })
         .await;
     assert_eq!(lost.get(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_after_the_end_is_heard_by_nobody() {
+    let script =
+        "cd \"$(dirname \"$0\")\"; until [ -e go ]; do sleep 0.05; done; [ -e ended ] && exit 0
+        echo 'too late'; : > ended; exit 1";
+    let (house, mut eu, mut us) = gated_for(script, 30).await;
+    house.ask(&deploy("b2")).await.unwrap();
+    let claimed = "SELECT count(*) FROM gate_runs WHERE claimed_until > 0";
+    let runs = || house.db().query_row(claimed, [], |row| row.get::<_, u32>(0)).unwrap();
+    house.until("r2", &mut [&mut eu, &mut us], |_| runs() == 1).await;
+    house.cancel("r2", true).await.unwrap();
+    std::fs::write(house.folder.path().join("go"), "").unwrap();
+    let ended = house.folder.path().join("ended");
+    house.until("r2", &mut [&mut eu, &mut us], |_| ended.exists()).await;
+    // By the end of the next one what the program said was heard long ago.
+    house.ask(&deploy("b3")).await.unwrap();
+    house.until_state("r3", &mut [&mut eu, &mut us], Succeeded).await;
+    let events: Events = house.admin.get("/v1/events?since=0&app=api", PATIENCE).await.unwrap();
+    let told = |event: &&Event| event.kind == "rollout.gate";
+    for event in events.events.iter().filter(told) {
+        assert!(event.message.starts_with("r3 in prod"), "{}", event.message);
+    }
+    assert!(events.events.iter().any(|event| told(&event)));
+}
+
+/// As many gates as there can be, which keep all places busy while a first rollout bakes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_beside_a_busy_one_has_its_turn() {
+    let (house, mut eu, mut us) = settled().await;
+    let config = house.folder.path().join("coordinator.toml");
+    let mut text = std::fs::read_to_string(&config).unwrap();
+    for n in 1..=16 {
+        text += &format!(
+            "[[gates]]\nname = \"g{n}\"\ncommand = [{:?}]\ntimeout_s = 20\nevery_s = 1\n",
+            program(&house)
+        );
+    }
+    std::fs::write(&config, text).unwrap();
+    // Each takes longer than until it is due again.
+    write(&house, "exec sleep 1.5");
+    let house = house.restart().await;
+    (1..=4).for_each(|n| house.replicated(n));
+    eu.moves(house.region("eu", 0));
+    us.moves(house.region("us", 0));
+    let slow = RolloutRequest { bake_s: Some(3600), ..deploy("b2") };
+    house.ask(&slow).await.unwrap();
+    let claimed = "SELECT count(*) FROM gate_runs WHERE env = 'prod' AND run > 1";
+    let again = || house.db().query_row(claimed, [], |row| row.get::<_, u32>(0)).unwrap();
+    house.until("r2", &mut [&mut eu, &mut us], |_| again() == 16).await;
+    // No host is there, so the regions have nothing to tell.
+    let other = house.ask_in("staging", &deploy("b2")).await.unwrap();
+    let path = format!("/v1/apps/api/envs/staging/rollouts/{}", other.release.release);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now: Rollout = house.admin.get(&path, PATIENCE).await.unwrap();
+        if now.release.state == Succeeded {
+            break;
+        }
+        assert!(now.release.state != Paused && Instant::now() < deadline, "{}", now.waiting_on);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
 }
 
 /// Two hosts of each kind for 5,000 seconds each.

@@ -7,6 +7,7 @@ use crate::model::rollout::{RolloutKind, RolloutState, Stage};
 use crate::model::time::UnixMillis;
 use crate::wire::v1::fleet::{REGION_SILENT, Region};
 use crate::wire::v1::rollout::{ProgramSaid, Rollout};
+use crate::wire::words::has_baked;
 
 /// Why `rollout` is where it is, as of `now`.
 #[must_use]
@@ -130,6 +131,9 @@ fn with_next(reasons: Reasons, rollout: &Rollout, now: UnixMillis) -> Reasons {
             .next(format!("it starts when every region holds its build; expires in {left}"))
             .hint(format!("deployctl why {}", release.build))
             .hint(format!("deployctl cancel {name} {scope}")),
+        (RolloutState::Running, Stage::Baking) if has_baked(rollout) => reasons
+            .next(format!("{then} once all is well; it pauses if that lasts"))
+            .hint(format!("deployctl promote {name} {scope}")),
         (RolloutState::Running, Stage::Baking) => reasons
             .next(format!("in {left} {then}, if hosts stay healthy"))
             .hint(format!("deployctl promote {name} {scope}")),

@@ -95,6 +95,7 @@ impl Rollout {
             bakes_since: None,
             gates: vec![],
             compared_from: None,
+            comparing: BTreeMap::new(),
             excused: BTreeMap::new(),
             spare: None,
             no_auto_revert: admission.no_auto_revert,

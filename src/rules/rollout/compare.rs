@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use crate::model::comparison::{Comparison, Span};
 use crate::model::fleet::Tally;
 use crate::model::id::RegionName;
-use crate::model::rollout::{Against, Compared, GateWord};
+use crate::model::rollout::{Against, Compared, GateWord, Stage};
+use crate::model::time::UnixMillis;
 use crate::rules::rollout::{RegionFacts, Rollout};
 
 /// Data that each side must have, host-seconds: 20 host-minutes [orchestration 6.6].
@@ -47,43 +48,90 @@ impl Fares {
 }
 
 /// Compares in one region, for the step under way.
-pub(super) fn compare(rollout: &Rollout, name: &RegionName, tally: &Tally) -> Fares {
+pub(super) fn compare(
+    rollout: &Rollout,
+    now: UnixMillis,
+    name: &RegionName,
+    tally: &Tally,
+) -> Fares {
     let left_out = |why: &str| {
-        Fares::Well(Compared {
-            why: why.to_owned(),
-            ..Compared::new(GateWord::Pass, Against::Nobody)
-        })
+        let why = format!("{why}: host health alone decides");
+        Fares::Well(Compared { why, ..Compared::new(GateWord::Pass, Against::Nobody) })
     };
-    let Some(now) = tally.comparison else {
-        return left_out("its hosts do not tell how they fare: host health alone decides");
+    let Some(counted) = tally.comparison else {
+        return left_out("its hosts do not tell how they fare");
     };
-    let own = step(rollout, name, now);
-    let bake = u64::from(rollout.bake_s_now());
-    let hoped =
-        |hosts: u32, have: Span| have.host_s >= ENOUGH_S || u64::from(hosts) * bake >= HOPED_S;
-    if !hoped(own.next.hosts, own.next.span.and(own.alone)) {
-        return left_out("too few hosts with it for a comparison: host health alone decides");
-    }
+    let own = step(rollout, name, counted);
+    let hope = Hope::of(rollout, now, name);
     let beside = || {
         let expected = own.expected_milli as f64 / 1000.0;
         let against = (Against::Control, own.next.struck);
         judge(rollout, name, against, (own.next.span, own.control.span), expected)
     };
-    let few = "too few hosts to compare with: host health alone decides";
-    if own.control.hosts > 0 {
-        let can = hoped(own.control.hosts, own.control.span);
-        return if can { beside() } else { left_out(few) };
-    }
-    // Nobody is left without it. What was seen beside them still counts, and does not do.
-    let seen = own.next.span.host_s.min(own.control.span.host_s) >= ENOUGH_S;
-    let seen = if seen { beside() } else { left_out(few) };
-    let before = own.before.host_s >= ENOUGH_S && hoped(own.next.hosts, own.alone);
-    if matches!(seen, Fares::Worse(_)) || !before {
+    let (next, control) = (own.next.hosts, own.control.hosts);
+    // Time runs for both groups while both have hosts, and else for those alone.
+    let (paired, alone) = if control > 0 { (next, 0) } else { (0, next) };
+    let with = hope.is_for(Against::Control, paired, own.next.span);
+    let without = hope.is_for(Against::Control, control, own.control.span);
+    let seen = match (with, without) {
+        (true, true) => beside(),
+        _ if hope.are_many(next) && hope.are_many(control) => {
+            left_out("hosts came too late in the bake for a comparison")
+        }
+        _ if with || hope.are_many(next) => left_out("too few hosts to compare with"),
+        _ => left_out("too few hosts with it for a comparison"),
+    };
+    let compares = with && without && control > 0;
+    let before = own.before.host_s >= ENOUGH_S;
+    if matches!(seen, Fares::Worse(_))
+        || compares
+        || !before
+        || !hope.is_for(Against::HourBefore, alone, own.alone)
+    {
         return seen;
     }
     let expected = own.before.events as f64 * own.alone.host_s as f64 / own.before.host_s as f64;
     let against = (Against::HourBefore, own.next.struck);
     judge(rollout, name, against, (own.alone, own.before), expected)
+}
+
+/// Whether a group can have enough data by the end of its bake.
+struct Hope {
+    /// The whole bake, seconds.
+    bake: u64,
+    /// What is left of it, seconds; prolongations are for silence alone.
+    left: u64,
+    /// What it was compared with in this bake before, which it is held to: data that does not
+    /// come is no reason to go without.
+    promised: Option<Against>,
+    /// Whether it bakes; before that what hosts there will be is not known yet.
+    bakes: bool,
+}
+
+impl Hope {
+    fn of(rollout: &Rollout, now: UnixMillis, name: &RegionName) -> Self {
+        let bakes = rollout.stage == Stage::Baking;
+        let left = rollout.due_at.filter(|_| bakes && rollout.doubts == 0);
+        Self {
+            bake: u64::from(rollout.bake_s_now()),
+            left: left.map_or(0, |due| due.since(now).as_secs()),
+            promised: rollout.comparing.get(name).copied(),
+            bakes,
+        }
+    }
+
+    /// Of so many `hosts` now that `have` been watched so long. Hosts that come late in the
+    /// bake can't have enough in what is left, and must not hold it up.
+    fn is_for(&self, against: Against, hosts: u32, have: Span) -> bool {
+        let held = !self.bakes || self.promised == Some(against);
+        let comes = held || have.host_s + u64::from(hosts) * self.left >= HOPED_S;
+        have.host_s >= ENOUGH_S || (self.are_many(hosts) && comes)
+    }
+
+    /// Whether so many have enough data in a whole bake.
+    fn are_many(&self, hosts: u32) -> bool {
+        u64::from(hosts) * self.bake >= HOPED_S
+    }
 }
 
 fn judge(
@@ -190,5 +238,20 @@ impl Rollout {
                 _ => {}
             }
         }
+    }
+    /// Notes which regions compare hosts in the bake under way, and with whom.
+    pub(super) fn promise_comparison(
+        &mut self,
+        now: UnixMillis,
+        regions: &BTreeMap<RegionName, RegionFacts>,
+    ) {
+        let (Some(version), Stage::Baking) = (self.version, self.stage) else { return };
+        let known = regions.iter().filter(|(_, region)| region.speaks_of(version));
+        let against = |(name, region): (&RegionName, &RegionFacts)| {
+            let told = compare(self, now, name, &region.tally).told();
+            (told.against != Against::Nobody).then(|| (name.clone(), told.against))
+        };
+        let found: Vec<(RegionName, Against)> = known.filter_map(against).collect();
+        self.comparing.extend(found);
     }
 }

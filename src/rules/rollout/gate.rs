@@ -88,7 +88,7 @@ pub fn judge(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> Verdict {
     if judged == 0 && !verdict.skipped.is_empty() && !others_reachable(rollout, version, facts) {
         worst = Opinion::Thin("no host can be reached".into());
     }
-    if let Some(opinion) = programs::ask(rollout, facts) {
+    if let Some(opinion) = programs::ask(rollout, now, facts) {
         worst = graver(worst, opinion);
     }
     verdict.opinion = worst;
@@ -113,7 +113,7 @@ fn beside_others(
             if !known {
                 return opinion;
             }
-            match compare(rollout, name, &region.tally) {
+            match compare(rollout, now, name, &region.tally) {
                 Fares::Worse(told) => Opinion::Failed(told.why),
                 Fares::Unknown(told) if opinion == Opinion::Converged => {
                     Opinion::Undecided(told.why)

@@ -57,7 +57,7 @@ use crate::model::goal::{GoalVersion, Target};
 use crate::model::id::{AppName, EnvName, GateName, RegionName, ReleaseNo};
 use crate::model::plan::PlanFile;
 use crate::model::rollout::{
-    Approval, Judged, PlanName, RolloutKind, RolloutState, Stable, Stage, Step,
+    Against, Approval, Judged, PlanName, RolloutKind, RolloutState, Stable, Stage, Step,
 };
 use crate::model::selector::Selector;
 use crate::model::time::UnixMillis;
@@ -156,6 +156,9 @@ pub struct Rollout {
     /// not noted yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compared_from: Option<BTreeMap<RegionName, Option<Comparison>>>,
+    /// With whom hosts are compared in the bake under way, by region; none where they are not.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub comparing: BTreeMap<RegionName, Against>,
     /// Failed hosts that a person accepted, by region.
     pub excused: BTreeMap<RegionName, u32>,
     /// Where one more host can be asked when the only early host fails.
@@ -311,6 +314,7 @@ impl Rollout {
     fn run(&mut self, now: UnixMillis, facts: &Facts) -> Vec<Action> {
         self.remember_failures(facts);
         self.mark_comparison(&facts.regions);
+        self.promise_comparison(now, &facts.regions);
         let verdict = gate::judge(self, now, facts);
         for region in &verdict.skipped {
             if !self.skipped.contains(region) {
@@ -332,7 +336,7 @@ impl Rollout {
             other => other,
         };
         let (step, passed) = (self.step, judged == Opinion::Converged);
-        let seen = self.seen(facts);
+        let seen = self.seen(now, facts);
         let mut actions = self.decide(now, facts, judged);
         self.record(now, (step, passed), seen);
         if self.state == RolloutState::Running && self.grant(now, facts) {
@@ -452,6 +456,7 @@ impl Rollout {
         (self.began_at, self.progress_at, self.progress) = (now, now, 0);
         (self.thin_since, self.doubts) = (None, 0);
         (self.bakes_since, self.compared_from) = (None, None);
+        self.comparing.clear();
         self.set_due();
     }
 

@@ -48,22 +48,22 @@ impl Rollout {
                 (GateWord::Waiting, "hosts are on their way".into())
             }
         };
-        let Seen { numbers: regions, compared, programs } = self.seen(facts);
+        let Seen { numbers: regions, compared, programs } = self.seen(now, facts);
         all.push(Judged { step: self.step, verdict, why, at: now, regions, compared, programs });
         all
     }
 
     /// What the step under way is judged by now.
-    pub(super) fn seen(&self, facts: &Facts) -> Seen {
-        let (numbers, compared) = (self.numbers(facts), self.comparisons(facts));
+    pub(super) fn seen(&self, now: UnixMillis, facts: &Facts) -> Seen {
+        let (numbers, compared) = (self.numbers(facts), self.comparisons(now, facts));
         Seen { numbers, compared, programs: self.programs(facts) }
     }
 
     /// How hosts with the release fare beside others; nothing while none of them bakes.
-    fn comparisons(&self, facts: &Facts) -> BTreeMap<RegionName, Compared> {
+    fn comparisons(&self, now: UnixMillis, facts: &Facts) -> BTreeMap<RegionName, Compared> {
         let Some(version) = self.version else { return BTreeMap::new() };
         let known = gate::taking_part(self, facts).filter(|(_, r)| r.speaks_of(version));
-        let of = |name: &RegionName, tally| compare(self, name, tally).told();
+        let of = |name: &RegionName, tally| compare(self, now, name, tally).told();
         known.map(|(name, region)| (name.clone(), of(name, &region.tally))).collect()
     }
 

@@ -1,9 +1,10 @@
 //! What a rollout waits for, and how it ended: always one true sentence.
 
 use crate::model::id::RegionName;
-use crate::model::rollout::{GateWord, RolloutKind, RolloutState, Stage, Unavailable};
+use crate::model::rollout::{GateWord, ProgramSaid, RolloutKind, RolloutState, Stage, Unavailable};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::gate::knows_step;
+use crate::rules::rollout::programs::{PASS_GOOD_FOR, is_stale};
 use crate::rules::rollout::{Facts, RegionFacts, Rollout};
 
 /// Hosts of the regions that the present step admits.
@@ -34,11 +35,11 @@ pub fn waiting_on(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> String {
         }
         (RolloutState::Running, Stage::Baking) => {
             let hosts = count(rollout, facts).hosts_on(rollout);
-            let bake = match rollout.is_due(now) {
+            let bake = match rollout.has_baked(now) {
                 true => "the bake is over".to_owned(),
                 false => left("bake ends in"),
             };
-            format!("{bake}; {hosts}{}", asked(rollout, facts))
+            format!("{bake}; {hosts}{}", asked(rollout, now, facts))
         }
         (RolloutState::Running, _) if rollout.kind == RolloutKind::Deploy => {
             count(rollout, facts).sentence(rollout) + &pace(rollout)
@@ -57,12 +58,18 @@ pub fn waiting_on(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> String {
     }
 }
 
-/// "; the gate errors has said nothing yet", of each that has not passed.
-fn asked(rollout: &Rollout, facts: &Facts) -> String {
+/// "; the gate errors has said nothing yet", of each that has not passed, or too long ago.
+fn asked(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> String {
+    let stale = |said: &ProgramSaid| said.at.is_some_and(|at| is_stale(now, at));
     let programs = rollout.programs(facts).into_iter();
-    let open = programs.filter(|said| said.verdict != GateWord::Pass);
-    let told = |said: crate::model::rollout::ProgramSaid| match said.verdict {
+    let open = programs.filter(|said| said.verdict != GateWord::Pass || stale(said));
+    let told = |said: ProgramSaid| match said.verdict {
         GateWord::Waiting => format!("; the gate {} has said nothing yet", said.name),
+        GateWord::Pass => format!(
+            "; the gate {} passed, and said nothing for {} s",
+            said.name,
+            PASS_GOOD_FOR.as_secs()
+        ),
         _ => format!("; the gate {} says {}: {}", said.name, said.verdict.word(), said.said),
     };
     open.map(told).collect()

@@ -5,6 +5,7 @@
 //! while it is the newest.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{DbError, Tx, values};
 use crate::model::gate::{Bake, Record, Said};
@@ -29,17 +30,38 @@ pub struct Claim {
 pub struct Pace {
     /// Now.
     pub now: UnixMillis,
-    /// A run of the same bake that began later than this is recent enough.
-    pub before: UnixMillis,
+    /// How long after the beginning of a run the next one may begin.
+    pub every: Duration,
     /// By then a run that begins now has ended, or is taken for lost.
     pub until: UnixMillis,
 }
 
-struct Row {
+/// The newest run of a program, and what was said in its bake.
+#[derive(Debug, Clone)]
+pub struct Newest {
     run: u64,
     claimed_until: UnixMillis,
     began_at: UnixMillis,
     record: Record,
+}
+
+/// The newest run of each program of an app and env, by name.
+///
+/// # Errors
+/// When the database fails.
+pub fn newest(
+    tx: &Tx,
+    app: &AppName,
+    env: &EnvName,
+) -> Result<BTreeMap<GateName, Newest>, DbError> {
+    let sql = "SELECT gate, run, claimed_until, began_at, record FROM gate_runs
+               WHERE app = ?1 AND env = ?2";
+    let rows = tx.rows(sql, values![app, env], |row| {
+        let (claimed_until, began_at) = (row.time(2)?, row.time(3)?);
+        let newest = Newest { run: row.num(1)?, claimed_until, began_at, record: row.json(4)? };
+        Ok((row.parse(0)?, newest))
+    })?;
+    Ok(rows.into_iter().collect())
 }
 
 /// What programs said last of an app and env, by name.
@@ -47,39 +69,23 @@ struct Row {
 /// # Errors
 /// When the database fails.
 pub fn of(tx: &Tx, app: &AppName, env: &EnvName) -> Result<BTreeMap<GateName, Record>, DbError> {
-    let sql = "SELECT gate, record FROM gate_runs WHERE app = ?1 AND env = ?2";
-    let rows = tx.rows(sql, values![app, env], |row| Ok((row.parse(0)?, row.json(1)?)))?;
-    Ok(rows.into_iter().collect())
+    let all = newest(tx, app, env)?.into_iter();
+    Ok(all.map(|(gate, newest)| (gate, newest.record)).collect())
 }
 
-fn find(
-    tx: &Tx,
-    (app, env, gate): (&AppName, &EnvName, &GateName),
-) -> Result<Option<Row>, DbError> {
-    let sql = "SELECT run, claimed_until, began_at, record FROM gate_runs
-               WHERE app = ?1 AND env = ?2 AND gate = ?3";
-    tx.row(sql, values![app, env, gate], |row| {
-        let (claimed_until, began_at) = (row.time(1)?, row.time(2)?);
-        Ok(Row { run: row.num(0)?, claimed_until, began_at, record: row.json(3)? })
-    })
+/// Since when a run for `bake` is due, given its program's newest one; `None`: somebody
+/// runs it, or it was run just now. One that still runs for a bake that is over does not
+/// hold a new one up.
+#[must_use]
+pub fn due_since(newest: Option<&Newest>, bake: Bake, pace: Pace) -> Option<UnixMillis> {
+    let Some(newest) = newest.filter(|newest| newest.record.of == bake) else {
+        return Some(bake.since);
+    };
+    let due = newest.began_at + pace.every;
+    (newest.claimed_until <= pace.now && due <= pace.now).then_some(due)
 }
 
-/// Whether a program is to be run now, for `bake`: nobody runs it, and it was not run for
-/// a while. One that still runs for a bake that is over does not hold a new one up.
-///
-/// # Errors
-/// When the database fails.
-pub fn is_due(
-    tx: &Tx,
-    place: (&AppName, &EnvName, &GateName),
-    bake: Bake,
-    pace: Pace,
-) -> Result<bool, DbError> {
-    let row = find(tx, place)?.filter(|row| row.record.of == bake);
-    Ok(row.is_none_or(|row| row.claimed_until <= pace.now && row.began_at <= pace.before))
-}
-
-/// Claims a run, if one is due.
+/// Claims a run for `bake`, which must be the one under way, if it is due.
 ///
 /// # Errors
 /// When the database fails.
@@ -89,11 +95,11 @@ pub fn claim(
     bake: Bake,
     pace: Pace,
 ) -> Result<Option<Claim>, DbError> {
-    if !is_due(tx, place, bake, pace)? {
+    let (app, env, gate) = place;
+    let known = newest(tx, app, env)?.remove(gate);
+    if due_since(known.as_ref(), bake, pace).is_none() {
         return Ok(None);
     }
-    let (app, env, gate) = place;
-    let known = find(tx, place)?;
     let run = known.as_ref().map_or(0, |row| row.run) + 1;
     let record = known.map(|row| row.record).filter(|record| record.of == bake);
     let record = record.unwrap_or(Record { of: bake, ..Record::default() });
@@ -115,8 +121,8 @@ pub fn claim(
 /// When the database fails.
 pub fn ended(tx: &mut Tx, claim: &Claim, said: Said) -> Result<Option<(Record, Record)>, DbError> {
     let Claim { app, env, gate, run } = claim;
-    let row = find(tx, (app, env, gate))?.filter(|row| row.run == *run);
-    let Some(Row { record: before, .. }) = row else { return Ok(None) };
+    let own = newest(tx, app, env)?.remove(gate).filter(|newest| newest.run == *run);
+    let Some(Newest { record: before, .. }) = own else { return Ok(None) };
     let mut after = before.clone();
     after.add(said);
     tx.exec(
@@ -156,7 +162,8 @@ mod tests {
     }
 
     fn pace(now: i64) -> Pace {
-        Pace { now: UnixMillis(now), before: UnixMillis(now - 30), until: UnixMillis(now + 40) }
+        let (now, until) = (UnixMillis(now), UnixMillis(now + 40));
+        Pace { now, every: Duration::from_millis(30), until }
     }
 
     fn said(verdict: GateWord, at: i64) -> Said {
@@ -189,6 +196,10 @@ mod tests {
                 let (_, after) = ended(tx, &fifth, said(GateWord::Pass, 1074))?.unwrap();
                 assert_eq!((after.of, after.doubts, after.runs), (bake(1), 0, 1));
                 assert_eq!(of(tx, &app, &env)?[&gate], after);
+                let known = newest(tx, &app, &env)?.remove(&gate);
+                let due = |bake, now| due_since(known.as_ref(), bake, pace(now)).map(|at| at.0);
+                assert_eq!((due(bake(1), 1101), due(bake(1), 1200)), (None, Some(1102)));
+                assert_eq!(due(bake(2), 1200), Some(1000), "since it began to bake");
                 Ok::<_, DbError>(())
             });
             live.await.unwrap();

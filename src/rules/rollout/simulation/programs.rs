@@ -9,7 +9,10 @@ use crate::model::gate::{Bake, Record, Said};
 use crate::model::id::GateName;
 use crate::model::rollout::{GateWord, RolloutState, Stage};
 use crate::rules::rollout::command::Command;
-use crate::rules::rollout::simulation::world::{CALM, Weather, World};
+use crate::rules::rollout::programs::PASS_GOOD_FOR;
+use crate::rules::rollout::simulation::world::{CALM, TICK, Weather, World};
+use crate::rules::rollout::words::waiting_on;
+use crate::rules::rollout::{DOUBT_PERIOD, DOUBTS_MAX};
 
 fn gated(seed: u64, bake_s: u32) -> (World, GateName) {
     let mut world = World::new(seed, &[6, 4], CALM, deploy(Some(target(1)), bake_s));
@@ -17,6 +20,16 @@ fn gated(seed: u64, bake_s: u32) -> (World, GateName) {
     world.rollout.gates = vec![name.clone()];
     world.begin();
     (world, name)
+}
+
+/// One whose first step bakes, and the bake.
+fn baking(bake_s: u32) -> (World, GateName, Bake) {
+    let (mut world, name) = gated(5, bake_s);
+    while world.rollout.judged_bake().is_none() {
+        world.tick();
+    }
+    let bake = world.rollout.judged_bake().unwrap();
+    (world, name, bake)
 }
 
 impl World {
@@ -36,7 +49,7 @@ proptest! {
     #[test]
     fn no_step_ends_before_the_gate_passed_in_its_own_bake(
         seed in any::<u64>(),
-        bake_s in prop::sample::select(vec![0u32, 7, 60]),
+        bake_s in prop::sample::select(vec![0u32, 7, 60, 200]),
         words in prop::collection::vec((0u8..6, any::<bool>()), 1..200),
     ) {
         let (mut world, name) = gated(seed, bake_s);
@@ -61,7 +74,9 @@ proptest! {
             });
             world.tick();
             let on = world.rollout.step > before.0 || world.rollout.state == RolloutState::Succeeded;
-            let passed = heard.is_some_and(|said| said.verdict == GateWord::Pass);
+            let passed = heard.is_some_and(|said| {
+                said.verdict == GateWord::Pass && world.now.since(said.at) < PASS_GOOD_FOR
+            });
             prop_assert!(!on || passed, "{before:?} ended without a pass");
             prop_assert!(!world.bad, "nothing failed: {}", world.rollout.reason);
             if !world.is_open() {
@@ -112,11 +127,7 @@ proptest! {
 
 #[test]
 fn three_that_can_not_tell_in_a_row_pause_and_one_that_passes_between_starts_over() {
-    let (mut world, name) = gated(5, 600);
-    while world.rollout.judged_bake().is_none() {
-        world.tick();
-    }
-    let bake = world.rollout.judged_bake().unwrap();
+    let (mut world, name, bake) = baking(600);
     for verdict in [GateWord::Inconclusive, GateWord::Inconclusive, GateWord::Pass] {
         world.says(&name, bake, verdict);
         world.tick();
@@ -129,4 +140,62 @@ fn three_that_can_not_tell_in_a_row_pause_and_one_that_passes_between_starts_ove
     }
     assert_eq!(world.rollout.state, RolloutState::Paused);
     assert!(world.rollout.reason.contains("3 times in a row: so"), "{}", world.rollout.reason);
+}
+
+#[test]
+fn a_pass_that_grew_old_ends_no_bake_and_a_fresh_one_does_at_once() {
+    for (age, ends) in [(PASS_GOOD_FOR - TICK, true), (PASS_GOOD_FOR, false)] {
+        let (mut world, name, bake) = baking(600);
+        let due = bake.since + Duration::from_secs(600);
+        while world.now + age < due {
+            world.tick();
+        }
+        world.says(&name, bake, GateWord::Pass);
+        while world.now < due {
+            assert_eq!(world.rollout.step, 0);
+            world.tick();
+        }
+        assert_eq!(world.rollout.step > 0, ends, "{age:?}");
+        if ends {
+            continue;
+        }
+        let told = waiting_on(&world.rollout, world.now, &world.facts);
+        assert!(
+            told.starts_with("the bake is over; ") && told.contains("nothing for 90 s"),
+            "{told}"
+        );
+        world.tick();
+        world.says(&name, bake, GateWord::Pass);
+        world.tick();
+        assert_eq!(world.rollout.step, 1, "it is not waited for the end of the prolonged bake");
+    }
+}
+
+#[test]
+fn who_was_away_at_the_bakes_end_asks_again_before_it_pauses() {
+    // In the bake itself, or in one of the times by which it is prolonged.
+    for prolonged in 0..=DOUBTS_MAX {
+        for says in [true, false] {
+            let (mut world, name, bake) = baking(60);
+            while world.rollout.doubts < prolonged {
+                world.tick();
+            }
+            world.now = world.now + Duration::from_secs(3600);
+            let since = world.now;
+            world.tick();
+            assert!(world.is_open(), "paused by the clock alone after {prolonged}");
+            if says {
+                world.says(&name, bake, GateWord::Pass);
+                world.tick();
+                assert_eq!(world.rollout.step, 1);
+                continue;
+            }
+            while world.is_open() {
+                world.tick();
+            }
+            let left = DOUBTS_MAX.saturating_sub(prolonged).max(1) * DOUBT_PERIOD;
+            assert_eq!(world.now.since(since + TICK), left, "after {prolonged}");
+            assert_eq!(world.rollout.state, RolloutState::Paused);
+        }
+    }
 }

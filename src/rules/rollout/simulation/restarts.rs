@@ -6,6 +6,7 @@ use std::time::Duration;
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 
 use super::{bits, deploy, run, target};
+use crate::model::comparison::{Comparison, Side, Span};
 use crate::model::id::HostId;
 use crate::model::rollout::{Against, GateWord, RolloutState, Stage};
 use crate::model::time::UnixMillis;
@@ -229,4 +230,113 @@ fn with_all_hosts_on_it_the_hour_before_tells() {
         let judged = world.rollout.judged.last().unwrap();
         assert_eq!(judged.compared[&region].against, Against::HourBefore, "{judged:?}");
     }
+}
+
+/// One region of 40 hosts whose second step bakes for ten minutes, with so many hosts left
+/// without the release; the others are away.
+fn baking_beside(stay: usize) -> (World, Vec<HostId>) {
+    let mut world = world(5, &[40], CALM, 600);
+    world.begin();
+    while world.rollout.step == 0 {
+        world.tick();
+    }
+    let admitted = world.admitted_by(world.goal.as_ref().unwrap());
+    let others = world.hosts.iter_mut().filter(|host| !admitted.contains(&host.id));
+    let away: Vec<HostId> = others
+        .skip(stay)
+        .map(|host| {
+            host.reachable = false;
+            host.id.clone()
+        })
+        .collect();
+    while world.rollout.stage != Stage::Baking {
+        world.tick();
+    }
+    (world, away)
+}
+
+impl World {
+    /// Brings them back once no more than `left` of the bake is.
+    fn return_late(&mut self, away: &[HostId], left: Duration) {
+        let due = self.rollout.due_at.unwrap();
+        while self.now + left < due {
+            self.tick();
+        }
+        let hosts = self.hosts.iter_mut().filter(|host| away.contains(&host.id));
+        hosts.for_each(|host| host.reachable = true);
+    }
+}
+
+#[test]
+fn hosts_that_come_late_in_a_bake_do_not_hold_it_up() {
+    // Three hosts without the release give enough in a bake, one does not.
+    let (mut world, away) = baking_beside(1);
+    let due = world.rollout.due_at.unwrap();
+    world.return_late(&away[..2], Duration::from_secs(30));
+    while world.now < due {
+        assert_eq!((world.rollout.step, world.rollout.state), (1, RolloutState::Running));
+        world.tick();
+    }
+    assert_eq!(world.rollout.step, 2, "{}", world.rollout.reason);
+    let told = &world.rollout.judged.last().unwrap().compared[&world.regions[0]];
+    assert_eq!((told.against, told.verdict), (Against::Nobody, GateWord::Pass));
+    assert!(told.why.starts_with("hosts came too late in the bake"), "{told:?}");
+}
+
+#[test]
+fn hosts_that_come_in_time_are_compared_with() {
+    for (often, ends) in [(0, false), (300, true)] {
+        let (mut world, away) = baking_beside(1);
+        world.weather.restarts = (often, 0);
+        world.return_late(&away, Duration::from_secs(120));
+        while world.is_open() && world.rollout.step == 1 && !world.bad {
+            world.tick();
+        }
+        assert_eq!(world.bad, ends, "{}", world.rollout.reason);
+        let told = &world.rollout.judged.last().unwrap().compared[&world.regions[0]];
+        assert_eq!(told.against, Against::Control, "{told:?}");
+    }
+}
+
+#[test]
+fn few_that_were_there_from_the_beginning_and_tell_nothing_pause() {
+    // Too few to make up for silence by the time that a bake is prolonged.
+    let (mut world, _) = baking_beside(3);
+    let region = world.regions[0].clone();
+    let told = world.rollout.comparing.get(&region).copied();
+    assert_eq!(told, Some(Against::Control));
+    while world.is_open() {
+        world.now = world.now + Duration::from_secs(5);
+        let actions = world.rollout.step(world.now, &world.facts);
+        world.follow(actions);
+    }
+    assert_eq!((world.rollout.state, world.rollout.step), (RolloutState::Paused, 1));
+    assert!(world.rollout.reason.contains("host-minutes"), "{}", world.rollout.reason);
+}
+
+#[test]
+fn a_late_host_without_the_release_hides_no_sick_ones_with_it() {
+    let admission = Admission {
+        plan: crate::model::rollout::PlanName::AllAtOnce,
+        ..deploy(Some(target(1)), 600)
+    };
+    let mut world = World::new(3, &[30], CALM, admission).telling();
+    world.begin();
+    while world.rollout.stage != Stage::Baking {
+        world.tick();
+    }
+    let side = |hosts, struck| Side { hosts, struck, span: Span::default() };
+    let comparison = Comparison {
+        next: side(30, 20),
+        control: side(1, 0),
+        alone: Span { host_s: 9_000, events: 60 },
+        before: Span { host_s: 90_000, events: 0 },
+        ..Comparison::default()
+    };
+    let region = world.regions[0].clone();
+    world.facts.regions.get_mut(&region).unwrap().tally.comparison = Some(comparison);
+    let actions = world.rollout.step(world.now, &world.facts.clone());
+    world.follow(actions);
+    assert_eq!(world.rollout.state, RolloutState::Reverting, "{:?}", world.rollout.comparing);
+    assert!(world.rollout.reason.contains("expected by the hour before"));
 }
