@@ -17,6 +17,7 @@ pub mod hold;
 pub mod id;
 pub mod job;
 pub mod manifest;
+pub mod picked;
 pub mod pieces;
 pub mod plan;
 mod reach;

@@ -34,6 +34,7 @@ mod compare;
 pub mod document;
 pub mod facts;
 pub mod gate;
+mod named;
 pub mod permits;
 pub mod plan;
 pub mod programs;
@@ -57,7 +58,7 @@ use crate::model::goal::{GoalVersion, Target};
 use crate::model::id::{AppName, EnvName, GateName, RegionName, ReleaseNo};
 use crate::model::plan::PlanFile;
 use crate::model::rollout::{
-    Approval, Judged, PlanName, RolloutKind, RolloutState, Stable, Stage, Step,
+    Approval, Canary, Judged, PlanName, RolloutKind, RolloutState, Stable, Stage, Step,
 };
 use crate::model::selector::Selector;
 use crate::model::time::UnixMillis;
@@ -102,6 +103,9 @@ pub struct Rollout {
     /// What a person wrote in its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan_file: Option<PlanFile>,
+    /// The hosts that a person named to go first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
     /// Only these regions; empty: all.
     pub regions: Vec<RegionName>,
     /// The hosts that run the app.
@@ -381,7 +385,10 @@ impl Rollout {
             .get_mut(self.step as usize)
             .is_some_and(|step| std::mem::take(&mut step.hold));
         if held && !self.hurried && self.state == RolloutState::Running {
-            return self.pause(format!("{} is done; the plan holds here", self.step_name()));
+            return self.pause(match self.is_at_canary() {
+                true => self.canary_held(),
+                false => format!("{} is done; the plan holds here", self.step_name()),
+            });
         }
         if let Some(bar) = facts.barred.as_ref().filter(|_| !self.through_freeze) {
             return self.pause(bar.clone());

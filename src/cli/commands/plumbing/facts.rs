@@ -125,7 +125,7 @@ pub(super) async fn plan(ctx: &Context, args: &PlanArgs) -> Result<ExitCode, Fai
     let waves = release.version.map(|_| waves(&planned, &hosts));
     ctx.out.json(&json!({
         "app": app, "env": env, "release": release.release, "commit": release.commit,
-        "plan": release.plan, "plan_file": release.plan_file, "state": release.state, "joined": planned.joined,
+        "plan": release.plan, "plan_file": release.plan_file, "canary": release.canary, "state": release.state, "joined": planned.joined,
         "waves": waves, "waiting_on": planned.waiting_on,
     }));
     Ok(ExitCode::Ok)
@@ -160,7 +160,8 @@ fn waves(planned: &Rollout, hosts: &[HostRow]) -> Value {
         let mut reached: BTreeMap<&str, u64> = BTreeMap::new();
         for (row, own) in &drawn {
             let count = reached.entry(row.region.as_str()).or_default();
-            *count += u64::from(*own < step.admits(&row.region));
+            let first = planned.release.goes_first(&row.region, &row.info.host);
+            *count += u64::from(first || *own < step.admits(&row.region));
         }
         let new: BTreeMap<&str, u64> = reached
             .iter()
@@ -208,7 +209,8 @@ pub(super) async fn cohort(ctx: &Context, args: CohortArgs) -> Result<ExitCode, 
     })?;
     let own = bucket(&version.generation.to_string(), &app, host);
     let steps = open.map_or(&[][..], |open| open.steps.as_slice());
-    let first = steps.iter().position(|step| own < step.admits(&row.region));
+    let named = open.is_some_and(|open| open.release.goes_first(&row.region, host));
+    let first = steps.iter().position(|step| named || own < step.admits(&row.region));
     let at = open.map(|open| usize::try_from(open.step).unwrap_or(usize::MAX));
     ctx.out.json(&json!({
         "host": host, "region": row.region, "app": app, "env": env,
