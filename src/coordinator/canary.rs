@@ -1,13 +1,11 @@
 //! Who the hosts are that a deploy names to go first: looked up once, when it is asked for.
 
-use std::collections::BTreeSet;
-
 use crate::config::project::nearest;
 use crate::coordinator::state::Coordinator;
+use crate::model::canary::Canary;
 use crate::model::hold::Hold;
 use crate::model::id::{EnvName, HostId, RegionName};
 use crate::model::picked::HostSelector;
-use crate::model::rollout::Canary;
 use crate::store::db::{DbError, Tx, holds, hosts};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::app::AppSpec;
@@ -48,7 +46,7 @@ pub(super) fn named(
     let mut canary = Canary { asked: selector.to_string(), ..Canary::default() };
     let matching = known.iter().filter(|host| host.picked).count();
     for one in known.into_iter().filter(|host| host.picked && host.reachable && !host.kept) {
-        canary.hosts.entry(one.region).or_insert_with(BTreeSet::new).insert(one.host);
+        canary.hosts.entry(one.region).or_default().insert(one.host);
     }
     if canary.hosts.is_empty() {
         let why = match matching {

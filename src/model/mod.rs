@@ -5,6 +5,7 @@
 //! every other floor may trust a value it holds.
 
 pub mod ancestry;
+pub mod canary;
 pub mod commit;
 pub mod comparison;
 pub mod config;

@@ -1,13 +1,14 @@
 //! A rollout's states, and the words of its plan.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::canary::Canary;
 use super::commit::CommitId;
 use super::digest::{ArtifactId, ConfigId};
 use super::goal::{GoalVersion, Target};
-use super::id::{AppName, EnvName, GateName, HostId, JobNo, RegionName, ReleaseNo};
+use super::id::{AppName, EnvName, GateName, JobNo, RegionName, ReleaseNo};
 use super::plan::PlanRef;
 use super::time::UnixMillis;
 
@@ -166,39 +167,6 @@ pub enum Stage {
     Converging,
     /// All converged; watched for a while.
     Baking,
-}
-
-/// Hosts that a person named to go first.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Canary {
-    /// As it was asked for: `web-1`, `web-*`, `rack=14`.
-    pub asked: String,
-    /// Who that was then, by region: whoever comes later is not among them.
-    pub hosts: BTreeMap<RegionName, BTreeSet<HostId>>,
-}
-
-impl Canary {
-    /// How many.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.hosts.values().map(BTreeSet::len).sum()
-    }
-
-    /// Whether `host` of `region` is one of them.
-    #[must_use]
-    pub fn has(&self, region: &RegionName, host: &HostId) -> bool {
-        self.hosts.get(region).is_some_and(|hosts| hosts.contains(host))
-    }
-
-    /// "web-1, web-2", or "web-1, web-2, web-3 and 9 more".
-    #[must_use]
-    pub fn names(&self) -> String {
-        let all: Vec<&str> = self.hosts.values().flatten().map(HostId::as_str).collect();
-        match all.len() {
-            0..=4 => all.join(", "),
-            many => format!("{} and {} more", all[..3].join(", "), many - 3),
-        }
-    }
 }
 
 /// One step of a plan.
@@ -598,12 +566,6 @@ impl Release {
             Some(canary) => format!("{plan} after a canary of {}", canary.names()),
             None => plan,
         }
-    }
-
-    /// Whether `host` of `region` goes first because a person named it.
-    #[must_use]
-    pub fn goes_first(&self, region: &RegionName, host: &HostId) -> bool {
-        self.canary.as_ref().is_some_and(|canary| canary.has(region, host))
     }
 }
 

@@ -251,7 +251,8 @@ fn admission(reasons: Reasons, host: &HostRow, open: &Rollout) -> Reasons {
     let own = bucket(&version.generation.to_string(), &open.release.app, &host.info.host);
     let admits = |index: usize| open.steps.get(index).map_or(0, |step| step.admits(&host.region));
     let now = usize::try_from(open.step).unwrap_or(usize::MAX);
-    if open.release.goes_first(&host.region, &host.info.host) {
+    let canary = open.release.canary.as_ref();
+    if canary.is_some_and(|canary| canary.has(&host.region, &host.info.host)) {
         return reasons
             .because("it goes first, by name, and its agent has not said yet that it knows");
     }
@@ -264,7 +265,7 @@ fn admission(reasons: Reasons, host: &HostRow, open: &Rollout) -> Reasons {
     if own < admits(now) {
         return reasons.because("it is admitted, and has not said yet that it knows");
     }
-    let first = open.release.canary.as_ref().filter(|_| now == 0);
+    let first = canary.filter(|_| now == 0);
     let reasons = reasons.because(match first {
         Some(canary) => format!("only the canary is admitted yet: {}", canary.names()),
         None => format!(

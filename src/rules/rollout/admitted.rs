@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::canary::Canary;
 use crate::model::config::Bits;
 use crate::model::digest::ConfigId;
 use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
 use crate::model::plan::PlanFile;
-use crate::model::rollout::{
-    Canary, PlanName, RolloutKind, RolloutState, Stable, Stage, Unavailable,
-};
+use crate::model::rollout::{PlanName, RolloutKind, RolloutState, Stable, Stage, Unavailable};
 use crate::model::selector::Selector;
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::Rollout;

@@ -50,6 +50,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::canary::Canary;
 use crate::model::comparison::Comparison;
 use crate::model::config::Bits;
 use crate::model::digest::{ArtifactId, ConfigId};
@@ -58,7 +59,7 @@ use crate::model::goal::{GoalVersion, Target};
 use crate::model::id::{AppName, EnvName, GateName, RegionName, ReleaseNo};
 use crate::model::plan::PlanFile;
 use crate::model::rollout::{
-    Approval, Canary, Judged, PlanName, RolloutKind, RolloutState, Stable, Stage, Step,
+    Approval, Judged, PlanName, RolloutKind, RolloutState, Stable, Stage, Step,
 };
 use crate::model::selector::Selector;
 use crate::model::time::UnixMillis;

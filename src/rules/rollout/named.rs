@@ -3,9 +3,10 @@
 //! Nobody is drawn for it: the goal admits these hosts by name and no bucket. Gates judge the
 //! step as any other, and a person says when the plan goes on with the rest.
 
+use crate::model::canary::Canary;
 use crate::model::goal::{Pin, Target};
 use crate::model::id::RegionName;
-use crate::model::rollout::{Canary, PlanName, Step};
+use crate::model::rollout::{PlanName, Step};
 use crate::rules::rollout::Rollout;
 use crate::rules::rollout::plan::{
     CANARY_BAKE_S, CANARY_HOSTS_MAX, CAREFUL_BAKES, FAST_BAKE_S, Fleet, Wish, nobody,

@@ -7,10 +7,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::canary::Canary;
 use crate::model::goal::BUCKETS;
 use crate::model::id::RegionName;
 use crate::model::plan::PlanFile;
-use crate::model::rollout::{Canary, PlanName, Step};
+use crate::model::rollout::{PlanName, Step};
 use crate::rules::rollout::{named, written};
 
 /// Largest canary, hosts [orchestration 6.5].

@@ -154,13 +154,14 @@ fn waves(planned: &Rollout, hosts: &[HostRow]) -> Value {
         .iter()
         .map(|row| (row, bucket(&salt, &planned.release.app, &row.info.host)))
         .collect();
+    let canary = planned.release.canary.as_ref();
     let mut waves: BTreeMap<u32, Vec<Value>> = BTreeMap::new();
     let mut before: BTreeMap<&str, u64> = BTreeMap::new();
     for step in &planned.steps {
         let mut reached: BTreeMap<&str, u64> = BTreeMap::new();
         for (row, own) in &drawn {
             let count = reached.entry(row.region.as_str()).or_default();
-            let first = planned.release.goes_first(&row.region, &row.info.host);
+            let first = canary.is_some_and(|canary| canary.has(&row.region, &row.info.host));
             *count += u64::from(first || *own < step.admits(&row.region));
         }
         let new: BTreeMap<&str, u64> = reached
@@ -209,7 +210,8 @@ pub(super) async fn cohort(ctx: &Context, args: CohortArgs) -> Result<ExitCode, 
     })?;
     let own = bucket(&version.generation.to_string(), &app, host);
     let steps = open.map_or(&[][..], |open| open.steps.as_slice());
-    let named = open.is_some_and(|open| open.release.goes_first(&row.region, host));
+    let canary = open.and_then(|open| open.release.canary.as_ref());
+    let named = canary.is_some_and(|canary| canary.has(&row.region, host));
     let first = steps.iter().position(|step| named || own < step.admits(&row.region));
     let at = open.map(|open| usize::try_from(open.step).unwrap_or(usize::MAX));
     ctx.out.json(&json!({

@@ -3,8 +3,9 @@
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
 
 use super::{bits, check_documents, deploy, target};
+use crate::model::canary::Canary;
 use crate::model::id::HostId;
-use crate::model::rollout::{Canary, RolloutState};
+use crate::model::rollout::RolloutState;
 use crate::rules::rollout::Admission;
 use crate::rules::rollout::command::Command;
 use crate::rules::rollout::simulation::world::{CALM, Weather, World};
