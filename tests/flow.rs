@@ -15,6 +15,8 @@ mod configured;
 #[expect(dead_code, reason = "other tests ask more of it")]
 #[path = "goals/etcd.rs"]
 mod etcd;
+#[path = "flow/first.rs"]
+mod first;
 #[path = "flow/fleet.rs"]
 mod fleet;
 #[path = "flow/forgotten.rs"]

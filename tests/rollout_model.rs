@@ -43,6 +43,7 @@ pub(crate) fn deploy(base: Option<Target>, bake_s: u32) -> Admission {
         kind: RolloutKind::Deploy,
         plan: PlanName::Standard,
         plan_file: None,
+        canary: None,
         regions: vec![],
         hosts: Selector::default(),
         bake_s: Some(bake_s),

@@ -4,6 +4,8 @@
 
 #[path = "rollouts/approvals.rs"]
 mod approvals;
+#[path = "rollouts/canaries.rs"]
+mod canaries;
 #[path = "rollouts/configs.rs"]
 mod configs;
 #[path = "rollouts/freezes.rs"]

@@ -162,6 +162,7 @@ impl HowArgs {
                 PlanArg::File(_) => PlanName::default(),
             },
             plan_file: written.map(|written| written.plan),
+            hosts: None,
             regions: self.regions.clone(),
             exclude_regions: self.exclude.clone(),
             no_auto_revert: self.no_auto_rollback,

@@ -102,6 +102,16 @@ pub fn hosts(word: &OsStr) -> Vec<CompletionCandidate> {
     candidates(ask("host", word))
 }
 
+/// Hosts, one after the other with commas between.
+#[must_use]
+pub fn host_list(word: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(typed) = word.to_str() else { return vec![] };
+    let (before, last) = typed.split_at(typed.rfind(',').map_or(0, |comma| comma + 1));
+    let mut names = ask("host", OsStr::new(last));
+    names.retain(|(name, _)| !before.split(',').any(|taken| taken == name));
+    candidates(names.into_iter().map(|(name, help)| (format!("{before}{name}"), help)).collect())
+}
+
 /// What can be deployed: the head commit, commits that are built, by number what has one.
 #[must_use]
 pub fn targets(word: &OsStr) -> Vec<CompletionCandidate> {

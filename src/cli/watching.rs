@@ -110,7 +110,8 @@ fn waits(rollout: &Rollout, region: &RegionName, tally: &Tally) -> Option<String
         return None;
     }
     let at = usize::try_from(rollout.step).ok()?;
-    let admitted = rollout.steps.get(at)?.admits(region);
+    let now = rollout.steps.get(at)?;
+    let admitted = now.admits(region);
     if tally.on_next < tally.admitted {
         let fetched = tally.fetched_permille;
         return (fetched < 1000 && tally.staged < tally.hosts)
@@ -118,7 +119,9 @@ fn waits(rollout: &Rollout, region: &RegionName, tally: &Tally) -> Option<String
     }
     let mut later = rollout.steps.iter().enumerate().skip(at + 1);
     let (number, next) = later.find(|(_, step)| step.admits(region) > admitted)?;
-    Some(if number == at + 1 && rollout.stage == Stage::Baking {
+    Some(if now.hold {
+        format!("waits for a person, then {}", next.name)
+    } else if number == at + 1 && rollout.stage == Stage::Baking {
         format!("waits for the bake, then {}", next.name)
     } else {
         format!("waits for {} (step {})", next.name, number + 1)

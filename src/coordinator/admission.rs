@@ -9,8 +9,8 @@ use crate::coordinator::refs::{self, Named, resolve};
 use crate::coordinator::requirements::{self, Unmet};
 use crate::coordinator::state::Coordinator;
 use crate::coordinator::{
-    ancestry, apps, bars, bounds, configs, facts, features, gates, holds, plans, reached, steer,
-    view,
+    ancestry, apps, bars, bounds, canary, configs, facts, features, gates, holds, plans, reached,
+    steer, view,
 };
 use crate::model::config::Bits;
 use crate::model::digest::{ArtifactId, ConfigId, Digest};
@@ -258,6 +258,8 @@ fn is_same(open: &ReleaseRow, desk: &Desk<'_>, load: &Load) -> bool {
         && rules.config == load.config
         && rules.plan == request.plan
         && plans::are_same(rules.plan_file.as_ref(), request.plan_file.as_ref())
+        && rules.canary.as_ref().map(|canary| &canary.asked)
+            == request.hosts.as_ref().map(ToString::to_string).as_ref()
         && rules.regions == request.regions
         && rules.bake_s == request.bake_s
         && rules.no_auto_revert == request.no_auto_revert
@@ -453,6 +455,7 @@ fn place(tx: &mut Tx, desk: &Desk<'_>, load: Load, tolerate: Vec<Bits>) -> Resul
         kind: request.kind,
         plan: request.plan,
         plan_file: request.plan_file.clone(),
+        canary: canary::named(tx, desk.shared, &desk.app, &asked.env, request)?,
         regions: request.regions.clone(),
         hosts: desk.app.hosts.clone(),
         bake_s: request.bake_s,

@@ -7,6 +7,7 @@ use crate::model::plan::BAKE_S_MAX;
 use crate::model::rollout::{PlanName, RolloutKind};
 use crate::rules::rollout::SPREAD_S_MAX;
 use crate::wire::problem::{Code, Problem};
+use crate::wire::v1::rollout::RolloutRequest;
 
 /// Longest wait for a build, seconds: a day.
 const READY_S_MAX: u32 = 86_400;
@@ -44,6 +45,9 @@ pub(super) fn check(asked: &Asked) -> Result<(), Problem> {
     if request.plan_file.is_some() && request.plan != PlanName::default() {
         return Err(usage("plan: a named one, or one of your own (plan_file), not both".into()));
     }
+    if request.hosts.is_some() {
+        check_hosts(request)?;
+    }
     if request.kind == RolloutKind::Rollback {
         if request.plan_file.is_some() {
             return Err(usage("plan_file: a way back has no plan".into()));
@@ -56,4 +60,22 @@ pub(super) fn check(asked: &Asked) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+/// Whether the rest of a request lets it begin with hosts that it names.
+fn check_hosts(request: &RolloutRequest) -> Result<(), Problem> {
+    let with = if request.kind == RolloutKind::Rollback {
+        "a rollback: it is of every host at once"
+    } else if request.plan_file.is_some() {
+        "a plan of your own: it says itself who goes first"
+    } else if request.plan == PlanName::AllAtOnce {
+        "the plan all-at-once: nobody goes first there"
+    } else if request.max_unavailable.is_some() {
+        "max_unavailable: that opens buckets, and these hosts are let in by name"
+    } else {
+        return Ok(());
+    };
+    Err(Problem::new(Code::Usage, "the hosts that go first can't be named here")
+        .because(format!("hosts is not for {with}"))
+        .hint("deployctl help plans"))
 }

@@ -100,9 +100,12 @@ pub(super) fn fleet(
     fresh: GoalVersion,
 ) -> Result<Fleet, DbError> {
     let salt = fresh.generation.to_string();
-    let mut buckets: BTreeMap<RegionName, Vec<u32>> = BTreeMap::new();
+    let (mut buckets, mut named) = (BTreeMap::<RegionName, Vec<u32>>::new(), 0);
+    let canary = rollout.canary.as_ref();
     each_free(tx, shared, rollout, |region, host, reachable| {
-        if reachable {
+        if reachable && canary.is_some_and(|canary| canary.has(&region, &host)) {
+            named += 1;
+        } else if reachable {
             buckets.entry(region).or_default().push(bucket(&salt, &rollout.app, &host));
         }
     })?;
@@ -110,5 +113,5 @@ pub(super) fn fleet(
     names.extend(buckets.keys().cloned());
     let covered: Vec<RegionName> = names.into_iter().filter(|name| rollout.covers(name)).collect();
     let everywhere = rollout.regions.is_empty();
-    Ok(Fleet { waves: waves(&app.waves, &covered), buckets, everywhere })
+    Ok(Fleet { waves: waves(&app.waves, &covered), buckets, named, everywhere })
 }

@@ -62,8 +62,17 @@ pub(super) const PLAN_FILES: Feature = Feature {
     harm: "it would go by the plan standard",
 };
 
+/// A rollout may begin with hosts that a person named. It came with no schema of its own: no
+/// release has that of plan files and not this.
+pub(super) const CANARIES: Feature = Feature {
+    word: "named-canaries",
+    schema: 23,
+    what: "--hosts can't be kept while an older coordinator works",
+    harm: "it would take the named hosts back and let others in",
+};
+
 /// Add yours here.
-const ALL: &[Feature] = &[CONFIGS, STAYS, COLLECTS, GATES, PLAN_FILES];
+const ALL: &[Feature] = &[CONFIGS, STAYS, COLLECTS, GATES, PLAN_FILES, CANARIES];
 
 /// What this release can do, as it says to others.
 pub(super) fn own() -> String {

@@ -13,6 +13,7 @@ pub mod backup;
 mod bars;
 mod bounds;
 mod builds;
+mod canary;
 mod claims;
 mod collect;
 mod collector;

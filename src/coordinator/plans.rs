@@ -1,5 +1,5 @@
-//! A plan that came with a request, before anything is written: whether it fits the fleet
-//! that there is. When the rollout begins, the rules look once more.
+//! A plan or a canary that came with a request, before anything is written: whether it fits
+//! the fleet that there is. When the rollout begins, the rules look once more.
 
 use crate::coordinator::state::Coordinator;
 use crate::coordinator::{facts, features, reached};
@@ -15,7 +15,8 @@ pub(super) fn are_same(a: Option<&PlanFile>, b: Option<&PlanFile>) -> bool {
     a.map(PlanFile::digest) == b.map(PlanFile::digest)
 }
 
-/// Whether `rollout`, which is not admitted yet, can go by the plan that came with it.
+/// Whether `rollout`, which is not admitted yet, can go by the plan or begin with the canary
+/// that came with it.
 ///
 /// # Errors
 /// `not_found` for a region that nobody knows, `usage` when it does not fit the fleet,
@@ -26,13 +27,21 @@ pub(super) fn check(
     app: &AppSpec,
     rollout: &Rollout,
 ) -> Result<(), Problem> {
-    let Some(file) = &rollout.plan_file else { return Ok(()) };
-    reached::check_known(&facts::region_names(tx, shared)?, file.regions())?;
+    let (what, topic, feature) = match (&rollout.plan_file, &rollout.canary) {
+        (Some(file), _) => {
+            reached::check_known(&facts::region_names(tx, shared)?, file.regions())?;
+            (file.name().to_owned(), "plan-file", &features::PLAN_FILES)
+        }
+        (None, Some(canary)) => {
+            (format!("a canary of {}", canary.asked), "plans", &features::CANARIES)
+        }
+        (None, None) => return Ok(()),
+    };
     let fleet = facts::fleet(tx, shared, app, rollout, envs::fresh(tx)?)?;
     plan(rollout.wish(), &fleet).map_err(|why| {
-        Problem::new(Code::Usage, format!("{} does not fit the fleet", file.name()))
+        Problem::new(Code::Usage, format!("{what} does not fit the fleet"))
             .because(why)
-            .hint("deployctl help plan-file")
+            .hint(format!("deployctl help {topic}"))
     })?;
-    features::begin(tx, shared, &features::PLAN_FILES)
+    features::begin(tx, shared, feature)
 }

@@ -110,7 +110,7 @@ fn publish(tx: &mut Tx, shared: &Coordinator, row: &ReleaseRow) -> Result<(), Db
     let now = shared.steady_now();
     let Some(mut goal) = row.rollout.document(now) else { return Ok(()) };
     let kept = crate::store::db::holds::placed(tx, (&goal.app, &goal.env), now)?;
-    goal.pins = kept.iter().filter_map(Hold::pin).collect();
+    goal.keep(kept.iter().filter_map(Hold::pin).collect());
     let payload = serde_json::to_string(&goal).expect("a goal is plain JSON");
     let signature = sign(&shared.keys.goal, GOAL, payload.as_bytes());
     let key = goals::key(&goal.app, &goal.env);

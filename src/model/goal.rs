@@ -119,18 +119,23 @@ pub struct Goal {
     pub issued_at: UnixMillis,
 }
 
-/// A host or a region that a person keeps where it is.
+/// A host or a region that a person keeps where it is, or a host of a canary that a person
+/// named.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pin {
     /// This host; `None`: every host of `region`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<HostId>,
-    /// This region; `None` with a host.
+    /// This region; beside a host: only the host of that name that is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<RegionName>,
     /// What it runs meanwhile; `None`: what it runs already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Target>,
+    /// Whether the rollout named it and not a person: the host is admitted by name, counts and
+    /// is judged. Who is too old to know this obeys the pin all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub canary: bool,
 }
 
 impl Pin {
@@ -138,7 +143,7 @@ impl Pin {
     #[must_use]
     pub fn keeps(&self, host: &HostId, region: &RegionName) -> bool {
         match (&self.host, &self.region) {
-            (Some(own), _) => own == host,
+            (Some(own), there) => own == host && there.as_ref().is_none_or(|there| there == region),
             (None, Some(own)) => own == region,
             (None, None) => false,
         }
@@ -183,12 +188,29 @@ impl Goal {
         }
     }
 
-    /// Whether `view`'s host should run [`Goal::next`] by now; one that is pinned is
+    /// Whether a person keeps the host where it is.
+    #[must_use]
+    pub fn keeps(&self, host: &HostId, region: &RegionName) -> bool {
+        self.pin(host, region).is_some_and(|pin| !pin.canary)
+    }
+
+    /// Puts `kept`, which persons asked for, before the canary: whom a person keeps is not
+    /// admitted by name either.
+    pub fn keep(&mut self, kept: Vec<Pin>) {
+        let asked = |pin: &Pin| match (&pin.host, &pin.region) {
+            (Some(host), Some(region)) => kept.iter().any(|kept| kept.keeps(host, region)),
+            _ => false,
+        };
+        self.pins.retain(|pin| pin.canary && !asked(pin));
+        self.pins.splice(0..0, kept);
+    }
+
+    /// Whether `view`'s host should run [`Goal::next`] by now; one that a person pinned is
     /// not asked.
     #[must_use]
     pub fn admits(&self, view: &HostView<'_>) -> bool {
-        if self.pin(view.host, view.region).is_some() {
-            return false;
+        if let Some(pin) = self.pin(view.host, view.region) {
+            return pin.canary;
         }
         let admitted = self.admit.get(view.region.as_str()).or_else(|| self.admit.get("*"));
         let admitted = admitted.copied().unwrap_or(0);
@@ -352,7 +374,8 @@ mod tests {
         let (host, region, labels) = ("h1".parse().unwrap(), "us".parse().unwrap(), Labels::new());
         let mut before = goal();
         before.region_base.insert("us".parse().unwrap(), target(9));
-        before.pins = vec![Pin { host: Some("h1".parse().unwrap()), region: None, at: None }];
+        let own = Some("h1".parse().unwrap());
+        before.pins = vec![Pin { host: own, region: None, at: None, canary: false }];
         let back = before.back_to(target(1), UnixMillis(7));
         assert!(back.version > before.version && back.version.epoch == before.version.epoch);
         for running in [None, Some(target(2).bits()), Some(target(9).bits())] {
@@ -402,7 +425,38 @@ mod tests {
             host: host.map(|n| format!("h{n}").parse().unwrap()),
             region: (host.is_none()).then(|| if eu { "eu" } else { "us" }.parse().unwrap()),
             at,
+            canary: false,
         })
+    }
+
+    #[test]
+    fn a_canary_is_admitted_by_name_unless_a_person_keeps_it() {
+        let (eu, us): (RegionName, RegionName) = ("eu".parse().unwrap(), "us".parse().unwrap());
+        let hosts: Vec<HostId> = ["h1", "h2"].iter().map(|name| name.parse().unwrap()).collect();
+        let pin = |host: &HostId| Pin {
+            host: Some(host.clone()),
+            region: Some(eu.clone()),
+            at: Some(target(2)),
+            canary: true,
+        };
+        let nobody = BTreeMap::from([("*".into(), 0)]);
+        let mut goal = Goal { admit: nobody, pins: hosts.iter().map(pin).collect(), ..goal() };
+        let labels = Labels::new();
+        let runs = |goal: &Goal, host: &HostId, region: &RegionName| {
+            let view = view(host, region, &labels);
+            (goal.desired(&view).unwrap().release.0, goal.admits(&view), goal.keeps(host, region))
+        };
+        for host in &hosts {
+            assert_eq!(runs(&goal, host, &eu), (2, true, false), "{host}");
+            assert_eq!(runs(&goal, host, &us), (1, false, false), "another of that name");
+        }
+        let own = Pin { region: None, at: Some(target(1)), canary: false, ..pin(&hosts[0]) };
+        goal.keep(vec![own.clone()]);
+        assert_eq!(runs(&goal, &hosts[0], &eu), (1, false, true));
+        assert_eq!(runs(&goal, &hosts[1], &eu), (2, true, false));
+        goal.keep(vec![Pin { host: None, region: Some(eu.clone()), ..own }]);
+        assert_eq!(runs(&goal, &hosts[1], &eu), (1, false, true), "its region is kept");
+        assert!(goal.pins.len() == 1 && serde_json::to_string(&goal.pins).unwrap().len() < 200);
     }
 
     proptest! {

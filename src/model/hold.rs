@@ -70,7 +70,8 @@ impl Hold {
     #[must_use]
     pub fn pin(&self) -> Option<Pin> {
         let region = self.region.clone().filter(|_| self.host.is_none());
-        self.is_placed().then(|| Pin { host: self.host.clone(), region, at: self.at })
+        let pin = || Pin { host: self.host.clone(), region, at: self.at, canary: false };
+        self.is_placed().then(pin)
     }
 
     /// What it is about: `web in prod`, `every app in prod on host web-7`, `everything`.
@@ -133,9 +134,15 @@ mod tests {
         let host: HostId = "web-7".parse().unwrap();
         let region: RegionName = "eu".parse().unwrap();
         let one = Hold { host: Some(host.clone()), region: Some(region.clone()), ..hold() };
-        assert_eq!(one.pin(), Some(Pin { host: Some(host), region: None, at: None }));
+        assert_eq!(
+            one.pin(),
+            Some(Pin { host: Some(host), region: None, at: None, canary: false })
+        );
         assert_eq!(one.scope(), "web in prod on host web-7");
         let all = Hold { region: Some(region.clone()), ..hold() };
-        assert_eq!(all.pin(), Some(Pin { host: None, region: Some(region), at: None }));
+        assert_eq!(
+            all.pin(),
+            Some(Pin { host: None, region: Some(region), at: None, canary: false })
+        );
     }
 }

@@ -5,6 +5,7 @@
 //! every other floor may trust a value it holds.
 
 pub mod ancestry;
+pub mod canary;
 pub mod commit;
 pub mod comparison;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod hold;
 pub mod id;
 pub mod job;
 pub mod manifest;
+pub mod picked;
 pub mod pieces;
 pub mod plan;
 mod reach;

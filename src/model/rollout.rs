@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::canary::Canary;
 use super::commit::CommitId;
 use super::digest::{ArtifactId, ConfigId};
 use super::goal::{GoalVersion, Target};
@@ -512,6 +513,10 @@ pub struct Release {
     /// Which plan it is, when a person wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan_file: Option<PlanRef>,
+    /// The hosts that go first, before the plan, and are looked at by a person; `None`: as
+    /// the plan says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
     /// Only these regions; empty: all.
     #[serde(default)]
     pub regions: Vec<RegionName>,
@@ -556,7 +561,11 @@ impl Release {
     #[must_use]
     pub fn plan_said(&self) -> String {
         let named = || self.plan.word().to_owned();
-        self.plan_file.as_ref().map_or_else(named, PlanRef::to_string)
+        let plan = self.plan_file.as_ref().map_or_else(named, PlanRef::to_string);
+        match &self.canary {
+            Some(canary) => format!("{plan} after a canary of {}", canary.names()),
+            None => plan,
+        }
     }
 }
 

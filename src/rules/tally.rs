@@ -52,7 +52,7 @@ pub fn tally<'a>(
 /// or its agent does not tell.
 #[must_use]
 pub fn arm(goal: &Goal, region: &RegionName, seen: &Seen<'_>) -> Option<Arm> {
-    if !goal.covers(seen.labels) || goal.pin(seen.host, region).is_some() {
+    if !goal.covers(seen.labels) || goal.keeps(seen.host, region) {
         return None;
     }
     let running = seen.status?.running.map(|target| target.bits());
@@ -102,7 +102,7 @@ impl<'a> Count<'a> {
         let next = goal.next.bits();
         self.tally.hosts += 1;
         self.tally.admitted += u32::from(admitted);
-        let kept = goal.pin(seen.host, region).is_some();
+        let kept = goal.keeps(seen.host, region);
         match arm_of(seen, (running, desired, next), admitted).filter(|_| !kept) {
             Some(Arm::Next) => self.compared.next.hosts += 1,
             Some(Arm::Control) => self.compared.control.hosts += 1,
@@ -311,6 +311,7 @@ mod tests {
             host: Some(format!("h{n:03}").parse().unwrap()),
             region: None,
             at: None,
+            canary: false,
         };
         let kept = Goal { pins: vec![pin(0), pin(1), pin(2)], ..goal(10_000) };
         let hosts = [
@@ -322,6 +323,12 @@ mod tests {
         let tally = count(&kept, &hosts);
         assert_eq!((tally.hosts, tally.pinned, tally.unreachable), (4, 2, 1));
         assert_eq!((tally.admitted, tally.healthy, tally.settled, tally.failed), (1, 1, 1, 0));
+        let named =
+            |n: usize| crate::model::goal::Pin { at: Some(target(2)), canary: true, ..pin(n) };
+        let canary = Goal { pins: vec![named(1), named(3)], ..goal(0) };
+        let tally = count(&canary, &hosts);
+        assert_eq!((tally.hosts, tally.pinned, tally.admitted), (4, 0, 2));
+        assert_eq!((tally.healthy, tally.failed), (1, 1), "whom the rollout named is judged");
     }
 
     #[test]

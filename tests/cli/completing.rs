@@ -49,6 +49,20 @@ fn a_plan_is_a_name_or_a_file() {
 }
 
 #[test]
+fn hosts_that_go_first_are_offered_one_after_the_other() {
+    let coordinator = Coordinator::start();
+    coordinator.gives("GET /v1/complete", &json!({"names": [["web-1", "eu"], ["web-2", "us"]]}));
+    let person = patient(&coordinator);
+    let words = |typed: &str| -> Vec<String> {
+        let done = complete(&person, &["-a", "shop", "deploy", "--hosts", typed]);
+        done.stdout.lines().map(str::to_owned).collect()
+    };
+    assert_eq!(words("we"), ["web-1", "web-2"]);
+    assert_eq!(words("web-1,"), ["web-1,web-2"]);
+    assert_eq!(words("db"), [""; 0]);
+}
+
+#[test]
 fn names_come_from_the_coordinator_and_follow_the_flags_before() {
     let coordinator = Coordinator::start();
     let names = json!({"names": [["r411", "First"], ["r412", "Second"], ["x", "of another"]]});

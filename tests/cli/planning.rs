@@ -122,3 +122,51 @@ fn the_examples_are_plans() {
     std::fs::write(file.path(), example).unwrap();
     assert_eq!(plan::read(file.path()).unwrap().unwrap().plan.waves().len(), 2);
 }
+
+#[test]
+fn named_hosts_are_sent_as_they_were_said_and_not_beside_what_does_not_go_with_them() {
+    let (coordinator, person) = ready();
+    person.ends(&["deploy", "r2", "--yes", "--hosts", "web-*,rack=14"], 0);
+    let sent = coordinator.requests_of(ROLLOUTS).len();
+    let body = coordinator.requests_of(ROLLOUTS).last().unwrap().body.clone();
+    assert_eq!(body["hosts"], "web-*,rack=14");
+    for (more, said) in [
+        (&["--plan", "slow.toml"][..], "--hosts is not for --plan slow.toml"),
+        (
+            &["--plan", "all-at-once", "-m", "x", "--confirm", "web"],
+            "--hosts is not for --plan all",
+        ),
+        (&["--max-unavailable", "3"], "cannot be used with"),
+        (&["--hosts", "rack="], "rack="),
+    ] {
+        let mut args = vec!["deploy", "r2", "--yes"];
+        if more[0] != "--hosts" {
+            args.extend(["--hosts", "web-1"]);
+        }
+        args.extend(more);
+        let done = person.ends(&args, 2);
+        assert!(done.stderr.contains(said), "{args:?}: {}", done.stderr);
+    }
+    assert_eq!(coordinator.requests_of(ROLLOUTS).len(), sent, "nothing of that was sent");
+}
+
+#[test]
+fn whoever_looks_at_a_held_canary_is_told_of_both_ways_on() {
+    let (coordinator, person) = ready();
+    let mut now = status(Some(RolloutState::Succeeded), Some(RolloutState::Paused));
+    let open = now.apps[0].rollout.as_mut().unwrap();
+    open.step = 0;
+    let canary = json!({"asked": "web-*", "hosts": {"eu": ["web-1", "web-2"]}});
+    open.release.canary = serde_json::from_value(canary).unwrap();
+    coordinator.gives(R2, open);
+    coordinator.gives("GET /v1/status", &now);
+    coordinator.gives("GET /v1/regions", &json!({"regions": []}));
+    let why = on_terminal(&person, &["why", "r2"], ("\0", "")).stdout;
+    for said in
+        ["--hosts web-* goes first: web-1, web-2", "deployctl promote r2", "deployctl cancel r2"]
+    {
+        assert!(why.contains(said), "{said}: {why}");
+    }
+    let shown = on_terminal(&person, &["status"], ("\0", "")).stdout;
+    assert!(shown.contains("a canary by name: web-1, web-2"), "{shown}");
+}

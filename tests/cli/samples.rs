@@ -45,6 +45,7 @@ pub(crate) fn release(state: RolloutState) -> Release {
         config: None,
         plan: PlanName::Standard,
         plan_file: None,
+        canary: None,
         regions: vec![],
         no_auto_revert: false,
         state,

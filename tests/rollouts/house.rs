@@ -233,6 +233,7 @@ pub(crate) fn deploy(target: &str) -> RolloutRequest {
         config: None,
         plan: PlanName::Standard,
         plan_file: None,
+        hosts: None,
         regions: vec![],
         exclude_regions: vec![],
         no_auto_revert: false,

@@ -15,6 +15,8 @@ use crate::cli::reference::{self, Target};
 use crate::cli::table::{Cell, Table};
 use crate::cli::{complete, rollouts, wait};
 use crate::model::id::AppName;
+use crate::model::picked::HostSelector;
+use crate::model::rollout::PlanName;
 use crate::wire::v1::build::BuildRequest;
 use crate::wire::v1::rollout::{Rollout, RolloutRequest};
 
@@ -49,6 +51,14 @@ pub struct DeployArgs {
     how: HowArgs,
     #[command(flatten)]
     config: ConfigArgs,
+    /// These go first, and you say when the rest follows: web-1, 'web-*', rack=14
+    ///
+    /// Names and patterns of hosts, one of which must fit, and labels, all of which must. A
+    /// tenth of the hosts at most, and 50. The rollout is held after them: `promote` goes on by
+    /// the plan, `cancel` takes them back.
+    #[arg(long, value_name = "SELECTOR", conflicts_with = "max_unavailable",
+          add = ArgValueCompleter::new(complete::host_list))]
+    hosts: Option<HostSelector>,
     /// Only say what would happen
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -116,6 +126,7 @@ impl DeployArgs {
     /// What is asked of the coordinator for `target`.
     fn request(&self, target: &Target) -> Result<RolloutRequest, Failure> {
         let mut request = self.how.request(target.text())?;
+        request.hosts = self.first(&request)?;
         request.config = self.config.wish()?;
         request.when_ready_s = self.when_ready;
         request.allow_bad = self.allow_bad;
@@ -123,6 +134,23 @@ impl DeployArgs {
         request.expect_generation = self.expect_gen;
         self.conflict.ask(&mut request);
         Ok(request)
+    }
+}
+
+impl DeployArgs {
+    /// The hosts that go first, where the plan lets hosts be named.
+    fn first(&self, request: &RolloutRequest) -> Result<Option<HostSelector>, Failure> {
+        let other = match (&request.plan_file, request.plan) {
+            (Some(file), _) => format!("--plan {}", file.name()),
+            (None, PlanName::AllAtOnce) => "--plan all-at-once".to_owned(),
+            _ => return Ok(self.hosts.clone()),
+        };
+        if self.hosts.is_none() {
+            return Ok(None);
+        }
+        Err(Failure::usage(format!("--hosts is not for {other}"))
+            .because("that plan says itself who goes first")
+            .hint("deployctl help plans"))
     }
 }
 

@@ -64,6 +64,7 @@ pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure>
         config: None,
         plan: PlanName::default(),
         plan_file: None,
+        hosts: None,
         regions: args.regions,
         exclude_regions: vec![],
         no_auto_revert: false,

@@ -187,6 +187,12 @@ fn more(ctx: &Context, reply: &Status, regions_too: bool) -> Vec<Part> {
         {
             say(format!("{place} {} goes by the plan {file}", open.release.release));
         }
+        if let Some(open) = row.rollout.as_ref()
+            && let Some(canary) = &open.release.canary
+        {
+            let name = open.release.release;
+            say(format!("{place} {name} has a canary by name: {}", canary.names()));
+        }
         if let Some(open) = row.rollout.as_ref().filter(|open| open.release.no_auto_revert) {
             let name = open.release.release;
             say(format!("{place} {name} stays where it fails: --no-auto-rollback"));

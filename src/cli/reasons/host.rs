@@ -251,6 +251,11 @@ fn admission(reasons: Reasons, host: &HostRow, open: &Rollout) -> Reasons {
     let own = bucket(&version.generation.to_string(), &open.release.app, &host.info.host);
     let admits = |index: usize| open.steps.get(index).map_or(0, |step| step.admits(&host.region));
     let now = usize::try_from(open.step).unwrap_or(usize::MAX);
+    let canary = open.release.canary.as_ref();
+    if canary.is_some_and(|canary| canary.has(&host.region, &host.info.host)) {
+        return reasons
+            .because("it goes first, by name, and its agent has not said yet that it knows");
+    }
     if let (true, Some(most)) = (own < admits(now), open.release.max_unavailable) {
         return reasons.because(format!(
             "it waits for its turn: of {} at most {most} are between releases at once",
@@ -260,11 +265,15 @@ fn admission(reasons: Reasons, host: &HostRow, open: &Rollout) -> Reasons {
     if own < admits(now) {
         return reasons.because("it is admitted, and has not said yet that it knows");
     }
-    let reasons = reasons.because(format!(
-        "it is not admitted yet: its bucket is {own} of {BUCKETS}, and {} admits those below {}",
-        host.region,
-        admits(now)
-    ));
+    let first = canary.filter(|_| now == 0);
+    let reasons = reasons.because(match first {
+        Some(canary) => format!("only the canary is admitted yet: {}", canary.names()),
+        None => format!(
+            "it is not admitted yet: its bucket is {own} of {BUCKETS}, and {} admits those below {}",
+            host.region,
+            admits(now)
+        ),
+    });
     match (now + 1..open.steps.len()).find(|index| own < admits(*index)) {
         Some(index) => reasons.because(format!(
             "{} is at step {} of {}, and step {} ({}) admits it",

@@ -44,6 +44,10 @@ pub fn of(rollout: &Rollout, regions: &[Region], now: UnixMillis) -> Reasons {
             reasons = reasons.because(line);
         }
     }
+    if let Some(canary) = &release.canary {
+        let (asked, names) = (&canary.asked, canary.names());
+        reasons = reasons.because(format!("--hosts {asked} goes first: {names}"));
+    }
     if let Some(file) = &release.plan_file {
         reasons = reasons.because(format!("it goes by the plan {file}"));
     }
@@ -145,6 +149,11 @@ fn with_next(reasons: Reasons, rollout: &Rollout, now: UnixMillis) -> Reasons {
             .next(format!("it ends when 99 % of the hosts are back, in {left} at the latest"))
             .hint(format!("deployctl watch {name} {scope}"))
             .hint(format!("deployctl hosts --behind {scope}")),
+        (RolloutState::Paused, _) if release.canary.is_some() && rollout.step == 0 => reasons
+            .next("nothing until a person decides: the rest, or back")
+            .hint(format!("deployctl promote {name} {scope}"))
+            .hint(format!("deployctl cancel {name} {scope}"))
+            .hint(format!("deployctl hosts --failed {scope}")),
         (RolloutState::Paused, _) => reasons
             .next("nothing until a person decides")
             .hint(format!("deployctl resume {name} {scope}"))

@@ -149,6 +149,7 @@ impl Wish {
             config: None,
             plan: self.plan.unwrap_or_default(),
             plan_file: None,
+            hosts: None,
             regions: self.regions()?,
             exclude_regions: vec![],
             no_auto_revert: false,

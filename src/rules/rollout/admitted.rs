@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::canary::Canary;
 use crate::model::config::Bits;
 use crate::model::digest::ConfigId;
 use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
@@ -28,6 +29,8 @@ pub struct Admission {
     pub plan: PlanName,
     /// What a person wrote in its place.
     pub plan_file: Option<PlanFile>,
+    /// The hosts that a person named to go first.
+    pub canary: Option<Canary>,
     /// Only these regions; empty: all.
     pub regions: Vec<RegionName>,
     /// The hosts that run the app.
@@ -71,6 +74,7 @@ impl Rollout {
             kind: admission.kind,
             plan: admission.plan,
             plan_file: admission.plan_file,
+            canary: admission.canary,
             regions: admission.regions,
             hosts: admission.hosts,
             bake_s: admission.bake_s,
@@ -124,11 +128,12 @@ impl Rollout {
         match self.kind {
             // A rollback goes flat out whatever plan its request named.
             RolloutKind::Rollback => {
-                Wish { plan: PlanName::AllAtOnce, file: None, first, bake_s: None }
+                Wish { plan: PlanName::AllAtOnce, file: None, canary: None, first, bake_s: None }
             }
             RolloutKind::Deploy => {
                 let file = self.plan_file.as_ref();
-                Wish { plan: self.plan, file, first, bake_s: self.bake_s }
+                let canary = self.canary.as_ref();
+                Wish { plan: self.plan, file, canary, first, bake_s: self.bake_s }
             }
         }
     }

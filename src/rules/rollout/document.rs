@@ -44,7 +44,7 @@ impl Rollout {
             salt: version.generation.to_string(),
             canary: Selector::default(),
             hosts: self.hosts.clone(),
-            pins: vec![],
+            pins: self.canary_pins(next),
             stage: !rollback,
             // Going back is urgent: only who asked for a rollback may slow it down.
             spread_ms: if back { 0 } else { u64::from(self.spread_s) * 1000 },

@@ -137,8 +137,7 @@ pub(super) fn taking_part<'a>(
     facts: &'a Facts,
 ) -> impl Iterator<Item = (&'a RegionName, &'a RegionFacts)> {
     facts.regions.iter().filter(|(name, region)| {
-        let admits = rollout.step_now().is_some_and(|step| step.admits(name) > 0);
-        admits && rollout.covers(name) && region.hosts() > 0
+        rollout.reaches(name) && rollout.covers(name) && region.hosts() > 0
     })
 }
 
@@ -204,6 +203,12 @@ fn judge_tally(rollout: &Rollout, now: UnixMillis, name: &RegionName, tally: &Ta
     }
     if reachable == 0 {
         // Reachable hosts exist, but none of those that were admitted.
+        if asked == 0 && rollout.is_at_canary() {
+            return Opinion::Thin(format!(
+                "no host of the canary counts in {name}: they are pinned or gone since, or the \
+                 region's processes are of an older release"
+            ));
+        }
         let early = rollout.step == 0 && rollout.steps.len() > 1;
         let kept = tally.pinned > 0 && tally.pinned + tally.unreachable >= tally.hosts;
         return if asked == 0 && (!early || kept) {
@@ -253,6 +258,9 @@ fn judge_one_fault(
 fn advances(rollout: &Rollout, name: &RegionName) -> bool {
     let at = rollout.step as usize;
     let before = at.checked_sub(1).and_then(|at| rollout.steps.get(at));
+    if rollout.is_at_canary() {
+        return rollout.names_some_of(name);
+    }
     let before = before.map_or(0, |step| step.admits(name));
     rollout.step_now().is_some_and(|step| step.admits(name) > before)
 }

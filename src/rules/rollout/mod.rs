@@ -34,6 +34,7 @@ mod compare;
 pub mod document;
 pub mod facts;
 pub mod gate;
+mod named;
 pub mod permits;
 pub mod plan;
 pub mod programs;
@@ -49,6 +50,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::canary::Canary;
 use crate::model::comparison::Comparison;
 use crate::model::config::Bits;
 use crate::model::digest::{ArtifactId, ConfigId};
@@ -102,6 +104,9 @@ pub struct Rollout {
     /// What a person wrote in its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan_file: Option<PlanFile>,
+    /// The hosts that a person named to go first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
     /// Only these regions; empty: all.
     pub regions: Vec<RegionName>,
     /// The hosts that run the app.
@@ -385,7 +390,10 @@ impl Rollout {
             .get_mut(self.step as usize)
             .is_some_and(|step| std::mem::take(&mut step.hold));
         if held && !self.hurried && self.state == RolloutState::Running {
-            return self.pause(format!("{} is done; the plan holds here", self.step_name()));
+            return self.pause(match self.is_at_canary() {
+                true => self.canary_held(),
+                false => format!("{} is done; the plan holds here", self.step_name()),
+            });
         }
         if let Some(bar) = facts.barred.as_ref().filter(|_| !self.through_freeze) {
             return self.pause(bar.clone());

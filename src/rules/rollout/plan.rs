@@ -7,23 +7,24 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::canary::Canary;
 use crate::model::goal::BUCKETS;
 use crate::model::id::RegionName;
 use crate::model::plan::PlanFile;
 use crate::model::rollout::{PlanName, Step};
-use crate::rules::rollout::written;
+use crate::rules::rollout::{named, written};
 
 /// Largest canary, hosts [orchestration 6.5].
-const CANARY_HOSTS_MAX: usize = 50;
+pub(super) const CANARY_HOSTS_MAX: usize = 50;
 /// Bakes of the plan `standard`, seconds [orchestration 6.5].
-const CANARY_BAKE_S: u32 = 300;
+pub(super) const CANARY_BAKE_S: u32 = 300;
 const FIRST_PART_BAKE_S: u32 = 120;
 const FIRST_WAVE_BAKE_S: u32 = 600;
 const WAVE_BAKE_S: u32 = 300;
 /// Bake of a first deploy's early hosts, seconds: the plan `fast` [orchestration 6.5].
-const FAST_BAKE_S: u32 = 60;
+pub(super) const FAST_BAKE_S: u32 = 60;
 /// How much longer the plan `careful` bakes.
-const CAREFUL_BAKES: u32 = 6;
+pub(super) const CAREFUL_BAKES: u32 = 6;
 /// Early hosts of a first deploy, percent of the fleet.
 const FAST_PERCENT: usize = 5;
 
@@ -34,6 +35,8 @@ pub struct Fleet {
     pub waves: Vec<Vec<RegionName>>,
     /// Buckets of each region's reachable hosts, drawn with the new generation's salt.
     pub buckets: BTreeMap<RegionName, Vec<u32>>,
+    /// Reachable hosts beside those: they are in the canary that a person named.
+    pub named: usize,
     /// Whether regions that are not named are part of it.
     pub everywhere: bool,
 }
@@ -45,6 +48,8 @@ pub struct Wish<'a> {
     pub plan: PlanName,
     /// What a person wrote in its place.
     pub file: Option<&'a PlanFile>,
+    /// The hosts that a person named to go first.
+    pub canary: Option<&'a Canary>,
     /// Whether nothing runs yet: then there is nothing to compare with or go back to.
     pub first: bool,
     /// Every bake, seconds; `None`: the plan's own.
@@ -136,22 +141,41 @@ impl Fleet {
 /// Plans the steps.
 ///
 /// # Errors
-/// A sentence that names the step, when a plan that a person wrote does not fit the fleet.
+/// A sentence, when a plan that a person wrote or a canary that a person named does not fit
+/// the fleet.
 pub fn plan(wish: Wish<'_>, fleet: &Fleet) -> Result<Plan, String> {
-    let drafts = match (wish.plan, wish.first) {
+    if let Some(canary) = wish.canary {
+        named::check(canary, fleet)?;
+        let mut drafts = drafts(wish, fleet)?;
+        // It takes the place of the plan's own, which is all of wave 0 there.
+        let has_own = matches!(wish.plan, PlanName::Standard | PlanName::Careful) && !wish.first;
+        drafts.retain(|draft| !has_own || draft.wave > 0);
+        let steps = named::before(wish, canary, steps(wish, fleet, drafts));
+        return Ok(Plan { steps, spare: None });
+    }
+    let drafts = drafts(wish, fleet)?;
+    let spare = drafts.first().and_then(|draft| spare(fleet, draft));
+    Ok(Plan { steps: steps(wish, fleet, drafts), spare })
+}
+
+fn drafts(wish: Wish<'_>, fleet: &Fleet) -> Result<Vec<Draft>, String> {
+    Ok(match (wish.plan, wish.first) {
         _ if let Some(file) = wish.file => written::drafts(wish, file, fleet)?,
         (PlanName::AllAtOnce, _) => vec![],
         (PlanName::Fast, _) | (_, true) => vec![early(fleet)],
         (PlanName::Standard, false) => standard(fleet),
         (PlanName::Careful, false) => careful(fleet),
-    };
-    let spare = drafts.first().and_then(|draft| spare(fleet, draft));
-    Ok(Plan { steps: steps(wish, fleet, drafts), spare })
+    })
+}
+
+/// What lets nobody in.
+pub(super) fn nobody() -> BTreeMap<String, u32> {
+    BTreeMap::from([("*".to_owned(), 0)])
 }
 
 /// Counts up the drafts, leaves out those that add no host, and ends with everybody.
 fn steps(wish: Wish<'_>, fleet: &Fleet, drafts: Vec<Draft>) -> Vec<Step> {
-    let mut admit = BTreeMap::from([("*".to_owned(), 0)]);
+    let mut admit = nobody();
     let mut kept: Vec<Step> = Vec::new();
     for draft in drafts {
         let before = fleet.admitted(&admit);
@@ -315,6 +339,7 @@ pub(super) mod tests {
         Fleet {
             waves: waves(&[], &regions),
             buckets: sizes.iter().map(|(name, n)| (region(name), spread(*n))).collect(),
+            named: 0,
             everywhere: true,
         }
     }
@@ -331,7 +356,7 @@ pub(super) mod tests {
     }
 
     const STANDARD: Wish<'_> =
-        Wish { plan: PlanName::Standard, file: None, first: false, bake_s: None };
+        Wish { plan: PlanName::Standard, file: None, canary: None, first: false, bake_s: None };
 
     #[test]
     fn a_canary_is_one_host_in_a_tiny_fleet() {

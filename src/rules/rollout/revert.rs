@@ -2,6 +2,8 @@
 //!
 //! One step, no gate, no bake, flat out; bounded; never reverts again.
 
+use std::collections::BTreeSet;
+
 use crate::model::fleet::FailureClass;
 use crate::model::goal::GoalVersion;
 use crate::model::id::RegionName;
@@ -52,7 +54,10 @@ impl Rollout {
     pub fn exposed(&self) -> Vec<RegionName> {
         let Some(step) = self.step_now() else { return vec![] };
         let open = step.admit.iter().filter(|(_, buckets)| **buckets > 0);
-        open.filter_map(|(name, _)| name.parse().ok()).collect()
+        let drawn = open.filter_map(|(name, _)| name.parse().ok());
+        let named = self.canary.iter().flat_map(|canary| canary.hosts.keys().cloned());
+        let both: BTreeSet<RegionName> = drawn.chain(named).collect();
+        both.into_iter().collect()
     }
 
     /// Goes back, as a new generation; ends as `then`.

@@ -145,8 +145,7 @@ fn count(rollout: &Rollout, facts: &Facts) -> Count {
     let mut sum = Count::default();
     let Some(version) = rollout.version else { return sum };
     let takes_part = |name: &RegionName, region: &RegionFacts| {
-        let admits = rollout.step_now().is_some_and(|step| step.admits(name) > 0);
-        admits && rollout.covers(name) && region.hosts() > 0
+        rollout.reaches(name) && rollout.covers(name) && region.hosts() > 0
     };
     for (name, region) in facts.regions.iter().filter(|(name, region)| takes_part(name, region)) {
         let tally = &region.tally;

@@ -120,7 +120,13 @@ mod tests {
     fn made(waves: &str, bake_s: Option<u32>, sizes: &[(&str, usize)]) -> Result<Plan, String> {
         let text = format!("{{\"name\": \"my.toml\", \"waves\": [{waves}]}}");
         let file: PlanFile = serde_json::from_str(&text).unwrap();
-        let wish = Wish { plan: PlanName::Standard, file: Some(&file), first: false, bake_s };
+        let wish = Wish {
+            plan: PlanName::Standard,
+            file: Some(&file),
+            canary: None,
+            first: false,
+            bake_s,
+        };
         let again = Wish { first: true, ..wish };
         let (plan, first) = (plan(wish, &fleet(sizes)), plan(again, &fleet(sizes)));
         assert_eq!(plan, first, "a first deploy goes by the plan too");

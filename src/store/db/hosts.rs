@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{DbError, Tx, Value, values};
 use crate::model::id::{AppName, EnvName, HostId, RegionName};
+use crate::model::picked::HostSelector;
 use crate::model::selector::{Labels, Selector};
 use crate::model::time::UnixMillis;
 use crate::wire::v1::fleet::HostRow;
@@ -97,6 +98,42 @@ pub fn each(
         let labels: Labels = if selector.0.is_empty() { Labels::new() } else { row.json(2)? };
         if selector.selects(&labels) {
             take(row.parse(0)?, row.parse(1)?, row.flag(3)?);
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// Tells `take` each host of `env` that `covers` selects, whether it is reachable, and whether
+/// `wanted` picks it.
+///
+/// # Errors
+/// When the database fails.
+pub fn each_picked(
+    tx: &Tx,
+    env: &EnvName,
+    (covers, wanted): (&Selector, &HostSelector),
+    mut take: impl FnMut(RegionName, HostId, bool, bool),
+) -> Result<(), DbError> {
+    /// What a row's document says of the host's place; the rest is passed over.
+    #[derive(serde::Deserialize)]
+    struct Said {
+        info: Place,
+    }
+    #[derive(serde::Deserialize)]
+    struct Place {
+        #[serde(default)]
+        rack: String,
+        #[serde(default)]
+        zone: String,
+    }
+    let sql = "SELECT region, host, labels, reachable, info FROM hosts WHERE env = ?1";
+    tx.rows(sql, values![env], |row| {
+        let labels: Labels = row.json(2)?;
+        if covers.selects(&labels) {
+            let (host, Said { info }) = (row.parse(1)?, row.json(4)?);
+            let picked = wanted.picks(&host, &labels, (&info.rack, &info.zone));
+            take(row.parse(0)?, host, row.flag(3)?, picked);
         }
         Ok(())
     })?;

@@ -62,6 +62,7 @@ impl ReleaseRow {
             config: rollout.config,
             plan: rollout.plan,
             plan_file: rollout.plan_file.as_ref().map(PlanFile::reference),
+            canary: rollout.canary.clone(),
             regions: rollout.regions.clone(),
             no_auto_revert: rollout.no_auto_revert,
             state: rollout.state,

@@ -11,6 +11,7 @@ use crate::model::freeze::Freeze;
 use crate::model::goal::{GoalVersion, Target};
 use crate::model::hold::Hold;
 use crate::model::id::{AppName, EnvName, RegionName};
+use crate::model::picked::HostSelector;
 use crate::model::plan::{PlanFile, Wave};
 pub use crate::model::rollout::{
     Compared, GateNumbers, GateWord, Judged, ProgramSaid, Stage, Step as StepView,
@@ -35,6 +36,10 @@ pub struct RolloutRequest {
     /// A plan that a person wrote, in place of a named one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan_file: Option<PlanFile>,
+    /// With a deploy: these hosts go first, and a person says when the plan goes on with the
+    /// rest. Not with `plan_file`, `max_unavailable` or all at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<HostSelector>,
     /// The configuration beside it; `None`: that of the release it names, if the env has run
     /// it, else that of the release whose place it takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]

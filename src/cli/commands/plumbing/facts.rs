@@ -125,7 +125,7 @@ pub(super) async fn plan(ctx: &Context, args: &PlanArgs) -> Result<ExitCode, Fai
     let waves = release.version.map(|_| waves(&planned, &hosts));
     ctx.out.json(&json!({
         "app": app, "env": env, "release": release.release, "commit": release.commit,
-        "plan": release.plan, "plan_file": release.plan_file, "state": release.state, "joined": planned.joined,
+        "plan": release.plan, "plan_file": release.plan_file, "canary": release.canary, "state": release.state, "joined": planned.joined,
         "waves": waves, "waiting_on": planned.waiting_on,
     }));
     Ok(ExitCode::Ok)
@@ -154,13 +154,15 @@ fn waves(planned: &Rollout, hosts: &[HostRow]) -> Value {
         .iter()
         .map(|row| (row, bucket(&salt, &planned.release.app, &row.info.host)))
         .collect();
+    let canary = planned.release.canary.as_ref();
     let mut waves: BTreeMap<u32, Vec<Value>> = BTreeMap::new();
     let mut before: BTreeMap<&str, u64> = BTreeMap::new();
     for step in &planned.steps {
         let mut reached: BTreeMap<&str, u64> = BTreeMap::new();
         for (row, own) in &drawn {
             let count = reached.entry(row.region.as_str()).or_default();
-            *count += u64::from(*own < step.admits(&row.region));
+            let first = canary.is_some_and(|canary| canary.has(&row.region, &row.info.host));
+            *count += u64::from(first || *own < step.admits(&row.region));
         }
         let new: BTreeMap<&str, u64> = reached
             .iter()
@@ -208,7 +210,9 @@ pub(super) async fn cohort(ctx: &Context, args: CohortArgs) -> Result<ExitCode, 
     })?;
     let own = bucket(&version.generation.to_string(), &app, host);
     let steps = open.map_or(&[][..], |open| open.steps.as_slice());
-    let first = steps.iter().position(|step| own < step.admits(&row.region));
+    let canary = open.and_then(|open| open.release.canary.as_ref());
+    let named = canary.is_some_and(|canary| canary.has(&row.region, host));
+    let first = steps.iter().position(|step| named || own < step.admits(&row.region));
     let at = open.map(|open| usize::try_from(open.step).unwrap_or(usize::MAX));
     ctx.out.json(&json!({
         "host": host, "region": row.region, "app": app, "env": env,

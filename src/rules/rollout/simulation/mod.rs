@@ -1,5 +1,6 @@
 //! The invariants of orchestration 6.14, checked at every tick of a little fleet.
 
+mod canary;
 mod programs;
 mod restarts;
 mod world;
@@ -35,6 +36,7 @@ fn deploy(base: Option<Target>, bake_s: u32) -> Admission {
         kind: RolloutKind::Deploy,
         plan: PlanName::Standard,
         plan_file: None,
+        canary: None,
         regions: vec![],
         hosts: Selector::default(),
         bake_s: Some(bake_s),

@@ -215,15 +215,20 @@ impl World {
 
     pub(super) fn fleet(&self, fresh: GoalVersion) -> Fleet {
         let salt = fresh.generation.to_string();
-        let mut buckets: BTreeMap<RegionName, Vec<u32>> = BTreeMap::new();
+        let (mut buckets, mut named) = (BTreeMap::<RegionName, Vec<u32>>::new(), 0);
+        let canary = self.rollout.canary.as_ref();
         for host in self.hosts.iter().filter(|host| host.reachable) {
+            if canary.is_some_and(|canary| canary.has(&host.region, &host.id)) {
+                named += 1;
+                continue;
+            }
             let drawn = bucket(&salt, &self.rollout.app, &host.id);
             buckets.entry(host.region.clone()).or_default().push(drawn);
         }
         let covered: Vec<RegionName> =
             self.regions.iter().filter(|r| self.rollout.covers(r)).cloned().collect();
         let everywhere = self.rollout.regions.is_empty();
-        Fleet { waves: waves(&[], &covered), buckets, everywhere }
+        Fleet { waves: waves(&[], &covered), buckets, named, everywhere }
     }
 
     pub(super) fn follow(&mut self, actions: Vec<Action>) {

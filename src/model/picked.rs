@@ -1,0 +1,172 @@
+//! Which hosts a person picks by hand: names, patterns and labels, as `--hosts` takes them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::id::{HostId, InvalidId};
+use super::selector::{Labels, Selector, parse_label};
+
+/// Most names, patterns and labels together: more hosts than that can't be picked anyway.
+pub const PARTS_MAX: usize = 64;
+/// What a part may look like.
+const RULE: &str = "names or patterns of hosts and key=value labels, with commas between: \
+                    web-1,web-2 or 'web-*' or rack=14";
+
+/// Hosts that carry every one of `labels` and, if there are `names`, are called like one of
+/// them. Never empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HostSelector {
+    /// Names, and patterns with `*` (any text) and `?` (one character).
+    names: Vec<String>,
+    /// Labels; `rack` and `zone` are also what hosts say of their place.
+    labels: Selector,
+}
+
+impl HostSelector {
+    /// Names without a `*` or `?`: each must be a host.
+    pub fn exact(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str).filter(|name| !is_pattern(name))
+    }
+
+    /// Whether it picks `host`, which says `labels`, `rack` and `zone` of itself.
+    #[must_use]
+    pub fn picks(&self, host: &HostId, labels: &Labels, (rack, zone): (&str, &str)) -> bool {
+        let named = self.names.is_empty()
+            || self.names.iter().any(|name| matches(name.as_bytes(), host.as_str().as_bytes()));
+        let carries = |(key, value): (&String, &String)| {
+            let place = match key.as_str() {
+                "rack" => rack,
+                "zone" => zone,
+                _ => "",
+            };
+            labels.get(key) == Some(value) || place == value
+        };
+        named && self.labels.0.iter().all(carries)
+    }
+}
+
+fn is_pattern(name: &str) -> bool {
+    name.contains(['*', '?'])
+}
+
+/// Whether `text` is as `pattern` says: where a `*` took too little, it takes one more.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(b'?') => (p, t) = (p + 1, t + 1),
+            Some(own) if *own == text[t] => (p, t) = (p + 1, t + 1),
+            _ => {
+                let Some((at, taken)) = star else { return false };
+                star = Some((at, taken + 1));
+                (p, t) = (at + 1, taken + 1);
+            }
+        }
+    }
+    pattern[p..].iter().all(|left| *left == b'*')
+}
+
+impl FromStr for HostSelector {
+    type Err = InvalidId;
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let refuse = || InvalidId::new("choice of hosts", text, RULE);
+        let parts: Vec<&str> =
+            text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+        if parts.is_empty() || parts.len() > PARTS_MAX {
+            return Err(refuse());
+        }
+        let (mut names, mut labels) = (Vec::new(), BTreeMap::new());
+        for part in parts {
+            if part.contains('=') {
+                let (key, value) = parse_label(part)?;
+                // Nobody carries two values of one label.
+                if labels.insert(key, value.clone()).is_some_and(|other| other != value) {
+                    return Err(refuse());
+                }
+                continue;
+            }
+            let plain = part.replace(['*', '?'], "x");
+            plain.parse::<HostId>().map_err(|_| refuse())?;
+            names.push(part.to_owned());
+        }
+        Ok(Self { names, labels: Selector(labels) })
+    }
+}
+
+impl fmt::Display for HostSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let labels = self.labels.0.iter().map(|(key, value)| format!("{key}={value}"));
+        let parts: Vec<String> = self.names.iter().cloned().chain(labels).collect();
+        f.pad(&parts.join(","))
+    }
+}
+
+impl TryFrom<String> for HostSelector {
+    type Error = InvalidId;
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
+    }
+}
+
+impl From<HostSelector> for String {
+    fn from(selector: HostSelector) -> Self {
+        selector.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picked(selector: &str) -> Vec<&'static str> {
+        let selector: HostSelector = selector.parse().unwrap();
+        let hosts = [("web-1", "rack=14", "a"), ("web-12", "rack=15", "b"), ("db-1", "", "a")];
+        let picks = |(host, labels, zone): &(&str, &str, &str)| {
+            let labels = labels.parse::<Selector>().unwrap().0;
+            selector.picks(&host.parse().unwrap(), &labels, ("", zone))
+        };
+        hosts.into_iter().filter(picks).map(|(host, ..)| host).collect()
+    }
+
+    #[test]
+    fn one_of_the_names_and_all_of_the_labels() {
+        for (selector, hosts) in [
+            ("web-1", &["web-1"][..]),
+            ("web-1, db-1", &["web-1", "db-1"]),
+            ("web-*", &["web-1", "web-12"]),
+            ("*-1", &["web-1", "db-1"]),
+            ("web-1?", &["web-12"]),
+            ("w*b-*2", &["web-12"]),
+            ("*", &["web-1", "web-12", "db-1"]),
+            ("rack=14", &["web-1"]),
+            ("zone=a", &["web-1", "db-1"]),
+            ("zone=a,web-*", &["web-1"]),
+            ("rack=14,zone=b", &[]),
+            ("web", &[]),
+            ("web-1*2*", &["web-12"]),
+        ] {
+            assert_eq!(picked(selector), hosts, "{selector}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_is_read_back_and_nonsense_is_refused() {
+        let selector: HostSelector = "rack=14, web-*,,db-1".parse().unwrap();
+        assert_eq!(selector.to_string(), "web-*,db-1,rack=14");
+        assert_eq!(selector.to_string().parse::<HostSelector>().unwrap(), selector);
+        assert_eq!(selector.exact().collect::<Vec<_>>(), ["db-1"]);
+        let many = vec!["h"; PARTS_MAX + 1].join(",");
+        for bad in ["", " , ", "rack=", "=x", "a b", "-x", "rack=1,rack=2", "a/b", &many] {
+            assert!(bad.parse::<HostSelector>().is_err(), "{bad}");
+        }
+    }
+}

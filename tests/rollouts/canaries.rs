@@ -1,0 +1,160 @@
+//! `deploy --hosts`: named hosts go first, and a person says when the rest follows.
+
+use deployctl::model::rollout::RolloutState::{
+    Canceled, Paused, Reverted, Running, Succeeded, Superseded,
+};
+use deployctl::model::rollout::{PlanName, Unavailable};
+use deployctl::wire::problem::Code;
+use deployctl::wire::v1::rollout::{Rollout, RolloutRequest};
+use serde_json::{Value, json};
+
+use crate::house::{House, PATIENCE, artifact, deploy, rollback};
+use crate::region::FakeRegion;
+use crate::{only, runs, settled};
+
+fn first(hosts: &str, target: &str) -> RolloutRequest {
+    RolloutRequest { hosts: Some(hosts.parse().unwrap()), ..deploy(target) }
+}
+
+/// Which hosts have the build.
+fn with(n: u64, regions: [&FakeRegion; 2]) -> Vec<String> {
+    let hosts = regions.into_iter().flat_map(|region| &region.hosts);
+    let has = hosts.filter(|host| host.running.is_some_and(|runs| runs.artifact == artifact(n)));
+    has.map(|host| host.id.to_string()).collect()
+}
+
+async fn held(house: &House, release: &str, eu: &mut FakeRegion, us: &mut FakeRegion) -> Rollout {
+    let held = house.until(release, &mut [eu, us], |r| r.release.state == Paused).await;
+    assert!(held.release.reason.starts_with("held after the canary us-2: promote"), "{held:?}");
+    assert_eq!(held.waiting_on, format!("a person: {}", held.release.reason));
+    held
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_named_host_gets_it_and_no_other_until_it_is_promoted() {
+    let (house, mut eu, mut us) = settled().await;
+    let started = house.ask(&first("us-2", "b2")).await.unwrap();
+    let names: Vec<&str> = started.steps.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(names[0], "canary us-2");
+    assert!(names.len() > 2 && names[1..].iter().all(|name| !name.starts_with("canary")));
+    assert_eq!(started.release.canary.as_ref().unwrap().asked, "us-2");
+    assert!(started.release.plan_said().ends_with("after a canary of us-2"));
+    assert!(house.ask(&first("us-2", "b2")).await.unwrap().joined);
+    let seen = held(&house, "r2", &mut eu, &mut us).await;
+    assert_eq!(with(2, [&eu, &us]), ["us-2"]);
+    let tally = &seen.regions[&us.name];
+    assert_eq!((tally.admitted, tally.healthy, tally.pinned), (1, 1, 0), "it counts");
+
+    // It outlives a restart, and who comes late waits.
+    let house = house.restart().await;
+    eu.moves(house.region("eu", 0));
+    let more = house.region("us", 6);
+    us.hosts.extend(more.hosts.into_iter().skip(4));
+    us.moves(house.region("us", 0));
+    for _ in 0..3 {
+        eu.live().await;
+        us.live().await;
+    }
+    assert_eq!(with(2, [&eu, &us]), ["us-2"], "a late one is not let in");
+    assert_eq!(house.show("r2").await.release.state, Paused);
+
+    house.promote("r2", false).await.unwrap();
+    house.until_state("r2", &mut [&mut eu, &mut us], Succeeded).await;
+    assert_eq!(runs(&eu, &us), only(2));
+    assert!(us.goals.values().all(|goal| goal.pins.is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_canary_goes_back_by_cancel_and_by_rollback_and_gives_way_to_a_newer() {
+    let (house, mut eu, mut us) = settled().await;
+    house.ask(&first("us-2", "b2")).await.unwrap();
+    held(&house, "r2", &mut eu, &mut us).await;
+    house.cancel("r2", false).await.unwrap();
+    house.until_state("r2", &mut [&mut eu, &mut us], Canceled).await;
+    assert_eq!(runs(&eu, &us), only(1));
+
+    house.ask(&first("us-*2", "b2")).await.unwrap();
+    held(&house, "r3", &mut eu, &mut us).await;
+    house.ask(&rollback("")).await.unwrap();
+    house.until_state("r4", &mut [&mut eu, &mut us], Succeeded).await;
+    assert_eq!(house.show("r3").await.release.state, Superseded);
+    assert_eq!(runs(&eu, &us), only(1));
+
+    house.ask(&first("us-2", "b3")).await.unwrap();
+    held(&house, "r5", &mut eu, &mut us).await;
+    house.ask(&deploy("b4")).await.unwrap();
+    house.until_state("r6", &mut [&mut eu, &mut us], Succeeded).await;
+    assert_eq!(runs(&eu, &us), only(4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_that_fails_goes_back_and_one_that_is_pinned_meanwhile_proves_nothing() {
+    let (house, mut eu, mut us) = settled().await;
+    us.broken.insert(artifact(2));
+    house.ask(&first("us-2", "b2")).await.unwrap();
+    let back = house.until_state("r2", &mut [&mut eu, &mut us], Reverted).await;
+    assert!(back.release.bad && back.release.reason.contains("first: us-2"), "{back:?}");
+    assert_eq!(runs(&eu, &us), only(1));
+    assert!(us.goals.values().all(|goal| goal.pins.is_empty()));
+
+    let pin =
+        json!({ "app": "api", "host": "us-2", "release": "r1", "reason": "mine", "lasts_s": 900 });
+    let _: Value = house.admin.post("/v1/holds", &pin, PATIENCE).await.unwrap();
+    let refused = house.ask(&first("us-2", "b3")).await.unwrap_err();
+    assert_eq!((refused.code, refused.title.as_str()), (Code::Blocked, "us-2 can't go first"));
+    let started = house.ask(&first("us-3", "b3")).await.unwrap();
+    assert_eq!(started.release.state, Running);
+    let pin =
+        json!({ "app": "api", "host": "us-3", "release": "r1", "reason": "mine", "lasts_s": 900 });
+    let _: Value = house.admin.post("/v1/holds", &pin, PATIENCE).await.unwrap();
+    eu.live().await;
+    us.live().await;
+    assert_eq!(with(3, [&eu, &us]), [""; 0], "a person's pin goes first");
+    let shown = house.show("r3").await;
+    let last = shown.gates.last().unwrap();
+    assert!(last.why.contains("no host of the canary counts in us"), "{shown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_go_first_is_refused_and_nothing_begins() {
+    let (house, mut eu, us) = settled().await;
+    eu.hosts[3].reachable = false;
+    eu.live().await;
+    let in_eu = RolloutRequest { regions: vec![eu.name.clone()], ..first("us-2", "b2") };
+    let most = Some("1".parse::<Unavailable>().unwrap());
+    for (request, code, said, also) in [
+        (first("us-*", "b2"), Code::Usage, "a canary of us-* does not fit", "4 of 7 hosts"),
+        (first("us-22", "b2"), Code::NotFound, "there is no host us-22", "--hosts us-2"),
+        (first("mars", "b2"), Code::NotFound, "there is no host mars", "deployctl hosts"),
+        (first("rack=9", "b2"), Code::NotFound, "no host is rack=9", "matches none"),
+        (first("eu-3", "b2"), Code::Blocked, "eu-3 can't go first", "does not hear of it"),
+        (in_eu, Code::NotFound, "there is no host us-2", "is in us"),
+        (
+            RolloutRequest { plan: PlanName::AllAtOnce, ..first("us-2", "b2") },
+            Code::Usage,
+            "can't be named here",
+            "all-at-once",
+        ),
+        (
+            RolloutRequest { max_unavailable: most, ..first("us-2", "b2") },
+            Code::Usage,
+            "can't be named here",
+            "max_unavailable",
+        ),
+        (
+            RolloutRequest { hosts: first("us-2", "").hosts, ..rollback("") },
+            Code::Usage,
+            "can't be named here",
+            "a rollback",
+        ),
+    ] {
+        let refused = house.ask(&request).await.unwrap_err();
+        let all = format!("{refused:?}");
+        assert_eq!(refused.code, code, "{all}");
+        assert!(refused.title.contains(said) && all.contains(also), "{all}");
+    }
+    // A pattern passes over who is away.
+    let begun = house.ask(&first("*-3", "b2")).await.unwrap();
+    assert_eq!(begun.release.canary.unwrap().names(), "us-3");
+    assert_eq!(runs(&eu, &us), only(1));
+}
