@@ -107,7 +107,7 @@ impl Crowd {
         for host in self.hosts.iter().filter(|host| host.reachable) {
             buckets.entry(self.regions[host.region].clone()).or_default().push(host.bucket);
         }
-        let fleet = Fleet { waves: waves(&[], &self.regions), buckets, everywhere: true };
+        let fleet = Fleet { waves: waves(&[], &self.regions), buckets, named: 0, everywhere: true };
         let fresh = GoalVersion { epoch: 1, generation: 1, step: 1 };
         let actions = self.rollout.begin(self.now, bits(2).artifact, fresh, &fleet);
         self.follow(&actions);

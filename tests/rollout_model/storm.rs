@@ -187,7 +187,12 @@ impl Storm {
         }
         let covered: Vec<RegionName> =
             self.regions.iter().filter(|r| self.rollout.covers(r)).cloned().collect();
-        Fleet { waves: waves(&[], &covered), buckets, everywhere: self.rollout.regions.is_empty() }
+        Fleet {
+            waves: waves(&[], &covered),
+            buckets,
+            named: 0,
+            everywhere: self.rollout.regions.is_empty(),
+        }
     }
 
     /// Another rollout takes the open one's place: invariant 1.
