@@ -62,11 +62,10 @@ pub(super) const PLAN_FILES: Feature = Feature {
     harm: "it would go by the plan standard",
 };
 
-/// A rollout may begin with hosts that a person named. It came with no schema of its own: no
-/// release has that of plan files and not this.
+/// A rollout may begin with hosts that a person named.
 pub(super) const CANARIES: Feature = Feature {
     word: "named-canaries",
-    schema: 23,
+    schema: 26,
     what: "--hosts can't be kept while an older coordinator works",
     harm: "it would take the named hosts back and let others in",
 };
