@@ -23,7 +23,7 @@ use crate::wire::seal::{GOAL, Sealed, sign};
 use crate::wire::v1::fleet::Completions;
 use crate::wire::v1::region::Goals;
 
-/// Largest document that is read, bytes: a goal has 64 KiB at most, twice.
+/// Largest document that is read, bytes: a goal has 128 KiB at most, twice.
 const DOCUMENT_BYTES_MAX: u64 = 256 << 10;
 
 /// Low-level commands for scripts and emergencies; their output is JSON
