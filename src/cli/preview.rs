@@ -19,6 +19,7 @@ use crate::model::time::UnixMillis;
 use crate::rules::rollout::STEP_CAP;
 use crate::wire::v1::diff::Diff;
 use crate::wire::v1::rollout::{EnvStatus, Rollout, RolloutRequest};
+use crate::wire::words::stage_word;
 
 /// Longest wait for the number of bytes: the question must not keep a person waiting.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -41,6 +42,8 @@ pub async fn tell(
     }
     rows.extend(config_file::change(ctx, planned).map(|config| ("config", config)));
     rows.extend(planned.unmet.iter().map(|lacks| ("lacks", format!("{lacks}; not waited for"))));
+    let open = now.and_then(|now| now.rollout.as_ref()).filter(|_| !planned.joined);
+    rows.extend(open.map(|open| ("ends", ends(open))));
     rows.push(("plan", plan(planned)));
     if planned.release.no_auto_revert {
         rows.push(("fails", "hosts stay as they are, and you decide: --no-auto-rollback".into()));
@@ -52,6 +55,14 @@ pub async fn tell(
     for (name, text) in rows {
         ctx.out.story(&format!("  {name:<8} {text}"));
     }
+}
+
+/// The rollout whose place it takes, and what becomes of its hosts.
+fn ends(open: &Rollout) -> String {
+    let release = open.release.release;
+    let on_it: u32 = open.regions.values().map(|tally| tally.on_next).sum();
+    let hosts = count(u64::from(on_it), "host");
+    format!("{release}, which is {} with {hosts} on it: this takes its place", stage_word(open))
 }
 
 /// The commits between, newest first, as the local repository knows them.

@@ -89,6 +89,8 @@ pub struct Table {
     /// A wide column that people see anyway, and the place among the others.
     beside: Option<(usize, usize)>,
     rows: Vec<Vec<Cell>>,
+    /// The column that is enough to name a row.
+    name: usize,
     /// What people read when there are no rows.
     pub when_empty: String,
 }
@@ -112,7 +114,7 @@ pub enum Mode {
         /// With the wide columns.
         wide: bool,
     },
-    /// The first column only.
+    /// What names a row only.
     Names,
 }
 
@@ -121,7 +123,7 @@ impl Table {
     #[must_use]
     pub fn new(columns: &[&'static str], narrow: usize, when_empty: impl Into<String>) -> Self {
         let (columns, when_empty) = (columns.to_vec(), when_empty.into());
-        Self { columns, narrow, beside: None, rows: vec![], when_empty }
+        Self { columns, narrow, beside: None, rows: vec![], name: 0, when_empty }
     }
 
     /// Shows the wide column `name` to people anyway, as column number `at`. Programs find
@@ -139,6 +141,7 @@ impl Table {
     ) {
         self.columns.splice(0..0, columns);
         self.narrow += N;
+        self.name += N;
         self.beside = self.beside.map(|(column, at)| (column + N, at + N));
         for (row, cells) in self.rows.iter_mut().zip(cells) {
             row.splice(0..0, cells);
@@ -163,7 +166,9 @@ impl Table {
     pub fn render(&self, mode: Mode) -> String {
         let shown = |wide: bool| if wide { self.columns.len() } else { self.narrow };
         match mode {
-            Mode::Names => self.rows.iter().map(|row| format!("{}\n", row[0].full)).collect(),
+            Mode::Names => {
+                self.rows.iter().map(|row| format!("{}\n", row[self.name].full)).collect()
+            }
             Mode::Tabs { wide } => self.tabs(shown(wide)),
             Mode::Aligned { .. } if self.rows.is_empty() => String::new(),
             Mode::Aligned { wide, width, color, unicode } => {

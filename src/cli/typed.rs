@@ -1,5 +1,7 @@
 //! The line that was typed, as a shell reads it back: to be pasted with one change.
 
+use crate::wire::words::quoted;
+
 /// What was typed, with `more` at its end.
 #[must_use]
 pub fn with(more: &str) -> String {
@@ -45,16 +47,6 @@ fn replaced(mut words: Vec<String>, word: &str, by: &str) -> Option<Vec<String>>
 fn line(words: Vec<String>) -> String {
     let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
     format!("deployctl {}", words.join(" "))
-}
-
-/// A word as a shell reads it back.
-#[must_use]
-pub fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@~,%+^".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 #[cfg(test)]

@@ -40,6 +40,11 @@ pub(super) fn named(
         let same: Vec<&Known> = known.iter().filter(|host| host.host.as_str() == name).collect();
         match same[..] {
             [] => return Err(nobody_called(tx, (app, env), name, &known)?),
+            [..] if same.iter().all(|host| !host.picked) => {
+                return Err(Problem::new(Code::NotFound, format!("{name} can't go first"))
+                    .because(format!("it has other labels than {selector} says"))
+                    .hint(format!("deployctl hosts {name} -o wide")));
+            }
             _ => check_free((app, env), &same)?,
         }
     }
@@ -80,7 +85,10 @@ fn look(
 
 /// Whether a host that is named, in whatever regions it is, can take part.
 fn check_free((app, env): (&AppSpec, &EnvName), same: &[&Known]) -> Result<(), Problem> {
-    let Some(one) = same.iter().find(|one| one.picked && (one.kept || !one.reachable)) else {
+    let picked: Vec<&Known> = same.iter().copied().filter(|one| one.picked).collect();
+    // Where it was before it moved to another region it is away for good.
+    let away = picked.iter().all(|one| !one.reachable);
+    let Some(one) = picked.iter().find(|one| one.kept || away) else {
         return Ok(());
     };
     let host = &one.host;

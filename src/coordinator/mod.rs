@@ -4,6 +4,7 @@
 //! them. What is decided is decided in `rules`; what lasts is in `store::db`.
 
 mod admission;
+mod again;
 mod ancestry;
 mod apps;
 mod artifact;

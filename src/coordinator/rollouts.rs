@@ -8,7 +8,7 @@ use crate::coordinator::admission::{Asked, MESSAGE_BYTES_MAX, Stop, admit};
 use crate::coordinator::once::{Key, made_before};
 use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::{Coordinator, Shared, wait_of};
-use crate::coordinator::{apps, bars, facts, outbox, refs, steer, view};
+use crate::coordinator::{again, apps, bars, facts, outbox, refs, steer, view};
 use crate::model::id::{AppName, EnvName, ReleaseNo};
 use crate::model::rollout::Approval;
 use crate::model::time::UnixMillis;
@@ -81,6 +81,7 @@ async fn create(
         return Err(Problem::new(Code::Forbidden, "only an admin breaks the glass")
             .because(format!("the token of {} has the role {}", who.name, who.role.word())));
     }
+    let wish = request.clone();
     let asked = Asked { app, env, actor: who.name, key, request };
     let within = shared.clone();
     let admitted = shared.db.write(move |tx| admit(tx, &within, &asked)).await;
@@ -90,7 +91,7 @@ async fn create(
             Ok(Json(rollout))
         }
         Err(Stop::Dry(rollout)) => Ok(Json(*rollout)),
-        Err(Stop::Refused(problem)) => Err(problem),
+        Err(Stop::Refused(problem)) => Err(again::as_narrow(problem, &wish)),
     }
 }
 
@@ -332,6 +333,9 @@ fn refused(row: &ReleaseRow, refusal: Refusal) -> Problem {
             .because(format!("{} asked for it; a second person types the line below", row.actor))
             .hint(format!("deployctl approve {release} {place}")),
         Refusal::NotAwaited => problem.hint(format!("deployctl watch {release} {place}")),
+        Refusal::Held => problem
+            .hint(format!("deployctl promote {release} {place}"))
+            .hint(format!("deployctl cancel {release} {place}")),
         Refusal::NotPaused => problem.hint(format!("deployctl status {}", rules.app)),
     }
 }

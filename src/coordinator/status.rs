@@ -77,16 +77,20 @@ fn of(tx: &Tx, shared: &Coordinator, app: &AppSpec, env: &EnvName) -> Result<Env
         Some(release) => releases::find(tx, &app.name, env, release)?,
         None => None,
     };
+    let goal = crate::store::db::goals::find(tx, &crate::store::db::goals::key(&app.name, env))?;
+    let goal: Option<GoalVersion> = goal.map(|goal| goal.version);
     let regions = match open.as_ref().or(newest.as_ref()) {
         Some(row) if row.rollout.regions.is_empty() => {
-            view::counts(&row.rollout, &facts::load(tx, shared, &row.rollout)?)
+            let mut rollout = row.rollout.clone();
+            // A way back wrote a goal after the one of the release that it went back to.
+            if open.is_none() {
+                rollout.version = goal.or(rollout.version);
+            }
+            view::counts(&rollout, &facts::load(tx, shared, &rollout)?)
         }
         _ => tallies::of(tx, &app.name, env)?,
     };
-    let version = |row: &ReleaseRow| row.rollout.version;
-    let goal = crate::store::db::goals::find(tx, &crate::store::db::goals::key(&app.name, env))?;
-    let version: Option<GoalVersion> =
-        goal.map(|goal| goal.version).or_else(|| newest.as_ref().and_then(version));
+    let version = goal.or_else(|| newest.as_ref().and_then(|row| row.rollout.version));
     Ok(EnvStatus {
         app: app.name.clone(),
         env: env.clone(),

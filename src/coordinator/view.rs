@@ -41,6 +41,7 @@ pub(super) fn rollout(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result
         steps: rules.steps.clone(),
         step: rules.step,
         stage: rules.stage,
+        held: rules.held,
         due_at: rules.due_at,
         waiting_on: waiting_on(tx, shared, row, &facts)?,
         base,

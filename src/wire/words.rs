@@ -167,6 +167,22 @@ pub fn stage_word(rollout: &Rollout) -> &'static str {
     }
 }
 
+/// A word as a shell reads it back.
+#[must_use]
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@~,%+^".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// Whether a canary that a person named is done, and the rest waits to be promoted.
+#[must_use]
+pub fn is_held_at_canary(rollout: &Rollout) -> bool {
+    rollout.held && rollout.step == 0 && rollout.release.canary.is_some()
+}
+
 /// Whether the time of its bake is over, as the coordinator puts it: something holds it up.
 #[must_use]
 pub fn has_baked(rollout: &Rollout) -> bool {

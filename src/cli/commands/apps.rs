@@ -11,7 +11,6 @@ use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::fields::FieldsArgs;
 use crate::cli::table::{Cell, Table};
-use crate::cli::typed::quoted;
 use crate::cli::{complete, origin};
 use crate::config::project::{ProjectFile, nearest};
 use crate::host::clock;
@@ -19,6 +18,7 @@ use crate::model::id::{AppName, EnvName};
 use crate::model::recipe::Probe;
 use crate::model::selector::Selector;
 use crate::wire::v1::app::{App, AppSpec, Apps};
+use crate::wire::words::quoted;
 
 /// List, show, register and change apps
 #[derive(Debug, Args)]

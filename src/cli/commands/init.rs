@@ -9,12 +9,12 @@ use crate::cli::commands::apps;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::recipes::{self, Draft};
-use crate::cli::typed::quoted;
 use crate::cli::{origin, prompt};
 use crate::config::project::{self, PROJECT_FILE, ProjectFile};
 use crate::host::repo::Repo;
 use crate::model::selector::Selector;
 use crate::wire::v1::app::AppSpec;
+use crate::wire::words::quoted;
 
 /// Write deployctl.toml for this repository and register the app
 #[derive(Debug, Args)]

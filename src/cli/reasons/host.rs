@@ -10,6 +10,7 @@ use crate::model::time::UnixMillis;
 use crate::wire::v1::app::AppSpec;
 use crate::wire::v1::fleet::HostRow;
 use crate::wire::v1::rollout::{EnvStatus, Rollout};
+use crate::wire::words::is_held_at_canary;
 
 /// Log lines of the app that are shown with its failure.
 const LOG_LINES_SHOWN: usize = 12;
@@ -237,6 +238,9 @@ fn stays(reasons: Reasons, seen: Seen<'_>, status: &AppStatus) -> Reasons {
         format!("it holds {name} already, and will only have to switch").repeat(usize::from(held));
     let reasons = reasons.because(held);
     match open.release.state {
+        RolloutState::Paused if is_held_at_canary(open) => {
+            reasons.hint(format!("deployctl promote {name} {scope}"))
+        }
         RolloutState::Paused => reasons.hint(format!("deployctl resume {name} {scope}")),
         _ if open.release.kind == RolloutKind::Deploy => {
             reasons.hint(format!("deployctl promote {name} {scope}"))

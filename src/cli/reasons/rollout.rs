@@ -7,7 +7,7 @@ use crate::model::rollout::{RolloutKind, RolloutState, Stage};
 use crate::model::time::UnixMillis;
 use crate::wire::v1::fleet::{REGION_SILENT, Region};
 use crate::wire::v1::rollout::{ProgramSaid, Rollout};
-use crate::wire::words::has_baked;
+use crate::wire::words::{has_baked, is_held_at_canary};
 
 /// Why `rollout` is where it is, as of `now`.
 #[must_use]
@@ -122,7 +122,9 @@ fn with_next(reasons: Reasons, rollout: &Rollout, now: UnixMillis) -> Reasons {
     let left = rollout.due_at.map(|due| age(due.since(now)));
     let left = left.as_deref().unwrap_or("a while");
     let after = usize::try_from(rollout.step).ok().and_then(|i| rollout.steps.get(i + 1));
+    let holds = rollout.steps.get(rollout.step as usize).is_some_and(|step| step.hold);
     let then = match after {
+        Some(_) if holds => "it is held until a person goes on".to_owned(),
         Some(step) => format!("step {:?} begins", step.name),
         None => "it has succeeded".to_owned(),
     };
@@ -138,6 +140,10 @@ fn with_next(reasons: Reasons, rollout: &Rollout, now: UnixMillis) -> Reasons {
         (RolloutState::Running, Stage::Baking) if has_baked(rollout) => reasons
             .next(format!("{then} once all is well; it pauses if that lasts"))
             .hint(format!("deployctl promote {name} {scope}")),
+        // To promote now would leave out the rest of the bake and the hold.
+        (RolloutState::Running, Stage::Baking) if holds => reasons
+            .next(format!("in {left} {then}, if hosts stay healthy"))
+            .hint(format!("deployctl watch {name} {scope}")),
         (RolloutState::Running, Stage::Baking) => reasons
             .next(format!("in {left} {then}, if hosts stay healthy"))
             .hint(format!("deployctl promote {name} {scope}")),
@@ -149,10 +155,13 @@ fn with_next(reasons: Reasons, rollout: &Rollout, now: UnixMillis) -> Reasons {
             .next(format!("it ends when 99 % of the hosts are back, in {left} at the latest"))
             .hint(format!("deployctl watch {name} {scope}"))
             .hint(format!("deployctl hosts --behind {scope}")),
-        (RolloutState::Paused, _) if release.canary.is_some() && rollout.step == 0 => reasons
+        (RolloutState::Paused, _) if is_held_at_canary(rollout) => reasons
             .next("nothing until a person decides: the rest, or back")
             .hint(format!("deployctl promote {name} {scope}"))
-            .hint(format!("deployctl cancel {name} {scope}"))
+            .hint(match rollout.base {
+                Some(_) => format!("deployctl cancel {name} {scope}"),
+                None => format!("deployctl cancel {name} --keep {scope}"),
+            })
             .hint(format!("deployctl hosts --failed {scope}")),
         (RolloutState::Paused, _) => reasons
             .next("nothing until a person decides")

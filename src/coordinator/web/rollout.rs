@@ -13,7 +13,7 @@ use crate::rules::authorize::Class;
 use crate::wire::problem::Problem;
 use crate::wire::v1::event::Events;
 use crate::wire::v1::rollout::{Curve, Rollout, Stage};
-use crate::wire::words::{Tone, rollout_tone, stage_word, step_name, sum, took};
+use crate::wire::words::{Tone, is_held_at_canary, rollout_tone, stage_word, step_name, sum, took};
 
 /// Events of the rollout that are shown.
 const EVENTS: usize = 30;
@@ -217,7 +217,9 @@ fn buttons(calls: &Calls, rollout: &Rollout) -> Markup {
                     (parts::ask("Cancel", "cancel", &plain, barred))
                 }
                 RolloutState::Paused => {
-                    (parts::press("Resume", "resume", &fields, barred))
+                    @if !is_held_at_canary(rollout) {
+                        (parts::press("Resume", "resume", &fields, barred))
+                    }
                     (parts::ask("Promote", "promote", &plain, barred))
                     (parts::press("Let failed hosts try again", "retry", &fields, barred))
                     (parts::ask("Cancel", "cancel", &plain, barred))

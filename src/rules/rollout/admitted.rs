@@ -100,6 +100,7 @@ impl Rollout {
             gates: vec![],
             compared_from: None,
             comparing: BTreeMap::new(),
+            held: false,
             excused: BTreeMap::new(),
             spare: None,
             no_auto_revert: admission.no_auto_revert,

@@ -69,6 +69,9 @@ pub enum Refusal {
     /// It is not paused.
     #[error("it is not paused")]
     NotPaused,
+    /// The canary that a person named is done.
+    #[error("its canary is done, and the rest waits to be promoted")]
+    Held,
     /// Nobody has to approve it, or it has begun.
     #[error("it waits for no approval")]
     NotAwaited,
@@ -104,7 +107,11 @@ impl Rollout {
             },
             Command::Approve { author, by } => self.approve(&author, by),
             Command::Reject { why } => self.reject(why),
+            Command::Resume if self.held && self.is_at_canary() => Err(Refusal::Held),
             Command::Resume if self.state == RolloutState::Paused => {
+                if self.held {
+                    self.let_go();
+                }
                 self.enter(now);
                 Ok(vec![self.tell("rollout.resumed", "resumed".into())])
             }
@@ -146,12 +153,17 @@ impl Rollout {
             self.hurried = true;
             return Ok(vec![]);
         }
-        if let Some(step) = self.steps.get_mut(self.step as usize) {
-            step.hold = false;
-        }
+        self.let_go();
         let mut actions = self.next_step(now, facts);
         actions.push(self.tell("rollout.promoted", "promoted".into()));
         Ok(actions)
+    }
+
+    /// The step's hold is over: a person decided. Hosts that try again do not end it.
+    fn let_go(&mut self) {
+        if let Some(step) = self.steps.get_mut(self.step as usize) {
+            step.hold = false;
+        }
     }
 
     fn cancel(

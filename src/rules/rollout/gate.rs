@@ -11,8 +11,8 @@ use crate::model::goal::GoalVersion;
 use crate::model::id::RegionName;
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::compare::{Fares, compare, shared_trouble};
-use crate::rules::rollout::programs;
 use crate::rules::rollout::{Facts, RegionFacts, Rollout, THIN_GRACE};
+use crate::rules::rollout::{named, programs};
 
 /// Below this many hosts one failure is over 2 %, yet no proof: a second host must agree.
 const FEW_HOSTS: u32 = 50;
@@ -81,6 +81,9 @@ pub fn judge(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> Verdict {
                 worst = graver(worst, beside_others(rollout, now, (name, region), opinion));
             }
         }
+    }
+    if let Some(gone) = named::region_without_hosts(rollout, facts) {
+        worst = graver(worst, Opinion::Thin(format!("no host of the canary is left in {gone}")));
     }
     if faults > FAULTS_TOTAL_MAX && now >= rollout.judge_from {
         worst = Opinion::Failed(format!("{faults} hosts failed"));
@@ -208,6 +211,9 @@ fn judge_tally(rollout: &Rollout, now: UnixMillis, name: &RegionName, tally: &Ta
                 "no host of the canary counts in {name}: they are pinned or gone since, or the \
                  region's processes are of an older release"
             ));
+        }
+        if rollout.has_named_only(name) {
+            return Opinion::Converged;
         }
         let early = rollout.step == 0 && rollout.steps.len() > 1;
         let kept = tally.pinned > 0 && tally.pinned + tally.unreachable >= tally.hosts;

@@ -164,6 +164,9 @@ pub struct Rollout {
     /// With whom hosts are compared in the bake under way, by region; none where they are not.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub comparing: BTreeMap<RegionName, Against>,
+    /// Whether it is paused because the step is done and holds here: a person goes on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
     /// Failed hosts that a person accepted, by region.
     pub excused: BTreeMap<RegionName, u32>,
     /// Where one more host can be asked when the only early host fails.
@@ -384,12 +387,9 @@ impl Rollout {
         if self.step as usize + 1 >= self.steps.len() {
             return self.succeed(facts);
         }
-        // Held once: whoever resumes or promotes has decided.
-        let held = self
-            .steps
-            .get_mut(self.step as usize)
-            .is_some_and(|step| std::mem::take(&mut step.hold));
-        if held && !self.hurried && self.state == RolloutState::Running {
+        let holds = self.step_now().is_some_and(|step| step.hold);
+        self.held = holds && !self.hurried && self.state == RolloutState::Running;
+        if self.held {
             return self.pause(match self.is_at_canary() {
                 true => self.canary_held(),
                 false => format!("{} is done; the plan holds here", self.step_name()),
@@ -465,6 +465,7 @@ impl Rollout {
         (self.thin_since, self.doubts) = (None, 0);
         (self.bakes_since, self.compared_from) = (None, None);
         self.comparing.clear();
+        self.held = false;
         self.set_due();
     }
 

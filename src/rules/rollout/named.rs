@@ -7,10 +7,10 @@ use crate::model::canary::Canary;
 use crate::model::goal::{Pin, Target};
 use crate::model::id::RegionName;
 use crate::model::rollout::{PlanName, Step};
-use crate::rules::rollout::Rollout;
 use crate::rules::rollout::plan::{
     CANARY_BAKE_S, CANARY_HOSTS_MAX, CAREFUL_BAKES, FAST_BAKE_S, Fleet, Wish, nobody,
 };
+use crate::rules::rollout::{Facts, Rollout};
 
 /// Whether the canary fits the fleet: it has somebody, and no more than any plan may let in
 /// before its first bake has ended.
@@ -52,6 +52,16 @@ pub(super) fn before(wish: Wish<'_>, canary: &Canary, mut steps: Vec<Step>) -> V
     steps
 }
 
+/// A region of the canary under way that has no host of the app any more.
+pub(super) fn region_without_hosts<'a>(
+    rollout: &'a Rollout,
+    facts: &Facts,
+) -> Option<&'a RegionName> {
+    let canary = rollout.canary.as_ref().filter(|_| rollout.is_at_canary())?;
+    let has_hosts = |name: &&RegionName| facts.regions.get(*name).is_some_and(|it| it.hosts() > 0);
+    canary.hosts.keys().find(|name| !has_hosts(name))
+}
+
 impl Rollout {
     /// Whether the step under way lets anybody of `region` in, by bucket or by name.
     #[must_use]
@@ -68,6 +78,12 @@ impl Rollout {
     #[must_use]
     pub fn is_at_canary(&self) -> bool {
         self.canary.is_some() && self.step == 0 && !self.steps.is_empty()
+    }
+
+    /// Whether the step under way is past the canary and has let in nobody of `region` but
+    /// hosts of that. They have been judged: one that can't be reached now blocks nobody.
+    pub(super) fn has_named_only(&self, region: &RegionName) -> bool {
+        !self.is_at_canary() && self.step_now().is_some_and(|step| step.admits(region) == 0)
     }
 
     /// What the goal says of the canary. With the last step everybody is admitted.
@@ -90,7 +106,8 @@ impl Rollout {
     /// Why it waits once its canary is done, in a sentence.
     pub(super) fn canary_held(&self) -> String {
         let names = self.canary.as_ref().map(Canary::names).unwrap_or_default();
-        format!("held after the canary {names}: promote goes on with the rest, cancel goes back")
+        let back = if self.can_revert() { "cancel goes back" } else { "cancel --keep ends it" };
+        format!("held after the canary {names}: promote goes on with the rest, {back}")
     }
 }
 

@@ -118,6 +118,9 @@ pub struct Rollout {
     pub step: u32,
     /// What the step does now.
     pub stage: Stage,
+    /// Whether it is paused because the step is done and holds here: a person goes on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
     /// When the stage ends by itself or its deadline fires.
     pub due_at: Option<UnixMillis>,
     /// One line: what it waits for.

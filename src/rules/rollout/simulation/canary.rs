@@ -7,7 +7,7 @@ use crate::model::canary::Canary;
 use crate::model::id::HostId;
 use crate::model::rollout::RolloutState;
 use crate::rules::rollout::Admission;
-use crate::rules::rollout::command::Command;
+use crate::rules::rollout::command::{Command, Refusal};
 use crate::rules::rollout::simulation::world::{CALM, Weather, World};
 
 const TICKS: usize = 20_000;
@@ -76,6 +76,16 @@ proptest! {
             return Ok(());
         }
         prop_assert_eq!(has_it(&world), [host.clone()]);
+        // Hosts that try again bake again, and a person still has not gone on.
+        let resumed = world.rollout.command(world.now, Command::Resume, &world.facts);
+        prop_assert_eq!(resumed.unwrap_err(), Refusal::Held);
+        if broken + sick + away == 0 {
+            let actions = world.rollout.command(world.now, Command::Retry, &world.facts).unwrap();
+            world.follow(actions);
+            world.until_closed();
+            prop_assert!(world.rollout.held, "{}", world.rollout.reason);
+            prop_assert_eq!(has_it(&world), [host.clone()]);
+        }
         let command = match cancels {
             true => Command::Cancel { keep: false, why: "no".into() },
             false => Command::Promote { full: false },

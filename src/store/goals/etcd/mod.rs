@@ -26,7 +26,7 @@ use crate::store::goals::{GoalError, Put};
 use crate::wire::seal::Sealed;
 use crate::wire::v1::goal_store::GoalStore;
 
-/// Keys of one page: with the largest goals (64 KiB) and base64, 20 MiB.
+/// Keys of one page: with the largest goals (128 KiB) and base64, 40 MiB.
 const PAGE: u64 = 200;
 /// Writers that may come between a look and a put before it is given up: one per
 /// coordinator and region process is usual, and one of them wins each time.
