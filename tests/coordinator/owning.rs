@@ -256,3 +256,26 @@ async fn switched_off_nothing_is_deleted_that_was_marked_before() {
     collect(&coordinator, at_once).await.unwrap();
     until_deleted(&coordinator, artifact).await;
 }
+
+#[test]
+fn a_region_in_the_main_store_is_refused_by_both_that_know_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let (main, regional) =
+        (format!("file://{}", at("blobs")), format!("file://{}/", at("blobs/eu")));
+    let config = format!("blobs = '{main}'\n[regions.eu]\nblobs = '{regional}'\n");
+    std::fs::write(at("config.toml"), config).unwrap();
+    std::fs::write(at("token"), format!("dct_{}.{}", "a".repeat(16), "b".repeat(64))).unwrap();
+    let mut coordinator = Command::new(env!("CARGO_BIN_EXE_deployctl-coordinator"));
+    coordinator.args(["--config", &at("config.toml"), "--data", &at("data")]);
+    let mut region = Command::new(env!("CARGO_BIN_EXE_deployctl-region"));
+    region.args(["--name", "eu", "--coordinator", "http://127.0.0.1:1", "--data", &at("region")]);
+    region.args(["--token-file", &at("token"), "--main-blobs", &main, "--blobs", &regional]);
+    for mut process in [coordinator, region] {
+        let done = process.args(["--listen", "127.0.0.1:0"]).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(1), "{said}");
+        assert!(said.contains("region eu") && said.contains("shares its objects"), "{said}");
+        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+    }
+}
