@@ -10,6 +10,8 @@ mod collecting;
 mod configured;
 #[path = "coordinator/fencing.rs"]
 mod fencing;
+#[path = "coordinator/owning.rs"]
+mod owning;
 #[path = "coordinator/patches.rs"]
 mod patches;
 #[path = "coordinator/process.rs"]

@@ -189,6 +189,18 @@ impl HowArgs {
 /// # Errors
 /// A sentence, when the text has another shape or is over 30 days.
 pub fn duration(text: &str) -> Result<Duration, String> {
+    span(text, 30, "90s")
+}
+
+/// Reads `60d`, `36h`, as whole seconds; a plain number is seconds.
+///
+/// # Errors
+/// A sentence, when the text has another shape or is over 3650 days.
+pub fn long_seconds(text: &str) -> Result<u64, String> {
+    span(text, 3650, "60d").map(|span| span.as_secs())
+}
+
+fn span(text: &str, days_max: u64, example: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: Option<u64> = text[..digits].parse().ok();
     let unit_ms = match &text[digits..] {
@@ -201,9 +213,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     };
     number
         .and_then(|n| n.checked_mul(unit_ms))
-        .filter(|ms| unit_ms > 0 && *ms <= 30 * 86_400_000)
+        .filter(|ms| unit_ms > 0 && *ms <= days_max * 86_400_000)
         .map(Duration::from_millis)
-        .ok_or_else(|| "a time is a number and ms, s, m, h or d, at most 30d: 90s".to_owned())
+        .ok_or_else(|| {
+            format!("a time is a number and ms, s, m, h or d, at most {days_max}d: {example}")
+        })
 }
 
 /// As [`duration`], in whole seconds.
@@ -218,6 +232,15 @@ pub fn seconds(text: &str) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn years_are_told_in_days() {
+        assert_eq!(long_seconds("60d"), Ok(60 * 86_400));
+        assert_eq!((long_seconds("0"), long_seconds("90m")), (Ok(0), Ok(5400)));
+        for bad in ["", "d", "3651d", "-1d", "1w", "99999999999999999999d"] {
+            assert!(long_seconds(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn times_are_a_number_and_a_unit() {

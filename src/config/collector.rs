@@ -6,9 +6,8 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Collector {
-    /// Whether artifacts that nobody needs, old logs and old events are collected without being
-    /// asked to. Off by default: nothing proves yet that the main store is this database's alone,
-    /// and a copy of the database would delete what the original needs.
+    /// Whether artifacts that nobody needs are collected without being asked to, from a main
+    /// store that names this installation as its owner. Off, also what was marked before stays.
     pub enabled: bool,
     /// Nothing goes that was built or released within so many days, 1 to 3,650.
     pub keep_days: u32,
@@ -29,7 +28,7 @@ pub struct Collector {
 impl Default for Collector {
     fn default() -> Self {
         Self {
-            enabled: false,
+            enabled: true,
             keep_days: 14,
             keep_good: 10,
             delay_minutes: 60,

@@ -1,5 +1,7 @@
 //! Builds: asked for, looked at, cancelled, tried again.
 
+use std::time::Duration;
+
 use axum::Extension;
 use axum::extract::State;
 use serde::Deserialize;
@@ -8,6 +10,7 @@ use crate::coordinator::once::{Key, made_before};
 use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::Shared;
 use crate::coordinator::{apps, attempts, logs};
+use crate::model::digest::ArtifactId;
 use crate::model::id::{AppName, JobNo, RegionName};
 use crate::model::job::JobState;
 use crate::model::replication::ReplicationStatus;
@@ -16,6 +19,7 @@ use crate::net::auth::Identity;
 use crate::net::server::{Json, Params, Path};
 use crate::rules::authorize::{Class, may};
 use crate::rules::queue::{self, Canceled};
+use crate::store::blobs::{self, BlobError, Kind};
 use crate::store::db::events::NewEvent;
 use crate::store::db::jobs::{self, Filter, JobRow, NewJob, Source};
 use crate::store::db::replicas::{self, Replica};
@@ -27,6 +31,8 @@ use crate::wire::v1::build::{Build, BuildFailed, BuildRequest, Builds, Replicati
 const QUEUED_MAX: i64 = 10_000;
 /// Longest subject that is kept, bytes.
 const SUBJECT_BYTES_MAX: usize = 200;
+/// How long the main store may take to say whether it has what was built before.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Default and largest page of a list.
 const LIMIT: (u32, u32) = (50, 500);
 
@@ -66,17 +72,17 @@ async fn create(
     }
     let (timing, now) = (shared.timing(), shared.steady_now());
     let regions: Vec<_> = shared.config.regions.keys().cloned().collect();
+    let asked = move |tx: &Tx| asked(tx, &app, &request, &who.name);
+    let made = shared.db.read({
+        let asked = asked.clone();
+        move |tx| {
+            Ok::<_, Problem>(jobs::find_same(tx, &asked(tx)?)?.and_then(|same| same.job.artifact))
+        }
+    });
+    let lost = lost(&shared, made.await?).await;
     let queue = move |tx: &mut Tx| {
-        let app = crate::store::db::apps::find(tx, &app)?.ok_or_else(|| apps::unknown(&app))?.spec;
-        let asked = NewJob {
-            app: app.name,
-            commit: request.commit,
-            subject: one_line(&request.subject),
-            actor: who.name,
-            allow_unmerged: request.allow_unmerged,
-            source: Source { repo: app.repo, trunk: app.trunk, recipe: app.recipe },
-        };
-        if let Some(same) = find_same(tx, &asked, &regions, now)? {
+        let asked = asked(tx)?;
+        if let Some(same) = find_same(tx, &asked, &regions, lost, now)? {
             if asked.allow_unmerged && same.job.state == JobState::Queued {
                 jobs::allow_unmerged(tx, same.no)?;
             }
@@ -96,12 +102,42 @@ async fn create(
     shared.db.write(queue).await.map(Json)
 }
 
+/// The job that a request asks for.
+fn asked(tx: &Tx, app: &AppName, request: &BuildRequest, who: &str) -> Result<NewJob, Problem> {
+    let app = crate::store::db::apps::find(tx, app)?.ok_or_else(|| apps::unknown(app))?.spec;
+    Ok(NewJob {
+        app: app.name,
+        commit: request.commit.clone(),
+        subject: one_line(&request.subject),
+        actor: who.to_owned(),
+        allow_unmerged: request.allow_unmerged,
+        source: Source { repo: app.repo, trunk: app.trunk, recipe: app.recipe },
+    })
+}
+
+/// The artifact, if the main store does not have it any more. One that does not answer in time
+/// has lost nothing.
+async fn lost(shared: &Shared, made: Option<ArtifactId>) -> Option<ArtifactId> {
+    let artifact = made?;
+    let row = shared.db.read(move |tx| artifacts::find(tx, artifact)).await.ok()??;
+    let size = |kind| shared.blobs.head(blobs::Key::new(kind, artifact));
+    let look = async {
+        let (manifest, signature, pack) =
+            tokio::try_join!(size(Kind::Manifest), size(Kind::Signature), size(Kind::Pack))?;
+        let whole = manifest.is_some() && signature.is_some() && pack == Some(row.wire_size);
+        Ok::<_, BlobError>(!whole)
+    };
+    let lost = tokio::time::timeout(LOOK_TIMEOUT, look).await;
+    (matches!(lost, Ok(Ok(true)))).then_some(artifact)
+}
+
 /// The job that does the same as `asked`. What one made that was collected comes back if it
-/// is there still, else another job may do it again.
+/// is there still, else another job may do it again, as it may when the main store `lost` it.
 fn find_same(
     tx: &mut Tx,
     asked: &NewJob,
     regions: &[RegionName],
+    lost: Option<ArtifactId>,
     now: UnixMillis,
 ) -> Result<Option<JobRow>, DbError> {
     let Some(same) = jobs::find_same(tx, asked)? else { return Ok(None) };
@@ -109,7 +145,12 @@ fn find_same(
         return Ok(Some(same));
     };
     if artifacts::find(tx, artifact)?.is_some() {
-        return Ok(Some(same));
+        if lost != Some(artifact) {
+            return Ok(Some(same));
+        }
+        let (no, app) = (same.no, &asked.app);
+        let message = format!("the main store lost what {no} of {app} made: it is built again");
+        tx.event(&NewEvent::new(now, "build.lost", &asked.actor, message).app(app).build(no))?;
     }
     if collected::revive(tx, &artifact, regions, now)? {
         let (no, app) = (same.no, &asked.app);
@@ -205,7 +246,7 @@ async fn retry(
             Problem::new(Code::Conflict, format!("{no} has not failed"))
                 .because(format!("it is {state}"))
         })?;
-        if let Some(other) = find_same(tx, &row.asked, &regions, now)? {
+        if let Some(other) = find_same(tx, &row.asked, &regions, None, now)? {
             return Err(Problem::new(Code::Conflict, "another build does the same already")
                 .because(format!("{} is {}", other.no, other.job.state.word()))
                 .hint(format!("deployctl builds -a {}", row.asked.app)));

@@ -1,6 +1,7 @@
 //! `POST /v1/collect`: a person has the collector look now, or asks what it would take.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Extension;
@@ -8,9 +9,9 @@ use axum::extract::State;
 
 use crate::coordinator::admission::MESSAGE_BYTES_MAX;
 use crate::coordinator::collector::{self, Order, Part};
-use crate::coordinator::leftovers;
 use crate::coordinator::router::{Route, post};
 use crate::coordinator::state::Shared;
+use crate::coordinator::{leftovers, owner};
 use crate::model::id::{AppName, RegionName};
 use crate::net::auth::Identity;
 use crate::net::server::Json;
@@ -41,6 +42,9 @@ async fn collect(
     Json(request): Json<CollectRequest>,
 ) -> Result<Json<Collection>, Problem> {
     let order = order(&shared, &request)?;
+    if request.adopt_store {
+        return adopt(&shared, &who.name, &request, order).await.map(Json);
+    }
     let parts = if request.dry_run {
         collector::would_go(&shared, order.policy).await?
     } else {
@@ -51,12 +55,30 @@ async fn collect(
     };
     let left_over = left_over(&shared, &request, order).await;
     if !request.dry_run {
+        shared.collect_now.fetch_or(request.force || request.at_once, Ordering::Relaxed);
         shared.collect.notify_one();
     }
+    let owned = owner::check(&shared).await;
+    let not_owner = owned.err().map(|problem| problem.to_string()).unwrap_or_default();
     let (sum, error) = shared.db.read(collected::waiting).await?;
     let waiting = told_of(sum, error.unwrap_or_default());
     let told = told(&shared, &request, order, parts);
-    Ok(Json(Collection { left_over, waiting, ..told }))
+    Ok(Json(Collection { left_over, waiting, not_owner, ..told }))
+}
+
+/// Makes the main store this installation's, or says whose it is; collects nothing.
+async fn adopt(
+    shared: &Shared,
+    who: &str,
+    request: &CollectRequest,
+    order: Order,
+) -> Result<Collection, Problem> {
+    let whose = if request.dry_run {
+        owner::whose(shared).await?
+    } else {
+        owner::adopt(shared, who, &request.message).await?
+    };
+    Ok(Collection { whose, ..told(shared, request, order, vec![]) })
 }
 
 fn order(shared: &Shared, request: &CollectRequest) -> Result<Order, Problem> {
@@ -82,9 +104,9 @@ fn order(shared: &Shared, request: &CollectRequest) -> Result<Order, Problem> {
         }
         order.policy.grace = asked;
     }
-    let severe = (request.force || request.at_once) && !request.dry_run;
+    let severe = (request.force || request.at_once || request.adopt_store) && !request.dry_run;
     if severe && request.message.trim().is_empty() {
-        return Err(Problem::new(Code::Usage, "force and at_once need a reason")
+        return Err(Problem::new(Code::Usage, "force, at_once and adopt_store need a reason")
             .hint("deployctl admin gc --force --confirm=main -m WHY"));
     }
     if request.at_once {
@@ -158,6 +180,7 @@ fn told(
         delay_s: order.delay.as_secs(),
         stores: std::iter::once(store(None, all.main)).chain(regions).collect(),
         apps: parts.into_iter().map(app).collect(),
+        switched_off: !shared.config.collector.enabled,
         ..Collection::default()
     }
 }

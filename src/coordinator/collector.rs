@@ -9,13 +9,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use prometheus::{IntCounterVec, IntGaugeVec};
 
-use crate::coordinator::features;
 use crate::coordinator::state::{Coordinator, Shared};
+use crate::coordinator::{features, owner};
 use crate::model::digest::{ArtifactId, Digest};
 use crate::model::id::{AppName, RegionName};
 use crate::model::replication::ReplicationStatus;
@@ -26,7 +27,7 @@ use crate::store::blobs::{Key, Kind};
 use crate::store::db::collected::{self, Due, Sum};
 use crate::store::db::events::NewEvent;
 use crate::store::db::{
-    DbError, Tx, apps, artifacts, collectable as facts, coordinators, events, job_log, replicas,
+    DbError, Tx, apps, artifacts, collectable as facts, coordinators, replicas,
 };
 use crate::wire::problem::{Code, Problem};
 
@@ -46,12 +47,8 @@ const DELETES: usize = 4;
 const DELETE_TIMEOUT: Duration = Duration::from_secs(30);
 /// After how long what was not deleted is tried again, by whoever comes first.
 const AGAIN: Duration = Duration::from_secs(600);
-/// How long it is remembered which names are given up: far longer than any process hangs.
-const REMEMBERED: Duration = Duration::from_secs(365 * 86_400);
-/// Old rows dropped in one transaction, and transactions of one round.
-const ROWS: (u32, usize) = (200, 500);
-/// Old events dropped in one transaction.
-const EVENTS: u32 = 2_000;
+/// Between two transactions that mark: each plans anew while nobody else writes.
+const PAUSE: Duration = Duration::from_millis(250);
 
 static COLLECTED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counters("collected_artifacts_total", "Artifacts that this coordinator took away.", &[])
@@ -61,7 +58,7 @@ static FREED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counters("collected_bytes_total", help, &[])
 });
 static FAILED: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help = "Artifacts whose objects could not be deleted; they are tried again.";
+    let help = "Deletes that the main store refused; they are tried again.";
     counters("collect_failures_total", help, &[])
 });
 static LAST: LazyLock<IntGaugeVec> = LazyLock::new(|| {
@@ -113,14 +110,26 @@ impl Order {
 pub(super) async fn run(shared: Shared) {
     let every = Duration::from_millis(shared.config.collector.every_ms);
     let mut stop = shared.stop.clone();
+    // There before the first failure: what appears with it does not grow.
+    FAILED.with_label_values::<&str>(&[]).inc_by(0);
     loop {
         let round = async {
+            let renew = takes_round(&shared, coordinators::OWNER, every.min(owner::RENEWED)).await;
+            if let Err(problem) = owner::keep(&shared, renew).await {
+                tracing::debug!(%problem, "the main store is not this installation's");
+                return;
+            }
             let enabled = shared.config.collector.enabled;
             if enabled && takes_round(&shared, coordinators::COLLECTOR, every).await {
                 look_through(&shared).await;
             }
-            if let Err(error) = delete_due(&shared).await {
-                tracing::warn!(%error, "what was collected is not deleted yet");
+            // Switched off it deletes nothing that is marked either, but what a person asked for.
+            let asked = shared.collect_now.swap(false, Ordering::Relaxed);
+            if !enabled && !asked {
+                return;
+            }
+            if let Err(problem) = delete_due(&shared).await {
+                tracing::warn!(%problem, "what was collected is not deleted yet");
             }
         };
         tokio::select! {
@@ -137,7 +146,7 @@ pub(super) async fn run(shared: Shared) {
 
 /// Whether a round is due and this coordinator's. A round that nobody ends is begun again by
 /// whoever asks next.
-async fn takes_round(shared: &Shared, what: &'static str, every: Duration) -> bool {
+pub(super) async fn takes_round(shared: &Shared, what: &'static str, every: Duration) -> bool {
     let now = shared.steady_now();
     let take = move |tx: &mut Tx| coordinators::take_round(tx, what, now, now - every);
     shared.db.write(take).await.unwrap_or(false)
@@ -154,14 +163,15 @@ async fn look_through(shared: &Shared) {
         }
         Err(problem) => tracing::warn!(%problem, "nothing more is collected for now"),
     }
-    if let Err(error) = forget(shared).await {
-        tracing::warn!(%error, "old rows could not be dropped");
-    }
 }
 
-/// Whether objects can be deleted at all: else every artifact would be taken away and no byte
-/// come free. Asks to delete what can't be there.
+/// Whether the store is this installation's, and objects can be deleted at all: else every
+/// artifact would be taken away and no byte come free. Asks to delete what can't be there.
+///
+/// # Errors
+/// `blocked` when the store is another's; `unavailable` when it refuses deletes.
 pub(super) async fn check_may_delete(shared: &Shared) -> Result<(), Problem> {
+    owner::check(shared).await?;
     let nothing = Key::new(Kind::Manifest, Digest([0; 32]));
     let asked = tokio::time::timeout(DELETE_TIMEOUT, shared.blobs.delete(nothing)).await;
     let why = match asked {
@@ -169,6 +179,7 @@ pub(super) async fn check_may_delete(shared: &Shared) -> Result<(), Problem> {
         Ok(Err(error)) => error.to_string(),
         Err(_) => "it does not answer".to_owned(),
     };
+    FAILED.with_label_values::<&str>(&[]).inc();
     Err(Problem::new(Code::Unavailable, "nothing can be deleted in the main store").because(why))
 }
 
@@ -290,16 +301,19 @@ async fn collect(shared: &Shared, app: &AppName, order: Order) -> Result<Part, P
         if gone < MARKED_PER_WRITE {
             return Ok(all);
         }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
 /// Deletes the objects of what is due.
-async fn delete_due(shared: &Shared) -> Result<(), DbError> {
+async fn delete_due(shared: &Shared) -> Result<(), Problem> {
     loop {
         let now = shared.steady_now();
         if !shared.db.read(move |tx| collected::any_due(tx, now)).await? {
             return Ok(());
         }
+        // Right before: whoever made the store its own since needs what is there.
+        owner::check(shared).await?;
         let take = move |tx: &mut Tx| collected::take(tx, now, now + AGAIN, TAKEN);
         let due = shared.db.write(take).await?;
         let deletes = due.into_iter().map(|due| delete(shared, due));
@@ -333,24 +347,4 @@ async fn delete(shared: &Shared, due: Due) -> (Due, Option<String>) {
         }
     }
     (due, None)
-}
-
-/// Drops rows that nobody reads any more.
-async fn forget(shared: &Shared) -> Result<(), DbError> {
-    let config = shared.config.collector;
-    let days = |days: u32| Duration::from_secs(u64::from(days) * 86_400);
-    let now = shared.steady_now();
-    let (logs, old_events) = (now - days(config.keep_log_days), now - days(config.keep_event_days));
-    for _ in 0..ROWS.1 {
-        let drop = move |tx: &mut Tx| {
-            let logs = job_log::forget(tx, logs, ROWS.0)?;
-            let events = events::forget(tx, old_events, EVENTS)?;
-            let names = collected::forget(tx, now - REMEMBERED, ROWS.0)?;
-            Ok::<_, DbError>(logs + events + names)
-        };
-        if shared.db.write(drop).await? == 0 {
-            break;
-        }
-    }
-    Ok(())
 }

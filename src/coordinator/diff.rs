@@ -12,7 +12,7 @@ use axum::extract::State;
 use crate::coordinator::refs::{self, Named};
 use crate::coordinator::router::{Route, get};
 use crate::coordinator::state::Shared;
-use crate::coordinator::{apps, artifact};
+use crate::coordinator::{apps, artifact, readiness};
 use crate::model::digest::{ArtifactId, ConfigId};
 use crate::model::id::{AppName, EnvName, JobNo, RegionName, ReleaseNo};
 use crate::model::manifest::Manifest;
@@ -23,7 +23,7 @@ use crate::rules::authorize::Class;
 use crate::rules::diff::{self, Base, Change, Way};
 use crate::rules::patch;
 use crate::store::db::artifacts::ArtifactRow;
-use crate::store::db::{Tx, artifacts, hosts, patches, replicas};
+use crate::store::db::{Tx, artifacts, deployables, hosts, patches, replicas};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::app::AppSpec;
 use crate::wire::v1::diff::{
@@ -156,6 +156,11 @@ fn built(
         Some(artifact) => artifacts::find(tx, artifact)?,
         None => None,
     };
+    if row.is_none()
+        && let Some(build) = deployables::find(tx, &app.name, build)?.filter(|it| it.collected)
+    {
+        return Err(readiness::collected((&app.name, env), &build));
+    }
     row.map(|row| (row, beside)).ok_or_else(|| {
         Problem::new(Code::NotDeployable, format!("{build} has made nothing to compare"))
             .because("its build has not succeeded")

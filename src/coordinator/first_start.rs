@@ -21,7 +21,7 @@ use crate::host::fs::write_durable;
 use crate::model::digest::{Digest, from_hex, to_hex};
 use crate::model::id::RegionName;
 use crate::net::auth::{Key, random_key};
-use crate::store::db::{Db, DbError, Place, Tx, coordinators, tokens};
+use crate::store::db::{Db, DbError, Place, Tx, coordinators, owner, tokens};
 use crate::wire::seal::public_key;
 use crate::wire::v1::token::{Role, TokenRequest};
 
@@ -86,6 +86,8 @@ pub(super) async fn open(place: &Place, data: &Path) -> Result<(Db, Keys), First
     };
     let own = fingerprint(&keys);
     let adopted = own.clone();
+    // Before there is anything in it: a database that was made here is told from a copy by it.
+    db.write(owner::ensure).await?;
     if db.write(move |tx: &mut Tx| coordinators::adopt_keys(tx, &adopted)).await? != own {
         return Err(FirstStartError::ForeignKeys {
             data: data.to_owned(),

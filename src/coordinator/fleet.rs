@@ -198,7 +198,11 @@ async fn list_regions(State(shared): State<Shared>) -> Result<Json<Regions>, Pro
                 region: name,
             });
         }
-        Ok::<_, DbError>(Regions { regions: all, main_store_trouble: within.store_trouble(None) })
+        Ok::<_, DbError>(Regions {
+            regions: all,
+            main_store_trouble: within.store_trouble(None),
+            main_store_not_owned: within.store_owner.trouble(),
+        })
     };
     Ok(Json(shared.db.read(list).await?))
 }

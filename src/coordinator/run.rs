@@ -12,7 +12,7 @@ use crate::coordinator::first_start::FirstStartError;
 use crate::coordinator::state::{Coordinator, Keys, Shared};
 use crate::coordinator::{
     attempts, claims, collector, first_start, gates, metrics, monitor, notify, outbox, patience,
-    peers, publisher, router, synchronizer, tick,
+    peers, pruner, publisher, router, synchronizer, tick,
 };
 use crate::net::tls::{Security, TlsError, TlsFiles};
 use crate::net::{metrics as listeners, server};
@@ -127,7 +127,8 @@ async fn grant_grace(shared: Shared) -> Result<(), FirstStartError> {
 /// The main store. A regional one is opened when it is looked into; that its URL says
 /// nothing is told now.
 async fn open_stores(config: &Config) -> Result<Blobs, BlobError> {
-    for region in config.regions.values() {
+    for (name, region) in &config.regions {
+        Blobs::apart(&config.blobs, &region.blobs, name.as_str())?;
         if let Err(error @ BlobError::Url { .. }) = Blobs::open(&region.blobs) {
             return Err(error);
         }
@@ -164,5 +165,6 @@ fn start_loops(shared: &Shared, line: mpsc::Receiver<claims::Waiter>) -> JoinSet
     loops.spawn(tick::run(shared.clone()));
     loops.spawn(synchronizer::run(shared.clone()));
     loops.spawn(collector::run(shared.clone()));
+    loops.spawn(pruner::run(shared.clone()));
     loops
 }

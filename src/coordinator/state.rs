@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::daemon::Config;
 use crate::coordinator::attempts::Waiting;
 use crate::coordinator::claims::Waiter;
-use crate::coordinator::peers;
+use crate::coordinator::{owner, peers};
 use crate::model::id::RegionName;
 use crate::model::time::UnixMillis;
 use crate::net::auth::{Identity, Key, Keyring};
@@ -60,6 +61,10 @@ pub struct Coordinator {
     pub(super) outbox: tokio::sync::Mutex<()>,
     /// Wakes the collector.
     pub(super) collect: tokio::sync::Notify,
+    /// A person wants what is due deleted now, though the collector is switched off.
+    pub(super) collect_now: AtomicBool,
+    /// Whose the main store was at the last look.
+    pub(super) store_owner: owner::Seen,
     /// What was wrong with a blob store at the last look; the main one is nobody's.
     stores: Mutex<BTreeMap<Option<RegionName>, String>>,
     keyring: RwLock<Keyring>,
@@ -112,6 +117,8 @@ impl Coordinator {
             global_goals,
             outbox,
             collect: tokio::sync::Notify::new(),
+            collect_now: AtomicBool::new(false),
+            store_owner: owner::Seen::default(),
             stores: Mutex::default(),
             keyring,
             reloading,

@@ -177,6 +177,7 @@ pub async fn run(
     let giving = coordinators(&options, &token)?;
     let stores = etcds(&options)?;
     let (main, local) = (&options.main_blobs, &options.blobs);
+    Blobs::apart(main, local, options.name.as_str())?;
     let blobs = tokio::try_join!(Blobs::open_at_start(main), Blobs::open_at_start(local))?;
     let direct = direct(&options, &blobs.1)?;
     let parts = Parts::open(&options, &token, blobs)?;

@@ -25,6 +25,7 @@ use crate::model::manifest::MANIFEST_BYTES_MAX;
 
 mod ages;
 mod failure;
+mod owner;
 mod place;
 mod profile;
 mod s3;
@@ -32,6 +33,7 @@ mod upload;
 
 pub use ages::Stored;
 pub use failure::BlobError;
+pub use owner::Note;
 pub use upload::Upload;
 
 /// Bytes of a file that are copied at once.
@@ -111,6 +113,19 @@ impl Blobs {
     /// [`BlobError::Url`] with what is wrong, [`BlobError::Io`] when a folder can't be made.
     pub fn open(url: &str) -> Result<Self, BlobError> {
         place::open(url)
+    }
+
+    /// Refuses a regional store that is the main one, or lies in it, or the other way round:
+    /// what the region deletes of its own would be gone from the main one.
+    ///
+    /// # Errors
+    /// [`BlobError::Same`].
+    pub fn apart(main: &str, region: &str, name: &str) -> Result<(), BlobError> {
+        if !place::overlap(main, region) {
+            return Ok(());
+        }
+        let [main, region] = [main, region].map(|url| url.split('?').next().unwrap_or(url).into());
+        Err(BlobError::Same { main, region, name: name.into() })
     }
 
     /// Opens the store at `url` for a process that starts. A store that only can't be

@@ -44,9 +44,18 @@ fn a_healthy_place_has_only_good_checks_of_the_service() {
     let coordinator = healthy();
     let person = Person::of(&coordinator);
     let done = person.ends(&["doctor", "-o", "json"], 0);
-    for name in
-        ["config", "server", "token", "clock", "stores", "goals", "regions", "workers", "queue"]
-    {
+    for name in [
+        "config",
+        "server",
+        "token",
+        "clock",
+        "stores",
+        "collector",
+        "goals",
+        "regions",
+        "workers",
+        "queue",
+    ] {
         assert_eq!(check(&done, name).0, "ok", "{done:?}");
     }
     assert!(check(&done, "token").1.contains("ann, role deployer"));
@@ -63,13 +72,16 @@ fn each_fault_of_the_service_fails_its_own_check_with_code_1() {
     coordinator.gives("GET /v1/version", &late);
     let silent = json!({"regions": [{"region": "eu", "blobs": "", "seen_at": ago(900), "hosts": 4,
         "unreachable": 0, "artifacts": 1, "owed": 0, "goals_revision": 1,
-        "store_trouble": "s3://b: there is no such bucket"}]});
+        "store_trouble": "s3://b: there is no such bucket"}],
+        "main_store_not_owned": "the main store is another's"});
     coordinator.gives("GET /v1/regions", &silent);
     coordinator.gives("GET /v1/workers", &json!({"workers": []}));
     let done = Person::of(&coordinator).ends(&["doctor", "-o", "json"], 1);
     assert!(check(&done, "clock").1.contains("1m ahead of"), "{done:?}");
     let stores = ("failed".into(), "eu: s3://b: there is no such bucket".into());
     assert_eq!(check(&done, "stores"), stores);
+    let collector = ("warning".into(), "the main store is another's".into());
+    assert_eq!(check(&done, "collector"), collector);
     assert_eq!(check(&done, "regions"), ("failed".into(), "1 of 1 region silent: eu".into()));
     assert_eq!(check(&done, "workers").0, "failed");
     assert_eq!(done.json()["exit_code"], 1);

@@ -9,11 +9,15 @@ fn what_cannot_be_undone_takes_a_name_and_a_reason() {
     let coordinator = Coordinator::start();
     coordinator.gives("POST /v1/fence", &json!({"epoch": 7, "goals": 2}));
     let person = Person::of(&coordinator);
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 6] = [
         (&["admin", "gc", "--force"], "deployctl admin gc --force --confirm=main -m WHY"),
         (
             &["admin", "gc", "--at-once", "-m", "full"],
             "deployctl admin gc --at-once -m full --confirm=main",
+        ),
+        (
+            &["admin", "gc", "--adopt-store"],
+            "deployctl admin gc --adopt-store --confirm=main -m WHY",
         ),
         (&["admin", "fence"], "deployctl admin fence --confirm=goals -m WHY"),
         (&["admin", "fence", "--confirm=goals"], "deployctl admin fence --confirm=goals -m WHY"),
@@ -52,6 +56,26 @@ fn gc_says_what_goes_by_store() {
     for said in ["2 artifacts would go: web 2", "warning: denied", "hint: deployctl admin gc"] {
         assert!(done.stderr.contains(said), "{said}: {}", done.stderr);
     }
+
+    // Who may not, and what is switched off, is told with the line to type.
+    let mut other = would.clone();
+    other["not_owner"] = "the main store is another installation's".into();
+    coordinator.gives("POST /v1/collect", &other);
+    let done = person.ends(&["admin", "gc", "-n"], 0);
+    for said in ["warning: the main store is another", "hint: deployctl admin gc --adopt-store -"] {
+        assert!(done.stderr.contains(said), "{said}: {}", done.stderr);
+    }
+    let mut off = would.clone();
+    off["switched_off"] = true.into();
+    coordinator.gives("POST /v1/collect", &off);
+    let done = person.ends(&["admin", "gc", "-n"], 0);
+    assert!(done.stderr.contains("gc --at-once --confirm=main"), "{}", done.stderr);
+    let mut whose = would;
+    whose["whose"] = "installation 77, database /srv/db".into();
+    coordinator.gives("POST /v1/collect", &whose);
+    let adopt = ["admin", "gc", "--adopt-store", "--confirm=main", "-m", "restored"];
+    let done = person.ends(&adopt, 0);
+    assert!(done.stderr.contains("before, installation 77, database /srv/db"), "{}", done.stderr);
     let bad = person.ends(&["admin", "gc", "--older-than", "4000d"], 2);
     assert!(bad.stderr.contains("at most 3650d"), "{}", bad.stderr);
 }

@@ -227,8 +227,14 @@ fn a_rollout_that_bakes_says_what_comes_after() {
     let mut open = under_way().apps.remove(0).rollout.unwrap();
     open.stage = Stage::Baking;
     coordinator.gives(R2, &open);
-    coordinator
-        .gives("GET /v1/regions", &Regions { regions: vec![], main_store_trouble: String::new() });
+    coordinator.gives(
+        "GET /v1/regions",
+        &Regions {
+            regions: vec![],
+            main_store_trouble: String::new(),
+            main_store_not_owned: String::new(),
+        },
+    );
     let done = Person::of(&coordinator).ends(&["why", "r2"], 0);
     assert!(done.stdout.contains("is baking, step 1 of 2 \"canary eu\""), "{}", done.stdout);
     assert!(done.stdout.contains("step \"eu 100%\" begins, if hosts stay"), "{}", done.stdout);

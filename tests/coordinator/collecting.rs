@@ -19,9 +19,9 @@ use serde_json::{Value, json};
 use crate::process::{Coordinator, PATIENCE, manifest, refusal};
 use crate::replication::Region;
 
-const AT_ONCE: &str = "beat_ms = 1000\n[synchronizer]\nevery_ms = 100\n\
+pub(crate) const AT_ONCE: &str = "beat_ms = 1000\n[synchronizer]\nevery_ms = 100\n\
                        [collector]\nenabled = true\nevery_ms = 100\ndelay_minutes = 0\nkeep_good = 3";
-const LATER: &str = "beat_ms = 1000\n[synchronizer]\nevery_ms = 100\n\
+pub(crate) const LATER: &str = "beat_ms = 1000\n[synchronizer]\nevery_ms = 100\n\
                      [collector]\nenabled = true\nevery_ms = 100\nkeep_good = 3";
 
 async fn claimed(coordinator: &Coordinator) -> Claim {
@@ -38,7 +38,7 @@ async fn publish(coordinator: &Coordinator, claim: &Claim, commit: u8) -> Artifa
     coordinator.publish_as(made, &content, true).await
 }
 
-async fn built(coordinator: &Coordinator, commit: u8) -> (JobNo, ArtifactId) {
+pub(crate) async fn built(coordinator: &Coordinator, commit: u8) -> (JobNo, ArtifactId) {
     let build = coordinator.queue(commit).await.build;
     let claim = claimed(coordinator).await;
     let artifact = publish(coordinator, &claim, commit).await;
@@ -57,7 +57,7 @@ fn deploying(target: impl ToString) -> Value {
 }
 
 /// Deploys to no host, which succeeds.
-async fn deployed(coordinator: &Coordinator, build: JobNo) {
+pub(crate) async fn deployed(coordinator: &Coordinator, build: JobNo) {
     rollout(coordinator, deploying(build)).await.unwrap();
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -71,22 +71,25 @@ async fn deployed(coordinator: &Coordinator, build: JobNo) {
     }
 }
 
-async fn collect(coordinator: &Coordinator, body: Value) -> Result<Collection, CallError> {
+pub(crate) async fn collect(
+    coordinator: &Coordinator,
+    body: Value,
+) -> Result<Collection, CallError> {
     coordinator.admin().post("/v1/collect", &body, PATIENCE).await
 }
 
 /// Everything that is old enough, whatever its age.
-fn all() -> Value {
+pub(crate) fn all() -> Value {
     json!({"older_than_s": 0, "force": true, "message": "a test"})
 }
 
-fn objects(store: &Path, artifact: ArtifactId) -> Vec<PathBuf> {
+pub(crate) fn objects(store: &Path, artifact: ArtifactId) -> Vec<PathBuf> {
     let hex = artifact.to_string();
     let at = |kind: &str| store.join(kind).join(&hex[..2]).join(&hex);
     ["packs", "signatures", "manifests"].map(at).into_iter().filter(|path| path.exists()).collect()
 }
 
-async fn until_gone(coordinator: &Coordinator, artifact: ArtifactId) {
+pub(crate) async fn until_gone(coordinator: &Coordinator, artifact: ArtifactId) {
     let stores = [coordinator.data().join("blobs"), coordinator.eu()];
     let deadline = Instant::now() + PATIENCE;
     while stores.iter().any(|store| !objects(store, artifact).is_empty()) {
@@ -217,6 +220,12 @@ async fn what_went_is_refused_with_the_line_to_type_and_can_be_built_again() {
         let problem = refusal(rollout(&coordinator, body.clone()).await);
         assert_eq!(problem.code, Code::NotDeployable, "{body}: {problem:?}");
         assert_eq!(problem.hints[0], format!("deployctl build {commit} -a web"), "{body}");
+    }
+    for (from, to) in [(old, old), (old, JobNo(old.0 + 1)), (JobNo(old.0 + 1), old)] {
+        let path = format!("/v1/apps/web/envs/prod/diff?from={from}&to={to}");
+        let problem = refusal(coordinator.admin().get::<Value>(&path, PATIENCE).await);
+        assert!(problem.detail.contains("was collected"), "{problem:?}");
+        assert_eq!(problem.hints[0], format!("deployctl build {commit} -a web"));
     }
     let pin = json!({"app": "web", "env": "prod", "region": "eu", "release": "r1",
         "reason": "a test", "lasts_s": 60});

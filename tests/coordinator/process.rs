@@ -81,6 +81,13 @@ impl Coordinator {
         (self.child, self.server) = start(self.folder.path());
     }
 
+    /// SIGTERM, then `meanwhile` with the folder of its `config.toml`, then a new process.
+    pub(crate) fn restart_after(&mut self, meanwhile: impl FnOnce(&Path)) {
+        self.stop();
+        meanwhile(self.folder.path());
+        (self.child, self.server) = start(self.folder.path());
+    }
+
     /// SIGTERM; the exit must come and be clean.
     pub(crate) fn stop(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);

@@ -48,4 +48,14 @@ async fn what_a_store_lost_or_has_too_much_is_found_at_once_and_healed() {
     let found = reconciled(&coordinator).await;
     assert_eq!((found[0].holds, found[0].lost, found[0].extra), (0, 1, 1), "{found:?}");
     assert!(found[0].extra_bytes >= 5000 && found[0].error.is_empty());
+    let again = coordinator.queue(1).await.build;
+    assert_ne!(again, build, "what is lost is no success");
+    assert_eq!(coordinator.queue(1).await.build, again);
+    let claim = worker.claim(10_000).await.unwrap();
+    assert_eq!(claim.build, again);
+    assert_eq!(coordinator.publish(1, &[1; 5000]).await, artifact);
+    worker.succeed(&claim, artifact).await.unwrap();
+    assert_eq!(coordinator.queue(1).await.build, again, "it is there again");
+    assert_eq!(reconciled(&coordinator).await[0].lost, 0);
+    assert!(coordinator.event_kinds().await.contains(&"build.lost".into()));
 }

@@ -166,6 +166,7 @@ async fn server(ctx: &Context) -> Vec<Check> {
     );
     let now = version.now;
     checks.push(regions.as_ref().map_or(Check::skipped("stores"), answering));
+    checks.push(regions.as_ref().map_or(Check::skipped("collector"), owning));
     checks.push(stores.map_or(Check::skipped("goals"), |reply| goals::travel(&reply, now)));
     checks.push(regions.map_or(Check::skipped("regions"), |reply| fresh(&reply.regions, now)));
     checks.push(workers.map_or(Check::skipped("workers"), |reply| alive(&reply, now)));
@@ -179,7 +180,10 @@ async fn ask<T: DeserializeOwned>(client: &Client, path: &str, patience: Duratio
 
 /// What could not be asked, after what stood in its way.
 fn with_unasked(mut checks: Vec<Check>) -> Vec<Check> {
-    checks.extend(["clock", "stores", "goals", "regions", "workers", "queue"].map(Check::skipped));
+    checks.extend(
+        ["clock", "stores", "collector", "goals", "regions", "workers", "queue"]
+            .map(Check::skipped),
+    );
     checks
 }
 
@@ -234,6 +238,13 @@ fn answering(reply: &Regions) -> Check {
     }
     let hint = "check the URLs in the coordinator's file, and its credentials";
     Check::failed("stores", troubles.join("; "), hint)
+}
+
+fn owning(reply: &Regions) -> Check {
+    match reply.main_store_not_owned.as_str() {
+        "" => Check::ok("collector", "the main store is this installation's"),
+        why => Check::look("collector", why, "deployctl admin gc --adopt-store --dry-run"),
+    }
 }
 
 fn fresh(regions: &[Region], now: UnixMillis) -> Check {

@@ -35,6 +35,20 @@ pub enum BlobError {
         /// One that is right.
         example: &'static str,
     },
+    /// A region's store and the main one share objects.
+    #[error(
+        "the blob store of region {name}, {region}, shares its objects with the main store, \
+         {main}: what is deleted in one would be gone from both; give the region a folder, \
+         prefix or bucket of its own"
+    )]
+    Same {
+        /// The main store, without options.
+        main: String,
+        /// The region's, without options.
+        region: String,
+        /// The region.
+        name: String,
+    },
     /// There is no such object.
     #[error("{0} is not in the blob store")]
     NotFound(Key),
@@ -94,6 +108,7 @@ impl BlobError {
     pub fn is_setup(&self) -> bool {
         match self {
             Self::Url { .. }
+            | Self::Same { .. }
             | Self::Denied { .. }
             | Self::NoBucket { .. }
             | Self::Elsewhere { .. } => true,

@@ -40,6 +40,9 @@ const RETRIES_MAX: usize = 10;
 /// No new try is begun after so long; signatures live for 15 minutes.
 const RETRY_FOR: Duration = Duration::from_secs(120);
 
+/// Variables that name the server of S3 when the URL does not, the first that is set.
+const ENDPOINTS: [&str; 3] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
+
 const FILE: &str = "file:///srv/deployctl/blobs";
 const S3_URL: &str = "s3://bucket/prefix?region=eu-central-1";
 const GS_URL: &str = "gs://bucket/prefix";
@@ -61,18 +64,11 @@ struct Place {
 /// # Errors
 /// [`BlobError::Url`] with what is wrong; [`BlobError::Io`] when a folder can't be made.
 pub(super) fn open(url: &str) -> Result<Blobs, BlobError> {
-    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
-    let (example, known): (_, &[&str]) = match scheme {
-        "file" => return folder(url),
-        "s3" => (S3_URL, &["endpoint", "region", "profile", "allow_http", "virtual_host"]),
-        "gs" => (GS_URL, &["endpoint", "allow_http"]),
-        "az" => (AZ_URL, &["account", "endpoint", "allow_http"]),
-        _ => {
-            let why = "it begins with none of file://, s3://, gs:// and az://";
-            return Err(wrong(url, why, FILE));
-        }
-    };
-    let place = Place::parse(url, known, example)?;
+    let scheme = scheme(url);
+    if scheme == "file" {
+        return folder(url);
+    }
+    let place = Place::of(url)?;
     // An error means that another part of the process installed it first.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match scheme {
@@ -80,6 +76,49 @@ pub(super) fn open(url: &str) -> Result<Blobs, BlobError> {
         "gs" => place.gs(),
         _ => place.az(),
     }
+}
+
+fn scheme(url: &str) -> &str {
+    url.split_once("://").map_or("", |(scheme, _)| scheme)
+}
+
+/// Whether the stores at two URLs are one, or one lies in the other: an object of the one may be
+/// the other's too. Two names of one server are not seen through.
+pub(super) fn overlap(one: &str, other: &str) -> bool {
+    let (Some((one, inside)), Some((other, within))) = (spot(one), spot(other)) else {
+        return false;
+    };
+    let depth = inside.len().min(within.len());
+    one == other && inside[..depth] == within[..depth]
+}
+
+/// Where a store is: the server with its bucket, and the folders from there on.
+fn spot(url: &str) -> Option<(String, Vec<String>)> {
+    if scheme(url) == "file" {
+        let path = std::path::absolute(url.strip_prefix("file://")?).ok()?;
+        // By another name it is the same folder, also one that is not made yet.
+        let made = path.ancestors().find_map(|up| Some((up, up.canonicalize().ok()?)));
+        let path = match made {
+            Some((up, real)) => real.join(path.strip_prefix(up).unwrap_or(&path)),
+            None => path,
+        };
+        let parts = path.components().map(|part| part.as_os_str().to_string_lossy().into_owned());
+        return Some(("file".to_owned(), parts.collect()));
+    }
+    let place = Place::of(url).ok()?;
+    let endpoint = place.option("endpoint").map(str::to_owned);
+    let variables: &[&str] = if scheme(url) == "s3" { &ENDPOINTS } else { &[] };
+    let endpoint = endpoint.or_else(|| variables.iter().find_map(|name| std::env::var(name).ok()));
+    let server = match endpoint.map(|endpoint| Url::parse(&endpoint)) {
+        Some(parsed) => {
+            let parsed = parsed.ok()?;
+            let port = parsed.port_or_known_default().unwrap_or_default();
+            format!("{}:{port}{}", parsed.host_str()?, parsed.path().trim_end_matches('/'))
+        }
+        None => place.option("account").unwrap_or_default().to_owned(),
+    };
+    let root = format!("{} {server} {}", scheme(url), place.bucket);
+    Some((root, place.prefix.parts().map(|part| part.as_ref().to_owned()).collect()))
 }
 
 fn wrong(url: &str, why: impl ToString, example: &'static str) -> BlobError {
@@ -103,6 +142,19 @@ fn folder(url: &str) -> Result<Blobs, BlobError> {
 }
 
 impl Place {
+    fn of(url: &str) -> Result<Self, BlobError> {
+        let (example, known): (_, &[&str]) = match scheme(url) {
+            "s3" => (S3_URL, &["endpoint", "region", "profile", "allow_http", "virtual_host"]),
+            "gs" => (GS_URL, &["endpoint", "allow_http"]),
+            "az" => (AZ_URL, &["account", "endpoint", "allow_http"]),
+            _ => {
+                let why = "it begins with none of file://, s3://, gs:// and az://";
+                return Err(wrong(url, why, FILE));
+            }
+        };
+        Self::parse(url, known, example)
+    }
+
     fn parse(url: &str, known: &[&str], example: &'static str) -> Result<Self, BlobError> {
         let fail = |why: String| wrong(url, why, example);
         let parsed = Url::parse(url).map_err(|e| fail(e.to_string()))?;
@@ -170,8 +222,7 @@ impl Place {
 
     fn s3(self) -> Result<Blobs, BlobError> {
         let mut builder = AmazonS3Builder::from_env().with_bucket_name(&self.bucket);
-        let of_environment = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"].iter();
-        let of_environment = || of_environment.clone().find_map(|name| std::env::var(name).ok());
+        let of_environment = || ENDPOINTS.iter().find_map(|name| std::env::var(name).ok());
         let endpoint = self.option("endpoint").map(str::to_owned).or_else(of_environment);
         let plain = match &endpoint {
             Some(endpoint) => {
@@ -290,6 +341,38 @@ mod tests {
             let error = Blobs::open(bad).map(drop).expect_err(bad).to_string();
             assert!(error.contains(why), "{bad}: {error}");
             assert!(!error.contains("key:secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn one_store_is_known_by_all_its_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().display();
+        std::fs::create_dir(folder.path().join("a")).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("a"), folder.path().join("b")).unwrap();
+        let file = |path: &str| format!("file://{at}/{path}");
+        let s3 = |rest: &str| format!("s3://bucket/{rest}");
+        let at = |rest: &str, endpoint: &str| s3(&format!("{rest}?endpoint={endpoint}"));
+        for (one, other, same) in [
+            (file("a"), file("a/"), true),
+            (file("a"), file("b"), true),
+            (file("b"), file("a/eu"), true),
+            (file(""), file("a"), true),
+            (file("a"), file("ab"), false),
+            (file("eu"), file("us"), false),
+            (s3("p"), s3("p/?region=eu-central-1"), true),
+            (s3(""), s3("p"), true),
+            (s3("p/q"), s3("p"), true),
+            (s3("p"), s3("pq"), false),
+            (at("p", "https://h"), at("p", "https://H:443/"), true),
+            (at("p", "https://h"), at("p", "https://g"), false),
+            (s3("p"), "s3://other/p".into(), false),
+            (s3("p"), "gs://bucket/p".into(), false),
+            ("az://c/p?account=a".into(), "az://c/p?account=b".into(), false),
+            (file("bucket"), s3(""), false),
+        ] {
+            assert_eq!(overlap(&one, &other), same, "{one} {other}");
+            assert_eq!(overlap(&other, &one), same, "{other} {one}");
         }
     }
 

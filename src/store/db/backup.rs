@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::DbError;
+use super::{DbError, owner};
 
 /// By how much a restored feed's revisions are raised: more than any history between a
 /// backup and now has, so that every region is told everything again.
@@ -72,6 +72,8 @@ pub fn revive(path: &Path, above: u64) -> Result<u64, DbError> {
     tx.execute("UPDATE feed SET revision = revision + ?1", [FEED_AHEAD])?;
     tx.execute("UPDATE goals SET revision = revision + ?1", [FEED_AHEAD])?;
     tx.execute("UPDATE sqlite_sequence SET seq = seq + ?1 WHERE name = 'feed'", [FEED_AHEAD])?;
+    // What it is a copy of may live: it is another installation to the main store.
+    tx.execute(owner::FORGET, [])?;
     tx.commit()?;
     Ok(next)
 }

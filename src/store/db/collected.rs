@@ -273,6 +273,22 @@ pub fn names_waiting(tx: &Tx) -> Result<Vec<ArtifactId>, DbError> {
     tx.rows("SELECT artifact FROM collected WHERE state <> 'gone'", &[], |row| row.parse(0))
 }
 
+/// How many of `artifacts` no row names.
+///
+/// # Errors
+/// When the database fails.
+pub fn unknown(tx: &Tx, artifacts: &[ArtifactId]) -> Result<usize, DbError> {
+    let sql = "SELECT 1 FROM artifacts WHERE artifact = ?1
+               UNION ALL SELECT 1 FROM collected WHERE artifact = ?1";
+    let mut unknown = 0;
+    for some in artifacts.chunks(1_000) {
+        let each: Vec<_> = some.iter().map(|artifact| values![artifact].to_vec()).collect();
+        let found = tx.rows_for_each(sql, &each, |row| row.int(0))?;
+        unknown += found.iter().filter(|rows| rows.is_empty()).count();
+    }
+    Ok(unknown)
+}
+
 /// Makes everything that is marked due at once.
 ///
 /// # Errors

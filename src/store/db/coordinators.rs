@@ -107,6 +107,10 @@ pub fn adopt_keys(tx: &mut Tx, fingerprint: &str) -> Result<String, DbError> {
 
 /// The collector's round, as [`take_round`] knows it: no region has such a name.
 pub const COLLECTOR: &str = "/collector";
+/// The round in which old rows are dropped.
+pub const PRUNER: &str = "/pruner";
+/// The round in which the main store's owner writes that it is.
+pub const OWNER: &str = "/owner";
 /// A round that began further ahead than this was noted by a clock that was wrong.
 const AHEAD: std::time::Duration = std::time::Duration::from_secs(3600);
 

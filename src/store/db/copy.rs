@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
-use super::{Address, DbError, Tx, Value, schema, values};
+use super::{Address, DbError, Tx, Value, owner, schema, values};
 use crate::model::digest::to_hex;
 
 /// Rows read at a time. A piece of a job's log is its longest, a few dozen KiB.
@@ -90,6 +90,8 @@ pub fn copy(from: &Path, to: &Address) -> Result<Vec<Copied>, CopyError> {
     let mut target = Tx::from(server);
     target.begin()?;
     let done = copy_all(&source, &mut target, to).and_then(|copied| {
+        // The file stays, and may be started again: it is another installation to the store.
+        owner::forget(&mut target)?;
         target.commit()?;
         Ok(copied)
     });

@@ -106,23 +106,71 @@ pub fn read(tx: &Tx, job: JobNo, from: u64, limit: usize) -> Result<Vec<Stretch>
 }
 
 /// Drops the logs of jobs that ended before `before`, the oldest jobs first. Returns of how
-/// many, at most `limit`.
+/// many: at most `limit`, and none after the one with which they have `bytes` or more.
 ///
 /// # Errors
 /// When the database fails.
-pub fn forget(tx: &mut Tx, before: UnixMillis, limit: u32) -> Result<usize, DbError> {
+pub fn forget(tx: &mut Tx, before: UnixMillis, limit: u32, bytes: u64) -> Result<usize, DbError> {
     // In the order of the key, so that only what is looked at is read.
     let first = "SELECT DISTINCT job FROM job_log ORDER BY job LIMIT ?1";
     let first: Vec<u64> = tx.rows(first, values![limit], |row| row.num(0))?;
     let keys: Vec<_> = first.iter().map(|job| values![*job].to_vec()).collect();
-    let ended = "SELECT id, ended_at FROM jobs WHERE id IN ({rows})";
-    let ended = tx.rows_of(ended, &keys, |row| Ok((row.num(0)?, row.opt_time(1)?)))?;
+    let ended = "SELECT id, ended_at, log_bytes FROM jobs WHERE id IN ({rows})";
+    let mut ended: Vec<(u64, Option<UnixMillis>, u64)> =
+        tx.rows_of(ended, &keys, |row| Ok((row.num(0)?, row.opt_time(1)?, row.num(2)?)))?;
+    ended.sort_unstable();
+    let mut taken = 0;
     let old: Vec<u64> = ended
         .into_iter()
-        .filter(|(_, ended)| ended.is_some_and(|ended| ended < before))
-        .map(|(job, _)| job)
+        .filter(|(_, ended, _)| ended.is_some_and(|ended| ended < before))
+        .take_while(|(_, _, more)| {
+            let room = taken < bytes;
+            taken += more;
+            room
+        })
+        .map(|(job, ..)| job)
         .collect();
     let keys: Vec<_> = old.iter().map(|job| values![*job].to_vec()).collect();
     tx.exec_rows(None, "DELETE FROM job_log WHERE job IN ({rows})", &[], &keys)?;
     Ok(old.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::db::conformance::both;
+
+    #[tokio::test]
+    async fn old_logs_go_a_few_and_a_few_bytes_at_a_time() {
+        let (_folder, databases) = both().await;
+        for db in databases {
+            let asked = db.write(|tx| {
+                tx.exec("INSERT INTO apps VALUES ('web', '{}', 0, 0)", &[])?;
+                for (job, ended) in
+                    [(1, Some(10)), (2, Some(10)), (3, Some(99)), (4, None), (5, Some(9))]
+                {
+                    tx.exec(
+                        "INSERT INTO jobs (id, app, commit_id, recipe_digest, status, attempt,
+                             max_attempts, not_before, queued_at, actor, subject, repo, trunk,
+                             recipe, ended_at)
+                         VALUES (?1, 'web', 'c', CAST(?1 AS TEXT), 'FAILED', 1, 3, 0, 0, '', '', '',
+                             '', '', ?2)",
+                        values![job, ended],
+                    )?;
+                    append(tx, JobNo(u64::try_from(job).unwrap_or(0)), 1, "0123456789")?;
+                }
+                tx.settle()?;
+                let before = UnixMillis(50);
+                // The bytes of the first are enough.
+                assert_eq!(forget(tx, before, 9, 10)?, 1);
+                assert_eq!(read(tx, JobNo(1), 0, 9)?, []);
+                assert_eq!(read(tx, JobNo(2), 0, 9)?.len(), 1);
+                assert_eq!(forget(tx, before, 9, 11)?, 2);
+                assert_eq!(forget(tx, before, 9, 11)?, 0);
+                assert_eq!(tx.number("SELECT CAST(sum(job) AS BIGINT) FROM job_log", &[])?, 3 + 4);
+                Ok::<_, DbError>(())
+            });
+            asked.await.unwrap();
+        }
+    }
 }

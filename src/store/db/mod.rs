@@ -36,6 +36,7 @@ pub mod job_log;
 pub mod jobs;
 pub mod looks;
 mod open;
+pub mod owner;
 pub mod patches;
 mod place;
 mod postgres;

@@ -22,7 +22,11 @@ pub struct CollectRequest {
     /// back.
     #[serde(default)]
     pub at_once: bool,
-    /// Why, at most 2,000 bytes; `force` and `at_once` need one.
+    /// Only make the main store this installation's, whosever it was; with `dry_run` say whose
+    /// it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopt_store: bool,
+    /// Why, at most 2,000 bytes; `force`, `at_once` and `adopt_store` need one.
     #[serde(default)]
     pub message: String,
 }
@@ -50,6 +54,15 @@ pub struct Collection {
     pub left_over: CollectedWaiting,
     /// What was taken away and is not deleted yet, this included.
     pub waiting: CollectedWaiting,
+    /// Why nothing may be collected from the main store; empty: it is this installation's.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub not_owner: String,
+    /// Whose the main store was before `adopt_store`, or is; empty: nobody asked.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub whose: String,
+    /// Nothing is collected, and nothing that waits is deleted, but when a person asks for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub switched_off: bool,
 }
 
 /// An app's part.

@@ -160,6 +160,10 @@ pub struct Regions {
     /// Why the coordinator could not reach the main blob store last time; empty: it could.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub main_store_trouble: String,
+    /// Why nothing is collected from the main store, when it is not this installation's; empty:
+    /// it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub main_store_not_owned: String,
 }
 
 /// `GET /v1/workers`.

@@ -6,9 +6,11 @@ use clap::Args;
 use reqwest::Method;
 
 use crate::cli::api::Api;
+use crate::cli::args::long_seconds;
 use crate::cli::confirm;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::prompt;
 use crate::cli::table::{Cell, Table, bytes, count, took};
 use crate::wire::v1::collect::{CollectRequest, Collection};
 
@@ -18,13 +20,14 @@ const STORE: &str = "main";
 /// Take away artifacts that nobody needs
 ///
 /// Kept is what a goal, an open rollout, a hold or a pin names, the last known-good releases of
-/// each env, and what was built or released within the coordinator's `keep_days`. With
-/// `enabled` in its `[collector]` it does this by itself, too. What went is deleted from the
-/// stores an hour later; until then `deployctl build` brings it back, and afterwards builds it
-/// again.
+/// each env, and what was built or released within the coordinator's `keep_days`. It does this
+/// by itself each hour, unless its `[collector]` says `enabled = false`. What went is deleted
+/// from the stores an hour later; until then `deployctl build` brings it back, and afterwards
+/// builds it again. Only the installation that the main store names as its owner collects: not
+/// a copy of its database, nor a backup that was restored, before --adopt-store.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  deployctl admin gc --dry-run\n  deployctl admin gc --older-than 60d\n  deployctl admin gc --older-than 2d --force --confirm=main -m \"the store is full\""
+    after_help = "Examples:\n  deployctl admin gc --dry-run\n  deployctl admin gc --older-than 60d\n  deployctl admin gc --older-than 2d --force --confirm=main -m \"the store is full\"\n  deployctl admin gc --adopt-store --dry-run\n  deployctl admin gc --adopt-store --confirm=main -m \"restored; the old one is gone\""
 )]
 pub(super) struct GcArgs {
     /// Only say what would go
@@ -32,7 +35,7 @@ pub(super) struct GcArgs {
     dry_run: bool,
     /// Only what was not in use for so long, at most 3650d; less than the coordinator's
     /// `keep_days` needs --force
-    #[arg(long, value_name = "TIME", value_parser = days)]
+    #[arg(long, value_name = "TIME", value_parser = long_seconds)]
     older_than: Option<u64>,
     /// Take away what is younger than usual
     #[arg(long)]
@@ -40,7 +43,11 @@ pub(super) struct GcArgs {
     /// Delete at once, also what went before: nothing can be brought back
     #[arg(long)]
     at_once: bool,
-    /// For scripts: confirm --force or --at-once by naming the main store: main
+    /// Only make the main store this installation's, whosever it was: whoever had it collects
+    /// from it no more. With --dry-run say whose it is
+    #[arg(long, conflicts_with_all = ["force", "at_once", "older_than"])]
+    adopt_store: bool,
+    /// For scripts: confirm --force, --at-once or --adopt-store by naming the main store: main
     #[arg(long, value_name = "NAME")]
     confirm: Option<String>,
     /// Why; everybody is told
@@ -48,40 +55,52 @@ pub(super) struct GcArgs {
     message: String,
 }
 
-/// Reads `60d`, `36h`, as seconds; a plain number is seconds.
-fn days(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let unit_s = match &text[digits..] {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => 0,
-    };
-    let seconds = text[..digits].parse::<u64>().ok().and_then(|n| n.checked_mul(unit_s));
-    seconds
-        .filter(|seconds| unit_s > 0 && *seconds <= 3650 * 86_400)
-        .ok_or_else(|| "a time is a number and s, m, h or d, at most 3650d: 60d".to_owned())
-}
-
 pub(super) async fn run(ctx: &Context, args: GcArgs) -> Result<ExitCode, Failure> {
-    if (args.force || args.at_once) && !args.dry_run {
-        let said = (args.confirm.as_deref(), !args.message.trim().is_empty());
-        let what = if args.force { "admin gc --force" } else { "admin gc --at-once" };
-        confirm::severe(ctx, what, STORE, said).await?;
-    }
-    let request = CollectRequest {
+    let api = Api::new(ctx)?;
+    let asked = CollectRequest {
         dry_run: args.dry_run,
         older_than_s: args.older_than,
         force: args.force,
         at_once: args.at_once,
-        message: args.message,
+        adopt_store: args.adopt_store,
+        message: args.message.clone(),
     };
-    let api = Api::new(ctx)?;
-    let done: Collection = api.change(Method::POST, "/v1/collect", &request).await?;
+    if let Some(flag) = severe(&args) {
+        // Where it is refused for want of a word nothing is sent.
+        if args.adopt_store && (args.confirm.is_some() || prompt::can_ask(ctx)) {
+            say_whose(ctx, &api, &asked).await?;
+        }
+        let said = (args.confirm.as_deref(), !args.message.trim().is_empty());
+        confirm::severe(ctx, &format!("admin gc {flag}"), STORE, said).await?;
+    }
+    let done: Collection = api.change(Method::POST, "/v1/collect", &asked).await?;
     ctx.out.answer(&done, &table(&done));
-    tell(ctx, &done);
+    if args.adopt_store {
+        let was = if args.dry_run { "" } else { "the main store is this installation's; before, " };
+        ctx.out.story(&format!("{was}{}", done.whose));
+    } else {
+        tell(ctx, &done);
+    }
     Ok(ExitCode::Ok)
+}
+
+/// The flag that takes a confirmation.
+fn severe(args: &GcArgs) -> Option<&'static str> {
+    match args {
+        GcArgs { dry_run: true, .. } => None,
+        GcArgs { adopt_store: true, .. } => Some("--adopt-store"),
+        GcArgs { force: true, .. } => Some("--force"),
+        GcArgs { at_once: true, .. } => Some("--at-once"),
+        _ => None,
+    }
+}
+
+/// Whoever is to confirm must know whose the store is now.
+async fn say_whose(ctx: &Context, api: &Api, asked: &CollectRequest) -> Result<(), Failure> {
+    let look = CollectRequest { dry_run: true, ..asked.clone() };
+    let now: Collection = api.change(Method::POST, "/v1/collect", &look).await?;
+    ctx.out.story(&format!("the main store: {}", now.whose));
+    Ok(())
 }
 
 fn table(done: &Collection) -> Table {
@@ -129,21 +148,14 @@ fn tell(ctx: &Context, done: &Collection) {
     if !waiting.error.is_empty() {
         ctx.out.warning(&waiting.error);
     }
+    if !done.not_owner.is_empty() {
+        ctx.out.warning(&done.not_owner);
+        ctx.out.hint("deployctl admin gc --adopt-store --dry-run");
+    } else if done.switched_off && waiting.artifacts > 0 {
+        ctx.out.warning("the collector is switched off: what waits stays until it is asked for");
+        ctx.out.hint("deployctl admin gc --at-once --confirm=main -m WHY");
+    }
     if done.dry_run && done.artifacts > 0 {
         ctx.out.hint("deployctl admin gc");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::days;
-
-    #[test]
-    fn years_are_told_in_days() {
-        assert_eq!(days("60d"), Ok(60 * 86_400));
-        assert_eq!((days("0"), days("90m")), (Ok(0), Ok(5400)));
-        for bad in ["", "d", "3651d", "-1d", "1w", "99999999999999999999d"] {
-            assert!(days(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -1,0 +1,293 @@
+//! Whose the main store is: whoever collects from it must be its owner.
+//!
+//! What was collected is written down in one database. Another one over the same store, a copy
+//! or a second installation, would delete what the first needs. So the store names one
+//! installation, and with it a word that this installation's database had written last and that
+//! changes all the time. It is looked at before anything is marked or deleted; see decision 0050.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus::IntGaugeVec;
+use serde::{Deserialize, Serialize};
+
+use crate::coordinator::run::place;
+use crate::coordinator::state::Shared;
+use crate::net::metrics::gauges;
+use crate::store::blobs::{BlobError, Kind, Note};
+use crate::store::db::events::NewEvent;
+use crate::store::db::owner::{self, Installation};
+use crate::store::db::{DbError, Tx, collected};
+use crate::wire::problem::{Code, Problem};
+
+/// The line that makes a store one's own.
+pub(super) const ADOPT: &str = "deployctl admin gc --adopt-store --confirm=main -m WHY";
+/// Longest wait between two words: a copy of the whole disk that starts later is behind.
+pub(super) const RENEWED: Duration = Duration::from_secs(600);
+/// How long the store may take to say whose it is, or to write it down.
+const STORE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two looks before the first is believed: another coordinator of this database may be
+/// writing; and whoever claimed the store at the same moment has written by then.
+const LOOKED_AGAIN: Duration = Duration::from_millis(500);
+
+static OWNED: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let help = "Whether the main store names this installation as its owner, at the last look.";
+    gauges("main_store_owned", help, &[])
+});
+
+/// What this process saw.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// It was the owner at an earlier look of this process.
+    held: AtomicBool,
+    /// Why it was not at the last one; empty: it was.
+    trouble: Mutex<String>,
+}
+
+impl Seen {
+    /// Why nothing is collected; empty: nothing is wrong.
+    pub(super) fn trouble(&self) -> String {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, look: &Result<(), Problem>) {
+        let trouble = look.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        OWNED.with_label_values::<&str>(&[]).set(i64::from(trouble.is_empty()));
+        self.held.fetch_or(trouble.is_empty(), Ordering::Relaxed);
+        let mut last = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        // Once, and not at each look.
+        if *last != trouble && trouble.is_empty() {
+            tracing::info!("the main store is this installation's again");
+        } else if *last != trouble {
+            tracing::warn!(why = trouble, hint = ADOPT, "nothing is collected");
+        }
+        *last = trouble;
+    }
+}
+
+/// What the object in the store says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Owner {
+    installation: String,
+    word: String,
+    /// For people: where its database was.
+    #[serde(default)]
+    database: String,
+    /// For people: when it was written, by the coordinator's clock.
+    #[serde(default)]
+    written: String,
+}
+
+impl Owner {
+    fn read(note: &Note) -> Self {
+        serde_json::from_slice(&note.bytes).unwrap_or_else(|_| Self {
+            installation: "unreadable".into(),
+            word: String::new(),
+            database: "unknown".into(),
+            written: String::new(),
+        })
+    }
+
+    fn told(&self) -> String {
+        let Self { installation, database, written, .. } = self;
+        format!("installation {installation}, database {database}, written {written}")
+    }
+}
+
+/// What the store and the database say together.
+#[derive(Debug)]
+enum Standing {
+    Ours(Owner),
+    /// The store names nobody.
+    Nobody(Installation),
+    /// The database is not where it was.
+    Moved,
+    /// Another database with this one's id wrote last.
+    Overtaken(Owner),
+    Another(Owner, Installation),
+}
+
+/// Whether this installation owns the main store. One that names nobody is claimed if that is
+/// safe.
+///
+/// # Errors
+/// `blocked` when it does not, with why; `unavailable` when the store does not say; or when the
+/// database fails.
+pub(super) async fn check(shared: &Shared) -> Result<(), Problem> {
+    let kept = match look_twice(shared).await {
+        Ok(Standing::Nobody(known)) => claim(shared, known).await,
+        standing => standing.and_then(judge),
+    };
+    tell(shared, kept)
+}
+
+/// The same, and does what an owner has to: with `renew` it writes another word, and it takes the
+/// store from two that both hold it.
+///
+/// # Errors
+/// As [`check`].
+pub(super) async fn keep(shared: &Shared, renew: bool) -> Result<(), Problem> {
+    let kept = match look_twice(shared).await {
+        Ok(Standing::Ours(owner)) if renew => {
+            let next = move |tx: &mut Tx| owner::next_word(tx, Some(&owner.word));
+            let known = shared.db.write(next).await?;
+            write(shared, &known, shared.blobs.own(note(shared, &known))).await
+        }
+        Ok(Standing::Nobody(known)) => claim(shared, known).await,
+        // Two live from one database. Neither may win: what it collects the other may need.
+        Ok(Standing::Overtaken(owner)) if shared.store_owner.held.load(Ordering::Relaxed) => {
+            let nobodys = Installation { words: vec![owner::random()], ..known(shared).await?.0 };
+            write(shared, &nobodys, shared.blobs.own(note(shared, &nobodys))).await?;
+            judge(Standing::Overtaken(owner))
+        }
+        standing => standing.and_then(judge),
+    };
+    tell(shared, kept)
+}
+
+fn tell(shared: &Shared, look: Result<(), Problem>) -> Result<(), Problem> {
+    shared.store_owner.note(&look);
+    look
+}
+
+/// Makes the main store this installation's, whatever it says. Returns whose it was.
+///
+/// # Errors
+/// When the store or the database fails.
+pub(super) async fn adopt(shared: &Shared, who: &str, why: &str) -> Result<String, Problem> {
+    let before = whose(shared).await?;
+    let (now, who) = (shared.steady_now(), who.to_owned());
+    let message = format!("{who} made the main store this installation's ({before}): {why}");
+    let adopted = move |tx: &mut Tx| {
+        tx.event(&NewEvent::new(now, "artifacts.store_adopted", &who, message))?;
+        owner::adopt(tx)
+    };
+    let known = shared.db.write(adopted).await?;
+    write(shared, &known, shared.blobs.own(note(shared, &known))).await?;
+    check(shared).await?;
+    Ok(before)
+}
+
+/// Whose the main store is, in words.
+///
+/// # Errors
+/// When the store does not say.
+pub(super) async fn whose(shared: &Shared) -> Result<String, Problem> {
+    let said = said(shared).await?;
+    Ok(said.map_or("it named no owner".to_owned(), |owner| owner.told()))
+}
+
+/// What the database knows of itself, and where it is.
+async fn known(shared: &Shared) -> Result<(Installation, String), DbError> {
+    let read = |tx: &Tx| {
+        let known = owner::find(tx)?.ok_or(DbError::Missing("the installation's id"))?;
+        Ok::<_, DbError>((known, owner::place(tx)?))
+    };
+    shared.db.read(read).await
+}
+
+fn silent(error: impl ToString) -> Problem {
+    let title = "the main store does not say whose it is, or can't be told";
+    Problem::new(Code::Unavailable, title).because(error)
+}
+
+async fn within<T>(call: impl Future<Output = Result<T, BlobError>>) -> Result<T, Problem> {
+    let called = tokio::time::timeout(STORE_TIMEOUT, call).await;
+    called.map_err(|_| silent("it does not answer"))?.map_err(silent)
+}
+
+async fn said(shared: &Shared) -> Result<Option<Owner>, Problem> {
+    Ok(within(shared.blobs.owner()).await?.as_ref().map(Owner::read))
+}
+
+async fn look(shared: &Shared) -> Result<Standing, Problem> {
+    // The store first: whatever this database had written there it knew before.
+    let said = said(shared).await?;
+    let (known, here) = known(shared).await?;
+    Ok(match said {
+        _ if known.home != here => Standing::Moved,
+        None => Standing::Nobody(known),
+        Some(owner) if owner.installation != known.id => Standing::Another(owner, known),
+        Some(owner) if known.words.contains(&owner.word) => Standing::Ours(owner),
+        Some(owner) => Standing::Overtaken(owner),
+    })
+}
+
+async fn look_twice(shared: &Shared) -> Result<Standing, Problem> {
+    match look(shared).await? {
+        Standing::Overtaken(_) => {
+            tokio::time::sleep(LOOKED_AGAIN).await;
+            look(shared).await
+        }
+        standing => Ok(standing),
+    }
+}
+
+fn judge(standing: Standing) -> Result<(), Problem> {
+    let (title, why) = match standing {
+        Standing::Ours(_) => return Ok(()),
+        Standing::Nobody(_) => (
+            "the main store names no owner",
+            "this database is older than owners are, or is a copy of another".to_owned(),
+        ),
+        Standing::Moved => (
+            "this database is not where it was, as a copy of one is not",
+            "the other, if it lives, needs what this one would delete".to_owned(),
+        ),
+        Standing::Overtaken(owner) => (
+            "the main store was written to by another copy of this database",
+            format!("{}; stop all but one", owner.told()),
+        ),
+        Standing::Another(owner, known) => (
+            "the main store is another installation's",
+            format!("its owner is {}; this is installation {}", owner.told(), known.id),
+        ),
+    };
+    Err(refused(title, why))
+}
+
+fn refused(title: &str, why: String) -> Problem {
+    Problem::new(Code::Blocked, format!("nothing is collected: {title}")).because(why).hint(ADOPT)
+}
+
+/// Claims a store that names nobody: only when nothing lies there but what this database, which
+/// is no copy, knows.
+async fn claim(shared: &Shared, known: Installation) -> Result<(), Problem> {
+    if !known.sure {
+        return judge(Standing::Nobody(known));
+    }
+    let there = within(shared.blobs.list(Kind::Manifest)).await?;
+    let unknown = shared.db.read(move |tx| collected::unknown(tx, &there)).await?;
+    if unknown > 0 {
+        return Err(refused(
+            "the main store names no owner",
+            format!("it holds {unknown} artifacts that this database does not know"),
+        ));
+    }
+    let known = shared.db.write(|tx: &mut Tx| owner::next_word(tx, None)).await?;
+    write(shared, &known, shared.blobs.claim(note(shared, &known))).await?;
+    // A server may know no such condition: then the last of two stands there by now.
+    tokio::time::sleep(LOOKED_AGAIN).await;
+    judge(look(shared).await?)
+}
+
+fn note(shared: &Shared, known: &Installation) -> Vec<u8> {
+    let owner = Owner {
+        installation: known.id.clone(),
+        word: known.words.last().cloned().unwrap_or_default(),
+        database: place(&shared.config).map(|place| place.to_string()).unwrap_or_default(),
+        written: shared.steady_now().to_string(),
+    };
+    serde_json::to_vec_pretty(&owner).expect("plain values are plain JSON")
+}
+
+async fn write(
+    shared: &Shared,
+    known: &Installation,
+    put: impl Future<Output = Result<(), BlobError>>,
+) -> Result<(), Problem> {
+    within(put).await?;
+    tracing::debug!(installation = known.id, store = shared.blobs.name(), "said whose it is");
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! Drops rows that nobody reads any more: old logs of builds, old events, names that were given
+//! up long ago.
+//!
+//! The rows are this database's alone, so it goes on where nothing may be collected. A little at
+//! a time: whoever builds or deploys waits for the same writer.
+
+use std::time::Duration;
+
+use crate::coordinator::collector::takes_round;
+use crate::coordinator::state::Shared;
+use crate::model::time::UnixMillis;
+use crate::store::db::{DbError, Tx, collected, coordinators, events, job_log};
+
+/// Jobs whose logs are dropped in one transaction: 16 MiB each at most.
+const LOGS: u32 = 20;
+/// Bytes of their logs after which no other is taken into the same transaction.
+const LOG_BYTES: u64 = 16 << 20;
+/// Old events, or names, dropped in one transaction.
+const ROWS: u32 = 500;
+/// Between two transactions.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Transactions of one round; the next goes on.
+const WRITES_MAX: usize = 5_000;
+/// How long it is remembered which names are given up: far longer than any process hangs.
+const REMEMBERED: Duration = Duration::from_secs(365 * 86_400);
+/// Longest pause between two looks whether a round is due.
+const POLL: Duration = Duration::from_secs(30);
+
+/// Prunes until the coordinator stops.
+pub(super) async fn run(shared: Shared) {
+    let every = Duration::from_millis(shared.config.collector.every_ms);
+    let mut stop = shared.stop.clone();
+    loop {
+        let round = async {
+            if takes_round(&shared, coordinators::PRUNER, every).await
+                && let Err(error) = prune(&shared).await
+            {
+                tracing::warn!(%error, "old rows could not be dropped");
+            }
+        };
+        tokio::select! {
+            () = round => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        tokio::select! {
+            () = tokio::time::sleep(every.min(POLL)) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+async fn prune(shared: &Shared) -> Result<(), DbError> {
+    let config = shared.config.collector;
+    let days = |days: u32| Duration::from_secs(u64::from(days) * 86_400);
+    let now = shared.steady_now();
+    let (logs, told) = (now - days(config.keep_log_days), now - days(config.keep_event_days));
+    for _ in 0..WRITES_MAX {
+        let drop = move |tx: &mut Tx| drop_some(tx, logs, told, now - REMEMBERED);
+        if shared.db.write(drop).await? == 0 {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+fn drop_some(
+    tx: &mut Tx,
+    logs: UnixMillis,
+    told: UnixMillis,
+    names: UnixMillis,
+) -> Result<usize, DbError> {
+    Ok(job_log::forget(tx, logs, LOGS, LOG_BYTES)?
+        + events::forget(tx, told, ROWS)?
+        + collected::forget(tx, names, ROWS)?)
+}

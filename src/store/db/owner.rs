@@ -1,0 +1,183 @@
+//! Who this installation is to the main store, and how its database tells itself from a copy.
+//!
+//! An id that is drawn once. Beside it the place of the database, which a copied file does not
+//! have; and the last words that this database had written into the store, of which a copy that
+//! was made with its place (of a whole disk) knows the older ones only.
+
+use serde::{Deserialize, Serialize};
+
+use super::{DbError, Tx, values};
+use crate::model::digest::to_hex;
+
+/// Key in the table `meta`.
+const KEY: &str = "store_owner";
+/// Words that are kept: so many writes into the store may be under way at once.
+const WORDS: usize = 8;
+
+/// What the database knows of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installation {
+    /// 128 random bits, as hexadecimal digits.
+    pub id: String,
+    /// Where the database was when it was drawn, as [`place`] says it.
+    pub home: String,
+    /// Whether it was drawn before there was anything in the database, or a person said that the
+    /// store is its own: then a store without an owner may be claimed.
+    pub sure: bool,
+    /// The last words that were written into the store, or were about to be; newest last.
+    pub words: Vec<String>,
+}
+
+/// 128 random bits as hexadecimal digits.
+///
+/// # Panics
+/// When the operating system has no random numbers: nothing is safe then.
+#[must_use]
+pub fn random() -> String {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the operating system gives random numbers");
+    to_hex(&bytes)
+}
+
+/// Where this database is: a SQLite file by its inode, which a copy of it does not have; on a
+/// server its cluster, database and schema.
+///
+/// # Errors
+/// When the database fails, or its file can't be looked at.
+pub fn place(tx: &Tx) -> Result<String, DbError> {
+    use std::os::unix::fs::MetadataExt;
+    if tx.is_shared() {
+        let sql = "SELECT 'postgres ' || system_identifier || ' ' ||
+                       (SELECT CAST(oid AS TEXT) FROM pg_database WHERE datname = current_database())
+                       || ' ' || current_schema()
+                   FROM pg_control_system()";
+        let at = tx.row(sql, &[], |row| row.text(0))?;
+        return at.ok_or(DbError::Missing("the server's control data"));
+    }
+    let sql = "SELECT file FROM pragma_database_list WHERE name = 'main'";
+    let path = tx.row(sql, &[], |row| row.text(0))?.unwrap_or_default();
+    let meta = std::fs::metadata(&path).map_err(|source| DbError::Io { path, source })?;
+    Ok(format!("file {}", meta.ino()))
+}
+
+/// What the database knows of itself; `None`: nothing yet.
+///
+/// # Errors
+/// When the database fails.
+pub fn find(tx: &Tx) -> Result<Option<Installation>, DbError> {
+    let sql = "SELECT value FROM meta WHERE key = ?1";
+    let kept: Option<Option<Installation>> = tx.row(sql, values![KEY], |row| row.json(0))?;
+    Ok(kept.flatten())
+}
+
+/// The same; drawn now if there is none.
+///
+/// # Errors
+/// When the database fails.
+pub fn ensure(tx: &mut Tx) -> Result<Installation, DbError> {
+    if let Some(known) = find(tx)? {
+        return Ok(known);
+    }
+    let any = "SELECT (SELECT count(*) FROM meta WHERE key = ?1) + (SELECT count(*) FROM apps)
+                   + (SELECT count(*) FROM artifacts) + (SELECT count(*) FROM collected)";
+    let sure = tx.number(any, values![KEY])? == 0;
+    let fresh = Installation { id: random(), home: place(tx)?, sure, words: vec![] };
+    put(tx, &fresh)?;
+    Ok(fresh)
+}
+
+/// Draws the next word that is to be written into the store; `kept` stands there now and stays
+/// known, whatever becomes of the write.
+///
+/// # Errors
+/// When the database fails.
+pub fn next_word(tx: &mut Tx, kept: Option<&str>) -> Result<Installation, DbError> {
+    let mut known = ensure(tx)?;
+    known.words.retain(|word| Some(word.as_str()) != kept);
+    let surplus = known.words.len().saturating_sub(WORDS - 2);
+    known.words.drain(..surplus);
+    known.words.splice(0..0, kept.map(str::to_owned));
+    known.words.push(random());
+    put(tx, &known)?;
+    Ok(known)
+}
+
+/// A person says that the main store is this installation's, here where its database is now.
+///
+/// # Errors
+/// When the database fails.
+pub fn adopt(tx: &mut Tx) -> Result<Installation, DbError> {
+    let known = ensure(tx)?;
+    let here = Installation { home: place(tx)?, sure: true, ..known };
+    put(tx, &here)?;
+    next_word(tx, None)
+}
+
+/// This database is a copy: it is another installation from now on, and sure of nothing.
+///
+/// # Errors
+/// When the database fails.
+pub fn forget(tx: &mut Tx) -> Result<(), DbError> {
+    tx.exec(FORGET, &[]).map(drop)
+}
+
+/// The same as [`forget`] in words of SQL, for a file that nobody has open.
+pub(super) const FORGET: &str = "UPDATE meta SET value = 'null' WHERE key = 'store_owner'";
+
+fn put(tx: &mut Tx, known: &Installation) -> Result<(), DbError> {
+    let text = serde_json::to_string(known).expect("plain data is JSON");
+    tx.exec(
+        "INSERT INTO meta (key, value) VALUES (?1, ?2)
+         ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        values![KEY, text],
+    )
+    .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::db::conformance::both;
+
+    #[tokio::test]
+    async fn what_was_drawn_stays_and_a_copy_draws_anew() {
+        let (_folder, databases) = both().await;
+        for db in databases {
+            let asked = db.write(|tx| {
+                let first = ensure(tx)?;
+                assert_eq!((first.id.len(), first.sure, first.words.len()), (32, true, 0));
+                assert_eq!(first.home, place(tx)?);
+                assert_eq!(ensure(tx)?, first);
+                // One write after the other fails: what stands in the store stays known.
+                let standing = next_word(tx, None)?.words.remove(0);
+                for _ in 0..20 {
+                    let known = next_word(tx, Some(&standing))?;
+                    assert!(known.words.len() <= WORDS && known.words.contains(&standing));
+                }
+                let before = find(tx)?.unwrap().words.pop().unwrap();
+                assert_eq!(next_word(tx, Some(&before))?.words[0], before);
+
+                forget(tx)?;
+                assert_eq!(find(tx)?, None);
+                let copy = ensure(tx)?;
+                assert!(copy.id != first.id && !copy.sure && copy.words.is_empty());
+                let adopted = adopt(tx)?;
+                assert_eq!((&adopted.id, adopted.sure, adopted.words.len()), (&copy.id, true, 1));
+                Ok::<_, DbError>(())
+            });
+            asked.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_has_rows_of_before_is_not_sure() {
+        let (_folder, databases) = both().await;
+        for db in databases {
+            let asked = db.write(|tx| {
+                tx.exec("INSERT INTO apps VALUES ('web', '{}', 0, 0)", &[])?;
+                ensure(tx)
+            });
+            assert!(!asked.await.unwrap().sure);
+        }
+    }
+}

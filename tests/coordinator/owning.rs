@@ -1,0 +1,281 @@
+//! Only the installation that the main store names collects from it: no second one, no copy of
+//! its database, and no backup before a person says so.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use deployctl::model::digest::ArtifactId;
+use deployctl::wire::problem::{Code, Problem};
+use deployctl::wire::v1::collect::Collection;
+use serde_json::{Value, json};
+
+use crate::collecting::{AT_ONCE, LATER, all, built, collect, objects};
+use crate::process::{Coordinator, PATIENCE, refusal};
+use crate::replication::Region;
+
+fn owner(coordinator: &Coordinator) -> PathBuf {
+    coordinator.data().join("blobs/owner")
+}
+
+fn note(coordinator: &Coordinator) -> Value {
+    serde_json::from_slice(&std::fs::read(owner(coordinator)).unwrap_or_default())
+        .unwrap_or_default()
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn refused(coordinator: &Coordinator) -> Problem {
+    let problem = refusal(collect(coordinator, all()).await);
+    assert_eq!(problem.code, Code::Blocked, "{problem:?}");
+    let line = "deployctl admin gc --adopt-store --confirm=main -m WHY";
+    assert_eq!(problem.hints, [line], "{problem:?}");
+    problem
+}
+
+async fn adopt(coordinator: &Coordinator) -> Collection {
+    let asked = json!({"adopt_store": true, "message": "a test"});
+    collect(coordinator, asked).await.unwrap()
+}
+
+/// What `coordinator` built, of which nothing is needed.
+async fn unneeded(coordinator: &Coordinator) -> ArtifactId {
+    let _region = Region::start(coordinator);
+    built(coordinator, 1).await.1
+}
+
+fn is_whole(coordinator: &Coordinator, artifact: ArtifactId) -> bool {
+    objects(&coordinator.data().join("blobs"), artifact).len() == 3
+}
+
+/// From the main store; no region runs.
+async fn until_deleted(coordinator: &Coordinator, artifact: ArtifactId) {
+    until("it is deleted", || objects(&coordinator.data().join("blobs"), artifact).is_empty())
+        .await;
+}
+
+/// Copies the file of a database over another, in its place.
+fn put(from: &Path, to: &Path) {
+    let db = rusqlite::Connection::open(from).unwrap();
+    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(db);
+    for log in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{log}", to.display()));
+    }
+    std::fs::write(to, std::fs::read(from).unwrap()).unwrap();
+}
+
+#[tokio::test]
+async fn another_installations_store_is_left_alone_until_it_is_adopted() {
+    let coordinator = Coordinator::new(LATER).await;
+    let artifact = unneeded(&coordinator).await;
+    until("it claims what is its own", || note(&coordinator)["word"].is_string()).await;
+    // It is marked while the store is its own, and due when it is not any more.
+    assert_eq!(collect(&coordinator, all()).await.unwrap().artifacts, 1);
+    let other = json!({"installation": "77", "word": "x", "database": "/srv/other"});
+    std::fs::write(owner(&coordinator), other.to_string()).unwrap();
+    let problem = refused(&coordinator).await;
+    for said in ["another installation's", "installation 77", "/srv/other"] {
+        assert!(problem.to_string().contains(said), "{said}: {problem:?}");
+    }
+    let at_once = json!({"at_once": true, "message": "a test"});
+    assert_eq!(refusal(collect(&coordinator, at_once.clone()).await).code, Code::Blocked);
+    let look = collect(&coordinator, json!({"dry_run": true})).await.unwrap();
+    assert!(look.not_owner.contains("installation 77"), "{look:?}");
+    let regions: Value = coordinator.admin().get("/v1/regions", PATIENCE).await.unwrap();
+    assert!(regions["main_store_not_owned"].as_str().unwrap().contains("77"), "{regions}");
+    assert_eq!(note(&coordinator), other, "and nothing was written");
+    assert!(is_whole(&coordinator, artifact));
+
+    let silent = json!({"adopt_store": true});
+    assert_eq!(refusal(collect(&coordinator, silent).await).code, Code::Usage);
+    let look = json!({"adopt_store": true, "dry_run": true});
+    assert!(collect(&coordinator, look).await.unwrap().whose.contains("installation 77"));
+    assert!(adopt(&coordinator).await.whose.contains("installation 77"));
+    assert!(coordinator.event_kinds().await.contains(&"artifacts.store_adopted".into()));
+    collect(&coordinator, at_once).await.unwrap();
+    until_deleted(&coordinator, artifact).await;
+}
+
+#[tokio::test]
+async fn what_is_due_is_not_deleted_once_the_store_is_anothers() {
+    let coordinator = Coordinator::new(LATER).await;
+    let artifact = unneeded(&coordinator).await;
+    assert_eq!(collect(&coordinator, all()).await.unwrap().artifacts, 1);
+    let mut coordinator = coordinator;
+    coordinator.restart_after(|folder| {
+        let other = json!({"installation": "77", "word": "x"}).to_string();
+        std::fs::write(folder.join("data/blobs/owner"), other).unwrap();
+        let db = rusqlite::Connection::open(folder.join("data/coordinator.db"));
+        if crate::configured::configured().is_none() {
+            db.unwrap().execute("UPDATE collected SET due_at = 0", []).unwrap();
+        }
+    });
+    refused(&coordinator).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(is_whole(&coordinator, artifact));
+}
+
+#[tokio::test]
+async fn a_copied_file_and_an_older_state_of_the_same_file_collect_nothing() {
+    if crate::configured::configured().is_some() {
+        return;
+    }
+    let mut coordinator = Coordinator::new(AT_ONCE).await;
+    let artifact = unneeded(&coordinator).await;
+    let old = coordinator.data().join("old.db");
+    let database = coordinator.data().join("coordinator.db");
+    coordinator.restart_after(|_| put(&database, &old));
+    // Nothing changed but that it was restarted.
+    let before = note(&coordinator)["word"].clone();
+    until("it writes another word", || note(&coordinator)["word"] != before).await;
+
+    // The state of before, where it was, as a disk that was set back or cloned.
+    coordinator.restart_after(|_| put(&old, &database));
+    let problem = refused(&coordinator).await;
+    assert!(problem.to_string().contains("another copy of this database"), "{problem:?}");
+    adopt(&coordinator).await;
+    let newest = coordinator.data().join("newest.db");
+
+    // The newest state in another file.
+    coordinator.restart_after(|_| {
+        put(&database, &newest);
+        std::fs::rename(&newest, &database).unwrap();
+    });
+    let problem = refused(&coordinator).await;
+    assert!(problem.to_string().contains("not where it was"), "{problem:?}");
+    assert!(is_whole(&coordinator, artifact));
+    adopt(&coordinator).await;
+    assert_eq!(collect(&coordinator, all()).await.unwrap().artifacts, 1);
+    until_deleted(&coordinator, artifact).await;
+}
+
+#[tokio::test]
+async fn of_two_that_live_from_one_database_neither_collects() {
+    // Rarely enough that it does not write at the same moment as the twin does.
+    let coordinator =
+        Coordinator::new(&AT_ONCE.replace("every_ms = 100\ndelay", "every_ms = 2000\ndelay")).await;
+    let artifact = unneeded(&coordinator).await;
+    let look = collect(&coordinator, json!({"dry_run": true})).await.unwrap();
+    assert_eq!(look.not_owner, "");
+    let mut twin = note(&coordinator);
+    twin["word"] = "the twin's".into();
+    let staged = coordinator.data().join("twin");
+    std::fs::write(&staged, twin.to_string()).unwrap();
+    std::fs::rename(staged, owner(&coordinator)).unwrap();
+    // The one that held the store takes it from both.
+    until("the twin loses it, too", || {
+        let word = note(&coordinator)["word"].clone();
+        word.is_string() && word != "the twin's"
+    })
+    .await;
+    refused(&coordinator).await;
+    assert!(is_whole(&coordinator, artifact));
+}
+
+#[tokio::test]
+async fn a_store_without_an_owner_is_claimed_only_where_all_in_it_is_known() {
+    let mut coordinator = Coordinator::new(AT_ONCE).await;
+    let artifact = unneeded(&coordinator).await;
+    let stranger = coordinator.publish(9, &[9; 5000]).await;
+    coordinator.restart_after(|folder| {
+        std::fs::remove_file(folder.join("data/blobs/owner")).unwrap();
+    });
+    let problem = refused(&coordinator).await;
+    assert!(problem.to_string().contains("1 artifacts that this database does not know"));
+    for object in objects(&coordinator.data().join("blobs"), stranger) {
+        std::fs::remove_file(object).unwrap();
+    }
+    until("it claims what is its own", || owner(&coordinator).exists()).await;
+    if crate::configured::configured().is_some() {
+        return;
+    }
+    // One that was upgraded, as any copy of it, asks a person first.
+    coordinator.restart_after(|folder| {
+        std::fs::remove_file(folder.join("data/blobs/owner")).unwrap();
+        let db = rusqlite::Connection::open(folder.join("data/coordinator.db")).unwrap();
+        db.execute("DELETE FROM meta WHERE key = 'store_owner'", []).unwrap();
+    });
+    let problem = refused(&coordinator).await;
+    assert!(problem.to_string().contains("older than owners are"), "{problem:?}");
+    assert!(!owner(&coordinator).exists() && is_whole(&coordinator, artifact));
+    assert_eq!(adopt(&coordinator).await.whose, "it named no owner");
+    assert_eq!(collect(&coordinator, all()).await.unwrap().artifacts, 1);
+}
+
+#[tokio::test]
+async fn a_restored_backup_is_another_installation() {
+    if crate::configured::configured().is_some() {
+        return;
+    }
+    let mut coordinator = Coordinator::new(AT_ONCE).await;
+    let artifact = unneeded(&coordinator).await;
+    coordinator.restart_after(|folder| {
+        let (data, backup) = (folder.join("data"), folder.join("backup"));
+        for verb in ["backup", "restore"] {
+            let mut admin = Command::new(env!("CARGO_BIN_EXE_deployctl"));
+            admin.args(["admin", verb]).arg(&backup).arg("--data").arg(&data);
+            let done = admin.env("DEPLOYCTL_NO_INPUT", "1").output().unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        }
+    });
+    let problem = refused(&coordinator).await;
+    assert!(problem.to_string().contains("another installation's"), "{problem:?}");
+    assert!(is_whole(&coordinator, artifact));
+    assert!(adopt(&coordinator).await.whose.contains("coordinator.db"));
+    assert_eq!(collect(&coordinator, all()).await.unwrap().artifacts, 1);
+}
+
+#[tokio::test]
+async fn switched_off_nothing_is_deleted_that_was_marked_before() {
+    let mut coordinator = Coordinator::new(LATER).await;
+    let artifact = unneeded(&coordinator).await;
+    assert_eq!(collect(&coordinator, all()).await.unwrap().artifacts, 1);
+    coordinator.restart_after(|folder| {
+        let config = folder.join("config.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        let off = text.replace("enabled = true", "enabled = false\ndelay_minutes = 0");
+        std::fs::write(config, off).unwrap();
+        if crate::configured::configured().is_none() {
+            let db = rusqlite::Connection::open(folder.join("data/coordinator.db")).unwrap();
+            db.execute("UPDATE collected SET due_at = 0", []).unwrap();
+        }
+    });
+    let look = collect(&coordinator, json!({})).await.unwrap();
+    assert!(look.switched_off && look.waiting.artifacts == 1, "{look:?}");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(is_whole(&coordinator, artifact));
+    // Asked for by name it goes.
+    let at_once = json!({"at_once": true, "message": "a test"});
+    collect(&coordinator, at_once).await.unwrap();
+    until_deleted(&coordinator, artifact).await;
+}
+
+#[test]
+fn a_region_in_the_main_store_is_refused_by_both_that_know_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let (main, regional) =
+        (format!("file://{}", at("blobs")), format!("file://{}/", at("blobs/eu")));
+    let config = format!("blobs = '{main}'\n[regions.eu]\nblobs = '{regional}'\n");
+    std::fs::write(at("config.toml"), config).unwrap();
+    std::fs::write(at("token"), format!("dct_{}.{}", "a".repeat(16), "b".repeat(64))).unwrap();
+    let mut coordinator = Command::new(env!("CARGO_BIN_EXE_deployctl-coordinator"));
+    coordinator.args(["--config", &at("config.toml"), "--data", &at("data")]);
+    let mut region = Command::new(env!("CARGO_BIN_EXE_deployctl-region"));
+    region.args(["--name", "eu", "--coordinator", "http://127.0.0.1:1", "--data", &at("region")]);
+    region.args(["--token-file", &at("token"), "--main-blobs", &main, "--blobs", &regional]);
+    for mut process in [coordinator, region] {
+        let done = process.args(["--listen", "127.0.0.1:0"]).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(1), "{said}");
+        assert!(said.contains("region eu") && said.contains("shares its objects"), "{said}");
+        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+    }
+}
