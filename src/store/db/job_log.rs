@@ -153,9 +153,9 @@ mod tests {
                         "INSERT INTO jobs (id, app, commit_id, recipe_digest, status, attempt,
                              max_attempts, not_before, queued_at, actor, subject, repo, trunk,
                              recipe, ended_at)
-                         VALUES (?1, 'web', 'c', CAST(?1 AS TEXT), 'FAILED', 1, 3, 0, 0, '', '', '',
+                         VALUES (?1, 'web', 'c', ?3, 'FAILED', 1, 3, 0, 0, '', '', '',
                              '', '', ?2)",
-                        values![job, ended],
+                        values![job, ended, format!("r{job}")],
                     )?;
                     append(tx, JobNo(u64::try_from(job).unwrap_or(0)), 1, "0123456789")?;
                 }

@@ -66,6 +66,7 @@ async fn fill(path: &Path) {
                 values![n, format!("line {n}\0")],
             )?;
         }
+        owner::ensure(tx)?;
         tx.exec("DELETE FROM events WHERE at = 2500 OR at > 3000", &[])
     })
     .await
@@ -90,6 +91,10 @@ async fn every_table_is_copied_whole_and_goes_on_where_it_was() {
     names.push(VERSIONS.into());
     names.sort();
     assert_eq!(names, there, "every table of the schema is in the copy");
+    // To the main store the copy is another installation than the file, which stays.
+    let asked = db.write(|tx| Ok::<_, DbError>((owner::find(tx)?, owner::ensure(tx)?)));
+    let (known, drawn) = asked.await.unwrap();
+    assert!(known.is_none() && !drawn.sure);
     for one in copied {
         assert!(one.rows > 0, "{} had nothing to copy", one.table);
         let sql = format!("SELECT count(*) FROM {}", one.table);
