@@ -83,6 +83,21 @@ async fn a_commit_creates_keeps_or_replaces() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_owner_is_written_once_or_replaced_and_lies_among_no_artifacts() {
+    for blobs in &stores().1 {
+        let said = async || blobs.owner().await.unwrap().map(|note| note.bytes);
+        assert_eq!(said().await, None);
+        let writers = (0..8).map(|_| blobs.claim(&b"one"[..]));
+        for claimed in futures_util::future::join_all(writers).await {
+            claimed.unwrap();
+        }
+        blobs.own(&b"two"[..]).await.unwrap();
+        assert_eq!(said().await.unwrap(), "two");
+        assert!(blobs.list(Kind::Manifest).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upload_takes_its_key_at_the_end_and_is_not_there_before() {
     for blobs in &stores().1 {
         let key = key(Kind::Pack, "p");
