@@ -5,7 +5,6 @@
 //! installation, and with it a word that this installation's database had written last and that
 //! changes all the time. It is looked at before anything is marked or deleted; see decision 0050.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,8 +38,6 @@ static OWNED: LazyLock<IntGaugeVec> = LazyLock::new(|| {
 /// What this process saw.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// It was the owner at an earlier look of this process.
-    held: AtomicBool,
     /// Why it was not at the last one; empty: it was.
     trouble: Mutex<String>,
 }
@@ -54,7 +51,6 @@ impl Seen {
     fn note(&self, look: &Result<(), Problem>) {
         let trouble = look.as_ref().err().map(ToString::to_string).unwrap_or_default();
         OWNED.with_label_values::<&str>(&[]).set(i64::from(trouble.is_empty()));
-        self.held.fetch_or(trouble.is_empty(), Ordering::Relaxed);
         let mut last = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         // Once, and not at each look.
         if *last != trouble && trouble.is_empty() {
@@ -136,7 +132,8 @@ pub(super) async fn keep(shared: &Shared, renew: bool) -> Result<(), Problem> {
         }
         Ok(Standing::Nobody(known)) => claim(shared, known).await,
         // Two live from one database. Neither may win: what it collects the other may need.
-        Ok(Standing::Overtaken(owner)) if shared.store_owner.held.load(Ordering::Relaxed) => {
+        // Which of them is the copy neither can know, also not after a restart.
+        Ok(Standing::Overtaken(owner)) => {
             let nobodys = Installation { words: vec![owner::random()], ..known(shared).await?.0 };
             write(shared, &nobodys, shared.blobs.own(note(shared, &nobodys))).await?;
             judge(Standing::Overtaken(owner))

@@ -1,8 +1,9 @@
 //! Drops rows that nobody reads any more: old logs of builds, old events, names that were given
 //! up long ago.
 //!
-//! The rows are this database's alone, so it goes on where nothing may be collected. A little at
-//! a time: whoever builds or deploys waits for the same writer.
+//! The rows are this database's alone, so it goes on where another owns the main store; with
+//! `enabled = false` they stay, too. A little at a time: whoever builds or deploys waits for the
+//! same writer.
 
 use std::time::Duration;
 
@@ -28,6 +29,9 @@ const POLL: Duration = Duration::from_secs(30);
 
 /// Prunes until the coordinator stops.
 pub(super) async fn run(shared: Shared) {
+    if !shared.config.collector.enabled {
+        return;
+    }
     let every = Duration::from_millis(shared.config.collector.every_ms);
     let mut stop = shared.stop.clone();
     loop {

@@ -89,6 +89,7 @@ pub(crate) fn rollout(state: RolloutState, stamp: u64) -> Rollout {
         steps: vec![],
         step: 0,
         stage: Stage::Converging,
+        held: false,
         due_at: None,
         waiting_on: String::new(),
         base: Some(Target {

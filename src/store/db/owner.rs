@@ -47,6 +47,12 @@ pub fn random() -> String {
 pub fn place(tx: &Tx) -> Result<String, DbError> {
     use std::os::unix::fs::MetadataExt;
     if tx.is_shared() {
+        let may = "SELECT count(*) FROM pg_proc
+                   WHERE proname = 'pg_control_system' AND has_function_privilege(oid, 'EXECUTE')";
+        if tx.number(may, &[])? == 0 {
+            // Nowhere it was before: a person says that the store is its own, and not for long.
+            return Ok(format!("postgres that does not say which it is, {}", random()));
+        }
         let sql = "SELECT 'postgres ' || system_identifier || ' ' ||
                        (SELECT CAST(oid AS TEXT) FROM pg_database WHERE datname = current_database())
                        || ' ' || current_schema()
