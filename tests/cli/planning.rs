@@ -155,7 +155,7 @@ fn whoever_looks_at_a_held_canary_is_told_of_both_ways_on() {
     let (coordinator, person) = ready();
     let mut now = status(Some(RolloutState::Succeeded), Some(RolloutState::Paused));
     let open = now.apps[0].rollout.as_mut().unwrap();
-    open.step = 0;
+    open.held = true;
     let canary = json!({"asked": "web-*", "hosts": {"eu": ["web-1", "web-2"]}});
     open.release.canary = serde_json::from_value(canary).unwrap();
     coordinator.gives(R2, open);
@@ -169,4 +169,9 @@ fn whoever_looks_at_a_held_canary_is_told_of_both_ways_on() {
     }
     let shown = on_terminal(&person, &["status"], ("\0", "")).stdout;
     assert!(shown.contains("a canary by name: web-1, web-2"), "{shown}");
+    // Paused for another reason, it is not known whether the canary is well.
+    now.apps[0].rollout.as_mut().unwrap().held = false;
+    coordinator.gives(R2, now.apps[0].rollout.as_ref().unwrap());
+    let why = on_terminal(&person, &["why", "r2"], ("\0", "")).stdout;
+    assert!(why.contains("deployctl resume r2") && !why.contains("promote r2"), "{why}");
 }
