@@ -37,12 +37,14 @@ pub async fn tell(
 ) {
     let from = now.and_then(|now| now.current.as_ref());
     let mut rows: Vec<(&str, String)> = vec![];
-    if let Some(from) = from {
+    let open = now.and_then(|now| now.rollout.as_ref()).filter(|_| !planned.joined);
+    // Beside another rollout the same commit is not what runs everywhere.
+    let same = from.is_some_and(|from| from.commit == planned.release.commit);
+    if let Some(from) = from.filter(|_| open.is_none() || !same) {
         rows.extend(commits(ctx, &from.commit, &planned.release.commit));
     }
     rows.extend(config_file::change(ctx, planned).map(|config| ("config", config)));
     rows.extend(planned.unmet.iter().map(|lacks| ("lacks", format!("{lacks}; not waited for"))));
-    let open = now.and_then(|now| now.rollout.as_ref()).filter(|_| !planned.joined);
     rows.extend(open.map(|open| ("ends", ends(open))));
     rows.push(("plan", plan(planned)));
     if planned.release.no_auto_revert {

@@ -6,6 +6,7 @@ use crate::model::fleet::{Sources, Tally};
 use crate::model::id::{AppName, EnvName, ReleaseNo};
 use crate::model::rollout::{Release, RolloutKind, RolloutState};
 use crate::wire::v1::rollout::{EnvStatus, Rollout, RolloutRequest};
+use crate::wire::words::is_held_at_canary;
 
 use super::api::{Api, RolloutId};
 use super::args::WaitArgs;
@@ -260,13 +261,15 @@ pub fn there_already(joined: &Rollout) -> String {
 fn tell_end(ctx: &Context, ended: &Rollout) -> Result<ExitCode, Failure> {
     let release = &ended.release;
     let code = release_code(release).unwrap_or(ExitCode::WaitTimeout);
-    let undo = undo_line(ended).map(|(word, line)| format!("{word}: {line}"));
+    let undo = undo_line(ended);
     if code != ExitCode::Ok {
         if !ctx.out.is_json() && !ctx.out.is_for_people() {
             ctx.out.table(&table(&[release]));
         }
         let mut failure = rollout_failure(ended, code).with_document(document(ended));
-        failure.hints.extend(undo.filter(|_| release.state == RolloutState::Paused));
+        // A canary that is held goes back by the cancel that is hinted already.
+        let paused = release.state == RolloutState::Paused && !is_held_at_canary(ended);
+        failure.hints.extend(undo.filter(|_| paused).map(|(_, line)| line));
         return Err(failure);
     }
     let (done, reachable) = progress_of(ended);
@@ -307,6 +310,7 @@ fn tell_end(ctx: &Context, ended: &Rollout) -> Result<ExitCode, Failure> {
     if ctx.out.is_json() || !ctx.out.is_for_people() {
         ctx.out.outcome(document(ended), code, &table(&[release]));
     }
+    let undo = undo.map(|(word, line)| format!("{word}: {line}"));
     ctx.out.story(&undo.unwrap_or_default());
     Ok(code)
 }
@@ -322,12 +326,16 @@ fn moved(sources: &Sources) -> String {
     text
 }
 
-/// The exact line that takes it back, and what that would be.
+/// The exact line that takes it back, and what that would be; `None`: it brings what ran before.
 #[must_use]
 pub fn undo_line(rollout: &Rollout) -> Option<(&'static str, String)> {
     let release = &rollout.release;
     let scope = Context::scope_flags(&release.app, &release.env);
-    let base = rollout.base?.release;
+    let before = rollout.base?;
+    if (release.artifact, release.config) == (Some(before.artifact), before.config) {
+        return None;
+    }
+    let base = before.release;
     Some(match release.kind {
         RolloutKind::Deploy => ("undo", format!("deployctl rollback {base} {scope}")),
         RolloutKind::Rollback => ("redo", format!("deployctl deploy {base} --allow-bad {scope}")),

@@ -45,17 +45,18 @@ pub struct DeployArgs {
     ///
     /// What it needs of other apps, by its deployctl.toml, is waited for too.
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true,
-          default_missing_value = "1h", value_parser = seconds)]
+          default_missing_value = "1h", value_parser = seconds, hide_short_help = true)]
     when_ready: Option<u32>,
     #[command(flatten)]
     how: HowArgs,
     #[command(flatten)]
     config: ConfigArgs,
-    /// These go first, and you say when the rest follows: web-1, 'web-*', rack=14
+    /// These go first, and you promote the rest: 'web-*'
     ///
-    /// Names and patterns of hosts, one of which must fit, and labels, all of which must. A
-    /// tenth of the hosts at most, and 50. The rollout is held after them: `promote` goes on by
-    /// the plan, `cancel` takes them back.
+    /// Names and patterns of hosts, one of which must fit, and labels, all of which must: web-1,
+    /// 'web-*', rack=14. A tenth of the hosts at most (one at least), and 50. The rollout is held
+    /// after them (exit code 14): `promote` goes on by the plan, `cancel` takes them back. Not
+    /// with all-at-once, a plan from a file or --max-unavailable.
     #[arg(long, value_name = "SELECTOR", conflicts_with = "max_unavailable",
           add = ArgValueCompleter::new(complete::host_list))]
     hosts: Option<HostSelector>,
