@@ -129,7 +129,7 @@ fn waits(rollout: &Rollout, region: &RegionName, tally: &Tally) -> Option<String
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
@@ -170,7 +170,8 @@ mod tests {
         assert!(head(&rollout).ends_with(expected), "{}", head(&rollout));
     }
 
-    fn running(steps: Vec<Step>) -> Rollout {
+    /// A deploy of these steps that is at the first of them.
+    pub(in crate::cli) fn running(steps: Vec<Step>) -> Rollout {
         let text = serde_json::json!({
             "app": "web", "env": "prod", "release": "r2", "kind": "deploy", "build": "b1",
             "commit": "a".repeat(40), "artifact": null, "plan": "standard", "state": "running",

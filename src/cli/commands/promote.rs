@@ -11,7 +11,8 @@ use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::prompt::pick_app;
 use crate::cli::{complete, rollouts};
 use crate::model::id::{EnvName, ReleaseNo};
-use crate::wire::v1::rollout::PromoteRequest;
+use crate::model::rollout::{RolloutState, Stage};
+use crate::wire::v1::rollout::{PromoteRequest, Rollout};
 
 /// Go on with a rollout at once, or take what one env runs to another
 #[derive(Debug, Args)]
@@ -61,10 +62,55 @@ pub async fn run(ctx: &Context, args: PromoteArgs) -> Result<ExitCode, Failure> 
     let api = Api::new(ctx)?;
     let (id, now) = rollouts::pick_open(ctx, &api, args.rollout, "history").await?;
     ctx.out.story(&rollouts::headline(ctx, &now));
-    let question =
-        if args.full { "Skip every step that is left?" } else { "Go on to the next step?" };
-    confirm::ask(ctx, &id.env, question, Danger::Moderate).await?;
+    let question = question(&now, args.full);
+    confirm::ask(ctx, &id.env, &question, Danger::Moderate).await?;
     let body = PromoteRequest { full: args.full, expect_step: None };
     let promoted = api.steer_rollout(&id, "promote", &body).await?;
     rollouts::stay_with(ctx, &api, promoted, &args.wait).await
+}
+
+/// What is asked before: what begins, and what is left out for it.
+fn question(now: &Rollout, full: bool) -> String {
+    let at = now.step as usize;
+    let bakes = now.release.state == RolloutState::Running && now.stage == Stage::Baking;
+    let holds = now.steps.get(at).is_some_and(|step| step.hold) && !now.held;
+    let left_out = match (bakes, holds) {
+        (true, true) => ", without the rest of this bake and the hold after it",
+        (true, false) => ", without the rest of this bake",
+        (false, true) => ", without this step's bake and hold",
+        (false, false) => "",
+    };
+    match now.steps.get(at + 1) {
+        _ if full => "Skip every step that is left?".into(),
+        Some(next) => format!("Go on to step {:?}{left_out}?", next.name),
+        None => "End the last step without its bake?".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::watching::tests::running;
+    use crate::model::rollout::Step;
+
+    #[test]
+    fn it_is_asked_what_begins_and_what_is_left_out() {
+        let step = |name: &str, hold: bool| Step {
+            wave: 1,
+            name: name.into(),
+            admit: [].into(),
+            bake_s: 60,
+            hold,
+        };
+        let mut rollout = running(vec![step("canary web-1", true), step("eu 25%", false)]);
+        rollout.stage = Stage::Baking;
+        let asked =
+            "Go on to step \"eu 25%\", without the rest of this bake and the hold after it?";
+        assert_eq!(question(&rollout, false), asked);
+        (rollout.release.state, rollout.held) = (RolloutState::Paused, true);
+        assert_eq!(question(&rollout, false), "Go on to step \"eu 25%\"?");
+        rollout.step = 1;
+        assert!(question(&rollout, false).starts_with("End the last step"));
+        assert!(question(&rollout, true).starts_with("Skip every step"));
+    }
 }
