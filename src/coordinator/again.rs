@@ -37,7 +37,6 @@ fn flags(request: &RolloutRequest) -> Vec<(&'static str, String)> {
         ("--region", given(&request.regions)),
         ("--exclude-region", given(&request.exclude_regions)),
         ("--plan", file.or(named)),
-        ("--bake", request.bake_s.map(|bake| format!(" {bake}s"))),
         ("--max-unavailable", request.max_unavailable.map(|most| value(most.to_string()))),
         ("--no-auto-rollback", set(request.no_auto_revert)),
         ("--allow-bad", set(request.allow_bad)),
@@ -68,7 +67,7 @@ mod tests {
             "kind": "deploy", "target": "1234567", "hosts": "web-*", "regions": ["eu", "us"],
             "plan": "careful", "bake_s": 90, "no_auto_revert": true, "allow_bad": true,
         }));
-        let added = " --hosts 'web-*' --region eu,us --plan careful --bake 90s --no-auto-rollback";
+        let added = " --hosts 'web-*' --region eu,us --plan careful --no-auto-rollback";
         assert_eq!(narrow[0], format!("{}{added}", plain[0]));
         assert_eq!(narrow[1], "deployctl history -a web -e prod");
     }
