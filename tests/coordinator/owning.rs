@@ -73,13 +73,16 @@ fn put(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn another_installations_store_is_left_alone_until_it_is_adopted() {
-    let coordinator = Coordinator::new(LATER).await;
+    let mut coordinator = Coordinator::new(LATER).await;
     let artifact = unneeded(&coordinator).await;
     until("it claims what is its own", || note(&coordinator)["word"].is_string()).await;
     // It is marked while the store is its own, and due when it is not any more.
     assert_eq!(collect(&coordinator, all()).await.unwrap().artifacts, 1);
     let other = json!({"installation": "77", "word": "x", "database": "/srv/other"});
-    std::fs::write(owner(&coordinator), other.to_string()).unwrap();
+    // While it does not run: it writes a new word now and then.
+    coordinator.restart_after(|folder| {
+        std::fs::write(folder.join("data/blobs/owner"), other.to_string()).unwrap();
+    });
     let problem = refused(&coordinator).await;
     for said in ["another installation's", "installation 77", "/srv/other"] {
         assert!(problem.to_string().contains(said), "{said}: {problem:?}");
