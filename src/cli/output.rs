@@ -253,15 +253,17 @@ impl Output {
         if failure.told {
             return;
         }
-        let lead = match failure.code {
+        let title = match failure.code {
             // Asked for by the person, so no error.
-            ExitCode::Interrupted => "\n".to_owned(),
-            _ => format!("{} ", self.paint_err("error:", "1;31")),
+            ExitCode::Interrupted => format!("\n{}", failure.title),
+            _ if failure.by_design => self.folded(&self.mark_err(Tone::Look, &failure.title)),
+            _ => format!("{} {}", self.paint_err("error:", "1;31"), failure.title),
         };
-        let mut text = format!("{lead}{}\n", failure.title);
+        let mut text = title + "\n";
+        let lead = if failure.by_design { "next: " } else { "cause:" };
         for cause in &failure.causes {
             let cause = cause.trim_end().replace('\n', "\n       ");
-            text.push_str(&format!("{}\n", self.folded(&format!("cause: {cause}"))));
+            text.push_str(&format!("{}\n", self.folded(&format!("{lead} {cause}"))));
         }
         for hint in &failure.hints {
             text.push_str(&format!("{}  {hint}\n", self.paint_err("hint:", "36")));

@@ -6,7 +6,6 @@ use crate::model::fleet::{Sources, Tally};
 use crate::model::id::{AppName, EnvName, ReleaseNo};
 use crate::model::rollout::{Release, RolloutKind, RolloutState};
 use crate::wire::v1::rollout::{EnvStatus, Rollout, RolloutRequest};
-use crate::wire::words::is_held_at_canary;
 
 use super::api::{Api, RolloutId};
 use super::args::WaitArgs;
@@ -267,8 +266,8 @@ fn tell_end(ctx: &Context, ended: &Rollout) -> Result<ExitCode, Failure> {
             ctx.out.table(&table(&[release]));
         }
         let mut failure = rollout_failure(ended, code).with_document(document(ended));
-        // A canary that is held goes back by the cancel that is hinted already.
-        let paused = release.state == RolloutState::Paused && !is_held_at_canary(ended);
+        // What is held goes back by the cancel that is hinted already.
+        let paused = release.state == RolloutState::Paused && !ended.held;
         failure.hints.extend(undo.filter(|_| paused).map(|(_, line)| line));
         return Err(failure);
     }

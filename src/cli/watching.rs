@@ -3,7 +3,7 @@
 //!
 //! From what the coordinator says; decides nothing.
 
-use super::outcome::{rollout_line, step_name};
+use super::outcome::{held_where, paused_lines, rollout_line, step_name};
 use super::output::Tone;
 use super::progress::Progress;
 use super::table::age;
@@ -12,7 +12,7 @@ use crate::model::fleet::Tally;
 use crate::model::id::RegionName;
 use crate::model::rollout::{RolloutState, Stage};
 use crate::wire::v1::rollout::Rollout;
-use crate::wire::words::{has_baked, stage_word};
+use crate::wire::words::{has_baked, stage_word, waits};
 
 /// Steps of a rollout that were told as done.
 #[derive(Debug, Default)]
@@ -30,7 +30,13 @@ impl Told {
             return;
         }
         self.finished_steps(progress, rollout);
-        progress.update(&key, &head(rollout));
+        match paused_lines(rollout) {
+            Some(lines) => {
+                let said = |(word, line): &(&str, String)| format!("{word:<8} {line}");
+                progress.ways(&paused_head(rollout), &lines.each_ref().map(said));
+            }
+            None => progress.update(&key, &head(rollout)),
+        }
         for (region, tally) in rollout.regions.iter().filter(|(_, tally)| tally.hosts > 0) {
             let (done, total) = reached(rollout, tally);
             progress.bar(region.as_str(), done, total, &note(rollout, region, tally));
@@ -53,6 +59,19 @@ impl Told {
             }
         }
         self.steps = now.max(self.steps);
+    }
+}
+
+/// That it is paused, where and why.
+fn paused_head(rollout: &Rollout) -> String {
+    let (number, steps) = (rollout.step + 1, rollout.steps.len());
+    let (name, step) = (rollout.release.release, step_name(rollout));
+    match rollout.held {
+        true => format!("{} (step {number} of {steps})", held_where(rollout)),
+        false if step.is_empty() => format!("{name} is paused and {}", waits(rollout)),
+        false => {
+            format!("{name} is paused at {step} (step {number} of {steps}) and {}", waits(rollout))
+        }
     }
 }
 
@@ -98,14 +117,14 @@ fn note(rollout: &Rollout, region: &RegionName, tally: &Tally) -> String {
             note.push_str(&format!("  {number} {word}"));
         }
     }
-    if let Some(reason) = waits(rollout, region, tally) {
+    if let Some(reason) = stands_still(rollout, region, tally) {
         note.push_str(&format!("  {reason}"));
     }
     note
 }
 
 /// Why the region does not move just now.
-fn waits(rollout: &Rollout, region: &RegionName, tally: &Tally) -> Option<String> {
+fn stands_still(rollout: &Rollout, region: &RegionName, tally: &Tally) -> Option<String> {
     if rollout.release.state != RolloutState::Running || tally.on_next >= tally.hosts {
         return None;
     }
@@ -148,14 +167,17 @@ pub(super) mod tests {
         let still = Tally { hosts: 4, ..Tally::default() };
         let mut rollout = running(steps);
         assert_eq!(
-            waits(&rollout, &region("us"), &still).as_deref(),
+            stands_still(&rollout, &region("us"), &still).as_deref(),
             Some("waits for us 10% (step 2)")
         );
         rollout.stage = Stage::Baking;
-        let text = waits(&rollout, &region("us"), &still);
+        let text = stands_still(&rollout, &region("us"), &still);
         assert_eq!(text.as_deref(), Some("waits for the bake, then us 10%"));
         let fetching = Tally { hosts: 4, admitted: 2, fetched_permille: 430, ..Tally::default() };
-        assert_eq!(waits(&rollout, &region("eu"), &fetching).as_deref(), Some("fetched 43%"));
+        assert_eq!(
+            stands_still(&rollout, &region("eu"), &fetching).as_deref(),
+            Some("fetched 43%")
+        );
     }
 
     #[test]
@@ -168,6 +190,22 @@ pub(super) mod tests {
         rollout.waiting_on = "the bake is over; the gate errors has said nothing yet".into();
         let expected = ": the bake is over; the gate errors has said nothing yet";
         assert!(head(&rollout).ends_with(expected), "{}", head(&rollout));
+    }
+
+    #[test]
+    fn what_a_rollout_waits_for_reads_as_a_sentence() {
+        let mut rollout = running(vec![]);
+        for (waiting_on, said) in [
+            ("bake ends in 7 s; 1 of 1 host on r2", "waits for its bake, which ends in 7 s; 1 of"),
+            ("the bake is over; 1 of 1 host on r2", "waits: the bake is over"),
+            ("a person: 3 hosts unreachable", "waits for a person: 3 hosts"),
+            ("2 regions to take the goal", "waits for 2 regions"),
+            ("1 of 4 hosts on r2; waiting for 1 region to take the goal", "waits: 1 of 4"),
+            ("b1 is queued", "waits: b1 is queued"),
+        ] {
+            rollout.waiting_on = waiting_on.into();
+            assert!(waits(&rollout).starts_with(said), "{}", waits(&rollout));
+        }
     }
 
     /// A deploy of these steps that is at the first of them.

@@ -26,7 +26,8 @@ fn with(n: u64, regions: [&FakeRegion; 2]) -> Vec<String> {
 async fn held(house: &House, release: &str, eu: &mut FakeRegion, us: &mut FakeRegion) -> Rollout {
     let held = house.until(release, &mut [eu, us], |r| r.release.state == Paused).await;
     assert!(held.release.reason.starts_with("held after the canary us-2: promote"), "{held:?}");
-    assert_eq!(held.waiting_on, format!("a person: {}", held.release.reason));
+    let waits = "a person to promote the rest or cancel; the canary us-2 is done";
+    assert_eq!(held.waiting_on, waits);
     held
 }
 

@@ -12,13 +12,12 @@ use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::prompt::pick_app;
 use crate::cli::reference::{self, Target};
-use crate::cli::table::{Cell, Table};
-use crate::cli::{complete, rollouts, wait};
+use crate::cli::{complete, rollouts, steps, wait};
 use crate::model::id::AppName;
 use crate::model::picked::HostSelector;
 use crate::model::rollout::PlanName;
 use crate::wire::v1::build::BuildRequest;
-use crate::wire::v1::rollout::{Rollout, RolloutRequest};
+use crate::wire::v1::rollout::RolloutRequest;
 
 /// Time that replication may take after a build that this command waited for, seconds.
 const READY_AFTER_BUILD_S: u32 = 3600;
@@ -106,18 +105,7 @@ pub async fn run(ctx: &Context, args: DeployArgs) -> Result<ExitCode, Failure> {
         request.when_ready_s = request.when_ready_s.or(Some(READY_AFTER_BUILD_S));
     }
     if args.dry_run {
-        request.dry_run = true;
-        let planned = api.start_rollout(&app, &env, &request).await?;
-        if planned.joined {
-            ctx.out.story(&rollouts::there_already(&planned));
-        } else {
-            ctx.out.story(&rollouts::headline(ctx, &planned));
-        }
-        for lacks in &planned.unmet {
-            ctx.out.warning(&format!("{lacks}; --allow-unmet does not wait for it"));
-        }
-        ctx.out.answer(&planned, &steps(&planned));
-        return Ok(ExitCode::Ok);
+        return steps::tell_dry(ctx, &api, (&app, &env), request).await;
     }
     args.conflict.wait_turn(ctx, &api, (&app, &env), &args.wait).await?;
     rollouts::start(ctx, &api, (&app, &env), request, (&consent, &args.wait)).await
@@ -178,23 +166,4 @@ async fn build_first(
         format!("deployctl cancel {number}"),
     ]);
     wait::build(ctx, api, queued, args.wait.timeout, false).await.map(drop)
-}
-
-fn steps(planned: &Rollout) -> Table {
-    let mut table =
-        Table::new(&["STEP", "WAVE", "NAME", "ADMITS", "BAKE", "THEN"], 6, "nothing to do");
-    for (number, step) in planned.steps.iter().enumerate() {
-        let part = |(region, buckets): (&String, &u32)| {
-            format!("{region} {}.{:02}%", buckets / 100, buckets % 100)
-        };
-        table.push([
-            (number + 1).to_string().into(),
-            (step.wave + 1).to_string().into(),
-            step.name.as_str().into(),
-            step.admit.iter().map(part).collect::<Vec<_>>().join(" ").into(),
-            format!("{}s", step.bake_s).into(),
-            Cell::maybe(step.hold.then_some("a person")),
-        ]);
-    }
-    table
 }

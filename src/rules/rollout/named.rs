@@ -103,9 +103,22 @@ impl Rollout {
         each.collect()
     }
 
+    fn canary_names(&self) -> String {
+        self.canary.as_ref().map(Canary::names).unwrap_or_default()
+    }
+
+    /// What it waits for once its canary is done: it reads on from "waits for".
+    pub(super) fn canary_waits(&self) -> String {
+        let back = if self.can_revert() { "cancel" } else { "cancel --keep" };
+        format!(
+            "a person to promote the rest or {back}; the canary {} is done",
+            self.canary_names()
+        )
+    }
+
     /// Why it waits once its canary is done, in a sentence.
     pub(super) fn canary_held(&self) -> String {
-        let names = self.canary.as_ref().map(Canary::names).unwrap_or_default();
+        let names = self.canary_names();
         let back = if self.can_revert() { "cancel goes back" } else { "cancel --keep ends it" };
         format!("held after the canary {names}: promote goes on with the rest, {back}")
     }
