@@ -199,6 +199,20 @@ impl Output {
         write_out(text);
     }
 
+    /// Writes sentences of the answer, on a terminal broken between words; lines to paste,
+    /// which begin with `hint:`, stay whole.
+    pub fn prose(&self, text: &str) {
+        if !self.stdout_tty {
+            return write_out(text);
+        }
+        let width = usize::from(terminal_width());
+        let line = |line: &str| match line.starts_with("hint:") {
+            true => format!("{line}\n"),
+            false => fold(line, width) + "\n",
+        };
+        write_out(&text.lines().map(line).collect::<String>());
+    }
+
     /// Tells a line of the story on stderr, where it is told at all.
     pub fn story(&self, line: &str) {
         if self.tells_progress() && !line.is_empty() {

@@ -38,7 +38,7 @@ impl Told {
             None => progress.update(&key, &head(rollout)),
         }
         for (region, tally) in rollout.regions.iter().filter(|(_, tally)| tally.hosts > 0) {
-            let (done, total) = reached(rollout, tally);
+            let (done, total) = reached(rollout, region, tally);
             progress.bar(region.as_str(), done, total, &note(rollout, region, tally));
         }
     }
@@ -98,9 +98,14 @@ fn head(rollout: &Rollout) -> String {
 }
 
 /// Hosts that are where they should be, and all that should.
-fn reached(rollout: &Rollout, tally: &Tally) -> (u64, u64) {
+fn reached(rollout: &Rollout, region: &RegionName, tally: &Tally) -> (u64, u64) {
     let (done, total) = if rollout.release.state == RolloutState::Reverting {
-        (tally.settled, tally.hosts.saturating_sub(tally.unreachable).saturating_sub(tally.pinned))
+        let all = tally.hosts.saturating_sub(tally.unreachable).saturating_sub(tally.pinned);
+        let canary = rollout.release.canary.as_ref().filter(|_| rollout.step == 0);
+        let named = canary.and_then(|canary| u32::try_from(canary.hosts.get(region)?.len()).ok());
+        // Of hosts that were let in by name nobody else has to come back.
+        let asked = named.map_or(all, |named| named.min(all));
+        (asked.saturating_sub(all.saturating_sub(tally.settled)), asked)
     } else {
         (tally.on_next.min(tally.hosts), tally.hosts)
     };
@@ -108,7 +113,7 @@ fn reached(rollout: &Rollout, tally: &Tally) -> (u64, u64) {
 }
 
 fn note(rollout: &Rollout, region: &RegionName, tally: &Tally) -> String {
-    let (done, total) = reached(rollout, tally);
+    let (done, total) = reached(rollout, region, tally);
     let mut note = format!("{done}/{total}");
     let faults = tally.failed + tally.host_faults + tally.transport_faults;
     let kept = [(faults, "failed"), (tally.unreachable, "unreachable"), (tally.pinned, "pinned")];

@@ -208,6 +208,7 @@ fn who_watches_a_held_canary_reads_the_whole_line_to_type() {
     let mut held = held();
     held.release.app = "an-app-with-a-name-that-is-quite-long-for-a-terminal".parse().unwrap();
     coordinator.gives(R2, &held);
+    coordinator.gives(&R2.replace("/web/", &format!("/{}/", held.release.app)), &held);
     let typed =
         "deployctl promote r2 -a an-app-with-a-name-that-is-quite-long-for-a-terminal -e prod";
     let done = on_terminal(&person, &["watch", "r2"], ("-e prod", "\x03"));
@@ -226,7 +227,7 @@ fn a_plan_that_is_only_asked_for_counts_the_hosts_of_its_steps() {
     coordinator.gives("GET /v1/apps/web", &app("file:///x"));
     let host = |n: u8| {
         json!({"info": {"host": format!("web-{n}"), "env": "prod", "labels": {},
-        "peer_port": 1, "agent_version": "1"}, "region": "eu", "address": "", "reachable": true,
+        "rack": "", "zone": "", "peer_port": 1, "agent_version": "1"}, "region": "eu", "address": "", "reachable": true,
         "seen_at": "2026-11-21T00:00:00.000Z", "apps": []})
     };
     let hosts: Vec<_> = (1..=4).map(host).collect();

@@ -29,6 +29,7 @@ const READY_AFTER_BUILD_S: u32 = 3600;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  deployctl deploy HEAD -m \"retry jitter\"\n  deployctl deploy HEAD --build --yes\n  \
+    deployctl deploy HEAD --hosts web-1 -m \"one host first\"\n  \
     deployctl deploy r411 --region eu --plan all-at-once --confirm=web -m \"INC-7\"\n  deployctl deploy @ --config api.toml -m \"more workers\""
 )]
 pub struct DeployArgs {
@@ -53,12 +54,13 @@ pub struct DeployArgs {
     /// These go first, and you promote the rest: 'web-*'
     ///
     /// Names and patterns of hosts, one of which must fit, and labels, all of which must: web-1,
-    /// 'web-*', rack=14. A tenth of the hosts at most (one at least), and 50. The rollout is held
-    /// after them (exit code 14): `promote` goes on by the plan, `cancel` takes them back. Not
-    /// with all-at-once, a plan from a file or --max-unavailable.
+    /// 'web-*', rack=14, zone=b, region=eu; `deployctl hosts --hosts SELECTOR` lists who that is.
+    /// A tenth of the hosts at most (one at least), and 50. The rollout is held after them (exit
+    /// code 14): `promote` goes on by the plan, `cancel` takes them back. Given twice, it is one
+    /// list. Not with all-at-once, a plan from a file or --max-unavailable.
     #[arg(long, value_name = "SELECTOR", conflicts_with = "max_unavailable",
           add = ArgValueCompleter::new(complete::host_list))]
-    hosts: Option<HostSelector>,
+    hosts: Vec<HostSelector>,
     /// Only say what would happen
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -132,9 +134,9 @@ impl DeployArgs {
         let other = match (&request.plan_file, request.plan) {
             (Some(file), _) => format!("--plan {}", file.name()),
             (None, PlanName::AllAtOnce) => "--plan all-at-once".to_owned(),
-            _ => return Ok(self.hosts.clone()),
+            _ => return Ok(HostSelector::joined(&self.hosts)?),
         };
-        if self.hosts.is_none() {
+        if self.hosts.is_empty() {
             return Ok(None);
         }
         Err(Failure::usage(format!("--hosts is not for {other}"))

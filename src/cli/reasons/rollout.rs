@@ -41,7 +41,8 @@ pub fn of(rollout: &Rollout, regions: &[Region], now: UnixMillis) -> Reasons {
     }
     if let Some(canary) = &release.canary {
         let (asked, names) = (&canary.asked, canary.names());
-        reasons = reasons.because(format!("--hosts {asked} goes first: {names}"));
+        let who = if *asked == names { String::new() } else { format!(": {names}") };
+        reasons = reasons.because(format!("--hosts {asked} goes first{who}"));
     }
     if let Some(file) = &release.plan_file {
         reasons = reasons.because(format!("it goes by the plan {file}"));
