@@ -149,7 +149,12 @@ pub fn held_where(rollout: &Rollout) -> String {
 
 /// What the lines of [`held_lines`] lead to, as one sentence.
 fn ways_on(rollout: &Rollout) -> String {
+    let own = (rollout.release.artifact, rollout.release.config);
     let back = match rollout.base {
+        // A rollback goes to what is something else.
+        Some(base) if own == (Some(base.artifact), base.config) => {
+            format!("cancel goes back to {}, which brought the same", base.release)
+        }
         Some(base) => format!("cancel (or rollback) goes back to {}", base.release),
         None => "cancel --keep ends it, and hosts stay as they are".to_owned(),
     };

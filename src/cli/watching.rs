@@ -101,11 +101,17 @@ fn head(rollout: &Rollout) -> String {
 fn reached(rollout: &Rollout, region: &RegionName, tally: &Tally) -> (u64, u64) {
     let (done, total) = if rollout.release.state == RolloutState::Reverting {
         let all = tally.hosts.saturating_sub(tally.unreachable).saturating_sub(tally.pinned);
-        let canary = rollout.release.canary.as_ref().filter(|_| rollout.step == 0);
-        let named = canary.and_then(|canary| u32::try_from(canary.hosts.get(region)?.len()).ok());
-        // Of hosts that were let in by name nobody else has to come back.
-        let asked = named.map_or(all, |named| named.min(all));
-        (asked.saturating_sub(all.saturating_sub(tally.settled)), asked)
+        match rollout.release.canary.as_ref().filter(|_| rollout.step == 0) {
+            None => (tally.settled, all),
+            // Of hosts that were let in by name nobody else has to come back.
+            Some(canary) => match canary.hosts.get(region) {
+                Some(hosts) => {
+                    let asked = u32::try_from(hosts.len()).unwrap_or(u32::MAX).min(all);
+                    (asked.saturating_sub(all.saturating_sub(tally.settled)), asked)
+                }
+                None => (all, all),
+            },
+        }
     } else {
         (tally.on_next.min(tally.hosts), tally.hosts)
     };
@@ -183,6 +189,23 @@ pub(super) mod tests {
             stands_still(&rollout, &region("eu"), &fetching).as_deref(),
             Some("fetched 43%")
         );
+    }
+
+    #[test]
+    fn a_canary_on_its_way_back_counts_its_own_hosts() {
+        let mut rollout = running(vec![step("canary web-1", &[("*", 0)])]);
+        rollout.release.state = RolloutState::Reverting;
+        let canary = serde_json::json!({"asked": "web-1", "hosts": {"eu": ["web-1"]}});
+        rollout.release.canary = serde_json::from_value(canary).unwrap();
+        let count = |rollout: &Rollout, region: &str, settled| {
+            let tally = Tally { hosts: 4, settled, ..Tally::default() };
+            reached(rollout, &region.parse().unwrap(), &tally)
+        };
+        assert_eq!(count(&rollout, "eu", 3), (0, 1));
+        assert_eq!(count(&rollout, "eu", 4), (1, 1));
+        assert_eq!(count(&rollout, "us", 0), (4, 4), "nobody there was let in");
+        rollout.step = 1;
+        assert_eq!(count(&rollout, "eu", 3), (3, 4), "the plan went on");
     }
 
     #[test]

@@ -229,6 +229,8 @@ fn stays(reasons: Reasons, seen: Seen<'_>, status: &AppStatus) -> Reasons {
     let waits = format!("{name} {}", waits(open));
     let because_of = match open.release.state {
         RolloutState::Pending => format!("{name} has not begun"),
+        // What it waits for is said below.
+        RolloutState::Paused if is_held_at_canary(open) => String::new(),
         RolloutState::Paused => format!("{name} is paused: {}", open.release.reason),
         _ => String::new(),
     };
