@@ -190,6 +190,13 @@ fn a_canary_that_is_held_is_told_as_what_was_asked_for_and_not_as_an_error() {
     coordinator.gives(R2, &first);
     let done = person.ends(&["watch", "r2"], 14);
     assert!(done.stderr.contains("deployctl cancel r2 --keep -a web"), "{}", done.stderr);
+    // The same bits: a rollback would go further back, or nowhere.
+    let mut same = held();
+    same.base.as_mut().unwrap().artifact = same.release.artifact.unwrap();
+    coordinator.gives(R2, &same);
+    let done = person.ends(&["watch", "r2"], 14);
+    let said = "cancel goes back to r1, which brought the same\n";
+    assert!(done.stderr.contains(said) && !done.stderr.contains("rollback"), "{}", done.stderr);
     // One that a plan holds says so too, and one that is unwell is an error as ever.
     let mut planned = held();
     planned.release.canary = None;
@@ -216,6 +223,9 @@ fn who_watches_a_held_canary_reads_the_whole_line_to_type() {
     let shown = done.stdout.replace("\r\n", "\n");
     assert!(shown.contains(typed), "{shown}");
     assert!(shown.contains("go back  deployctl cancel r2"), "{shown}");
+    // Who goes away is told that it waits, and the same lines.
+    let (_, after) = shown.split_once("detached; r2 stays held").expect("it waits for a person");
+    assert!(after.contains(typed), "{after}");
 }
 
 #[test]
