@@ -7,6 +7,8 @@
 
 #[path = "cli/approving.rs"]
 mod approving;
+#[path = "cli/choosing.rs"]
+mod choosing;
 #[path = "cli/codes.rs"]
 mod codes;
 #[path = "cli/completing.rs"]

@@ -55,18 +55,38 @@ pub async fn ask(
     question: &str,
     danger: Danger,
 ) -> Result<(), Failure> {
+    ask_about(ctx, env, (question, NOTHING), danger).await
+}
+
+/// As [`ask`], for what goes on already: `left` says how a "no" leaves it.
+///
+/// # Errors
+/// As [`ask`].
+pub async fn ask_about(
+    ctx: &Context,
+    env: &EnvName,
+    (question, left): (&str, &str),
+    danger: Danger,
+) -> Result<(), Failure> {
     check_can_ask(ctx, env)?;
     if !must_ask(ctx, env) {
         return Ok(());
     }
-    agreed(prompt::confirm(question, danger == Danger::WayBack).await?)
+    refused_as(prompt::confirm(question, danger == Danger::WayBack).await?, left)
 }
 
+/// How a "no" leaves what would only have begun.
+const NOTHING: &str = "nothing was started";
+
 fn agreed(yes: bool) -> Result<(), Failure> {
+    refused_as(yes, NOTHING)
+}
+
+fn refused_as(yes: bool, left: &str) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
-    Err(Failure::new(ExitCode::Error, "not confirmed; nothing was started"))
+    Err(Failure::new(ExitCode::Error, format!("not confirmed; {left}")))
 }
 
 /// Asks for `name` to be typed, for what can't be undone and is about no app.

@@ -71,7 +71,7 @@ impl ConflictArgs {
             "nothing was deployed".to_owned(),
             format!("deployctl watch {} {scope}", id.release),
         ]);
-        let ended = wait::rollout(ctx, api, &id, patience).await?;
+        let ended = wait::rollout(ctx, api, &id, patience, |_| {}).await?;
         ctx.on_interrupt([]);
         if ended.release.state.is_final() {
             let kind = match ended.release.kind {

@@ -103,6 +103,9 @@ pub struct Failure {
     /// Whether the story was told already and only the code is left to give.
     #[serde(skip)]
     pub told: bool,
+    /// Whether it stands where it was asked to stop: people are told so, and of no error.
+    #[serde(skip)]
+    pub by_design: bool,
 }
 
 fn write_code<S: serde::Serializer>(code: &ExitCode, to: S) -> Result<S::Ok, S::Error> {
@@ -121,6 +124,7 @@ impl Failure {
             request_id: String::new(),
             document: None,
             told: false,
+            by_design: false,
         }
     }
 

@@ -26,8 +26,30 @@ pub fn new_table(empty: &str) -> Table {
         "LOCAL",
         "ADDRESS",
         "AGENT",
+        "LABELS",
     ];
     Table::new(&columns, 9, empty)
+}
+
+/// The column `REASON`: what is behind it goes before it where there is no room.
+const REASON_AT: usize = 8;
+
+/// Shows people the labels, where hosts say any: what went wrong with one needs its room first.
+pub fn show_labels(table: &mut Table, rows: &[HostRow]) {
+    let failed = |row: &HostRow| row.apps.iter().any(|status| status.failure.is_some());
+    if rows.iter().any(|row| !labels(row).is_empty()) {
+        table.show("LABELS", REASON_AT + usize::from(rows.iter().any(failed)));
+    }
+}
+
+/// What a host says of itself and of its place, as `--hosts` takes it.
+fn labels(row: &HostRow) -> String {
+    let place = [("rack", &row.info.rack), ("zone", &row.info.zone)];
+    let place = place
+        .into_iter()
+        .filter(|(key, value)| !value.is_empty() && !row.info.labels.contains_key(*key));
+    let own = row.info.labels.iter().map(|(key, value)| (key.as_str(), value));
+    own.chain(place).map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
 
 /// The row of one app on one host; `None`: a host that runs nothing.
@@ -55,5 +77,6 @@ pub fn cells(row: &HostRow, status: Option<&AppStatus>) -> Vec<Cell> {
         status.map_or_else(none, |status| Cell::bytes(status.sources.local)),
         row.address.as_str().into(),
         row.info.agent_version.as_str().into(),
+        Cell::maybe(Some(labels(row)).filter(|labels| !labels.is_empty())),
     ]
 }

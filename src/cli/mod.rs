@@ -36,6 +36,7 @@ pub mod reference;
 pub mod rollouts;
 mod short_help;
 pub mod simulate;
+pub mod steps;
 mod tab;
 pub mod table;
 pub mod topics;

@@ -9,6 +9,7 @@ use super::api::{Api, with_query};
 use super::context::Context;
 use super::failure::{ExitCode, Failure};
 use super::typed;
+use crate::config::numbered::numbered_alike;
 use crate::config::project::nearest;
 use crate::wire::v1::fleet::Completions;
 
@@ -23,6 +24,7 @@ const KINDS: [(&str, &str, &str); 3] = [
 
 /// Adds the line that was likely meant, if a name was refused and another is near.
 pub async fn advise(ctx: &Context, failure: &mut Failure) {
+    expand(failure);
     if failure.code != ExitCode::NotFound {
         return;
     }
@@ -33,11 +35,26 @@ pub async fn advise(ctx: &Context, failure: &mut Failure) {
     let Some((kind, flag, wrong)) = found else { return };
     let names = tokio::time::timeout(PATIENCE, names(ctx, kind)).await.ok().flatten();
     let names = names.unwrap_or_default();
-    if let Some(near) = nearest(&wrong, names.iter().map(String::as_str)) {
+    // Of those that differ in a number, no one is likelier than another.
+    if let Some(alike) = numbered_alike(&wrong, names.iter().map(String::as_str)) {
+        // Of regions and envs the coordinator has said which there are.
+        let said = !failure.causes.is_empty();
+        failure.causes.extend((!said).then(|| format!("there is {alike}")));
+    } else if let Some(near) = nearest(&wrong, names.iter().map(String::as_str)) {
         // The name may have come from a file or a variable.
         let line = typed::replacing(&wrong, near);
         let line = line.unwrap_or_else(|| typed::with(&format!("{flag} {near}")));
         failure.hints.insert(0, format!("did you mean: {line}"));
+    }
+}
+
+/// Makes whole lines of the coordinator's "did you mean: --hosts web-1".
+fn expand(failure: &mut Failure) {
+    for hint in &mut failure.hints {
+        let choice = hint.strip_prefix("did you mean: --hosts ");
+        if let Some(line) = choice.and_then(|choice| typed::with_value("--hosts", choice)) {
+            *hint = format!("did you mean: {line}");
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::model::job::BuildFailure;
 use crate::model::rollout::{Release, RolloutState};
 use crate::wire::v1::build::Build;
 use crate::wire::v1::rollout::Rollout;
+use crate::wire::words::is_held_at_canary;
 pub use crate::wire::words::{
     build_tone, merged_failures, progress_of, replication_tone, rollout_tone, stage_word,
     step_name, sum,
@@ -81,6 +82,9 @@ pub fn rollout_failure(rollout: &Rollout, code: ExitCode) -> Failure {
     let release = &rollout.release;
     let name = release.release;
     let scope = format!("-a {} -e {}", release.app, release.env);
+    if release.state == RolloutState::Paused && rollout.held {
+        return held(rollout, code);
+    }
     let title = match release.state {
         RolloutState::Reverted => format!("{name} failed and was rolled back"),
         RolloutState::Failed => left_on(rollout),
@@ -120,6 +124,68 @@ pub fn rollout_failure(rollout: &Rollout, code: ExitCode) -> Failure {
         failure.hints.push(format!("deployctl rollback {scope}"));
     }
     failure
+}
+
+/// That a rollout stands where it was asked to, and what a person may say now.
+fn held(rollout: &Rollout, code: ExitCode) -> Failure {
+    let mut failure = Failure::new(code, held_where(rollout));
+    failure.by_design = true;
+    failure.causes.push(ways_on(rollout));
+    failure.hints = held_lines(rollout).into_iter().map(|(_, line)| line).collect();
+    failure
+}
+
+/// "r2 is held after the canary web-1: 1 of 1 host healthy".
+#[must_use]
+pub fn held_where(rollout: &Rollout) -> String {
+    let (name, all) = (rollout.release.release, sum(rollout.regions.values()));
+    let hosts = count(u64::from(all.admitted), "host");
+    let well = format!("{} of {hosts} healthy", all.healthy.min(all.admitted));
+    match rollout.release.canary.as_ref().filter(|_| is_held_at_canary(rollout)) {
+        Some(canary) => format!("{name} is held after the canary {}: {well}", canary.names()),
+        None => format!("{name} is held after {:?}, as its plan says: {well}", step_name(rollout)),
+    }
+}
+
+/// What the lines of [`held_lines`] lead to, as one sentence.
+fn ways_on(rollout: &Rollout) -> String {
+    let own = (rollout.release.artifact, rollout.release.config);
+    let back = match rollout.base {
+        // A rollback goes to what is something else.
+        Some(base) if own == (Some(base.artifact), base.config) => {
+            format!("cancel goes back to {}, which brought the same", base.release)
+        }
+        Some(base) => format!("cancel (or rollback) goes back to {}", base.release),
+        None => "cancel --keep ends it, and hosts stay as they are".to_owned(),
+    };
+    format!("promote goes on with the rest by the plan, {back}")
+}
+
+/// The lines that a person may type where a rollout is held, and in a word what each does.
+#[must_use]
+pub fn held_lines(rollout: &Rollout) -> [(&'static str, String); 2] {
+    let release = &rollout.release;
+    let (name, scope) = (release.release, format!("-a {} -e {}", release.app, release.env));
+    let on = ("go on", format!("deployctl promote {name} {scope}"));
+    match rollout.base {
+        Some(_) => [on, ("go back", format!("deployctl cancel {name} {scope}"))],
+        None => [on, ("end it", format!("deployctl cancel {name} --keep {scope}"))],
+    }
+}
+
+/// The same for one that is paused for any reason, and `None` for what is not.
+#[must_use]
+pub fn paused_lines(rollout: &Rollout) -> Option<[(&'static str, String); 2]> {
+    let release = &rollout.release;
+    if release.state != RolloutState::Paused {
+        return None;
+    }
+    let mut lines = held_lines(rollout);
+    if !rollout.held {
+        let scope = format!("-a {} -e {}", release.app, release.env);
+        lines[0].1 = format!("deployctl resume {} {scope}", release.release);
+    }
+    Some(lines)
 }
 
 /// What a rollout that failed left behind: how many hosts run what it brought.

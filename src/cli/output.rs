@@ -199,6 +199,20 @@ impl Output {
         write_out(text);
     }
 
+    /// Writes sentences of the answer, on a terminal broken between words; lines to paste,
+    /// which begin with `hint:`, stay whole.
+    pub fn prose(&self, text: &str) {
+        if !self.stdout_tty {
+            return write_out(text);
+        }
+        let width = usize::from(terminal_width());
+        let line = |line: &str| match line.starts_with("hint:") {
+            true => format!("{line}\n"),
+            false => fold(line, width) + "\n",
+        };
+        write_out(&text.lines().map(line).collect::<String>());
+    }
+
     /// Tells a line of the story on stderr, where it is told at all.
     pub fn story(&self, line: &str) {
         if self.tells_progress() && !line.is_empty() {
@@ -253,15 +267,17 @@ impl Output {
         if failure.told {
             return;
         }
-        let lead = match failure.code {
+        let title = match failure.code {
             // Asked for by the person, so no error.
-            ExitCode::Interrupted => "\n".to_owned(),
-            _ => format!("{} ", self.paint_err("error:", "1;31")),
+            ExitCode::Interrupted => format!("\n{}", failure.title),
+            _ if failure.by_design => self.folded(&self.mark_err(Tone::Look, &failure.title)),
+            _ => format!("{} {}", self.paint_err("error:", "1;31"), failure.title),
         };
-        let mut text = format!("{lead}{}\n", failure.title);
+        let mut text = title + "\n";
+        let lead = if failure.by_design { "next: " } else { "cause:" };
         for cause in &failure.causes {
             let cause = cause.trim_end().replace('\n', "\n       ");
-            text.push_str(&format!("{}\n", self.folded(&format!("cause: {cause}"))));
+            text.push_str(&format!("{}\n", self.folded(&format!("{lead} {cause}"))));
         }
         for hint in &failure.hints {
             text.push_str(&format!("{}  {hint}\n", self.paint_err("hint:", "36")));

@@ -43,9 +43,7 @@ impl<'a> Progress<'a> {
         let bars = (out.stderr_tty && out.tells_progress()).then(|| {
             let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
             let head = all.add(ProgressBar::new_spinner());
-            let ticks = if out.unicode { "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ " } else { "|/-\\ " };
-            let style = ProgressStyle::with_template("{spinner} {wide_msg}");
-            head.set_style(style.expect("the template is a constant").tick_chars(ticks));
+            head.set_style(head_style(CUT, out.unicode));
             head.enable_steady_tick(TICK);
             let (named, unicode) = (BTreeMap::new(), out.unicode);
             Bars { all, head, named, unicode, _unechoed: Unechoed::new() }
@@ -69,6 +67,7 @@ impl<'a> Progress<'a> {
     /// least each 30 s.
     pub fn update(&mut self, key: &str, text: &str) {
         if let Some(bars) = &self.bars {
+            bars.head.set_style(head_style(CUT, bars.unicode));
             bars.head.set_message(text.to_owned());
             return;
         }
@@ -106,9 +105,19 @@ impl<'a> Progress<'a> {
         let width = columns().max(20) - 4;
         let cut = |line: &String| line.chars().take(width).collect::<String>();
         let lines: String = lines.iter().map(|line| format!("\n  {}", cut(line))).collect();
-        let style = ProgressStyle::with_template("{spinner} {msg}");
-        bars.head.set_style(style.expect("the template is a constant"));
+        bars.head.set_style(head_style(WHOLE, bars.unicode));
         bars.head.set_message(format!("{headline}{lines}"));
+    }
+
+    /// Lines under the headline that a person may paste: nothing of them is cut off. Nothing
+    /// without a terminal.
+    pub fn ways(&mut self, headline: &str, lines: &[String]) {
+        let Some(bars) = &self.bars else { return };
+        // The spinner and a space stand before it.
+        let headline = self.out.folded(&format!("  {headline}"));
+        let lines: String = lines.iter().map(|line| format!("\n  {line}")).collect();
+        bars.head.set_style(head_style(WHOLE, bars.unicode));
+        bars.head.set_message(format!("{}{lines}", headline.trim_start()));
     }
 
     /// Tells a line that stays.
@@ -132,6 +141,16 @@ impl<'a> Progress<'a> {
             let _ = bars.all.clear();
         }
     }
+}
+
+/// A headline that is cut where the terminal ends, and one that is not.
+const CUT: &str = "{spinner} {wide_msg}";
+const WHOLE: &str = "{spinner} {msg}";
+
+fn head_style(template: &str, unicode: bool) -> ProgressStyle {
+    let ticks = if unicode { "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ " } else { "|/-\\ " };
+    let style = ProgressStyle::with_template(template);
+    style.expect("the templates are constants").tick_chars(ticks)
 }
 
 fn columns() -> usize {

@@ -6,7 +6,6 @@ use crate::model::fleet::{Sources, Tally};
 use crate::model::id::{AppName, EnvName, ReleaseNo};
 use crate::model::rollout::{Release, RolloutKind, RolloutState};
 use crate::wire::v1::rollout::{EnvStatus, Rollout, RolloutRequest};
-use crate::wire::words::is_held_at_canary;
 
 use super::api::{Api, RolloutId};
 use super::args::WaitArgs;
@@ -14,7 +13,7 @@ use super::config_file;
 use super::confirm::Consent;
 use super::context::Context;
 use super::failure::{ExitCode, Failure};
-use super::outcome::{progress_of, release_code, rollout_failure, rollout_tone, sum};
+use super::outcome::{paused_lines, progress_of, release_code, rollout_failure, rollout_tone, sum};
 use super::output::Tone;
 use super::preview;
 use super::prompt::pick_app;
@@ -236,11 +235,25 @@ pub async fn stay_with(
         ctx.out.hint(&watch);
         return Ok(ExitCode::Ok);
     }
-    let stop = format!("deployctl cancel {name} {scope}");
-    ctx.on_interrupt([format!("detached; {name} continues"), watch, stop]);
-    let ended = wait::rollout(ctx, api, &id, wait).await?;
+    let left = |now: &Rollout| ctx.on_interrupt(left_behind(now));
+    left(&started);
+    let ended = wait::rollout(ctx, api, &id, wait, left).await?;
     ctx.on_interrupt([]);
     tell_end(ctx, &ended)
+}
+
+/// What is said to a person who goes away: that it goes on without, or that it waits, and the
+/// lines to type.
+fn left_behind(now: &Rollout) -> Vec<String> {
+    let name = now.release.release;
+    if let Some(lines) = paused_lines(now) {
+        let word = if now.held { "held" } else { "paused" };
+        let lines = lines.into_iter().map(|(_, line)| line);
+        return [format!("detached; {name} stays {word}")].into_iter().chain(lines).collect();
+    }
+    let scope = Context::scope_flags(&now.release.app, &now.release.env);
+    let lines = ["watch", "cancel"].map(|verb| format!("deployctl {verb} {name} {scope}"));
+    [format!("detached; {name} continues")].into_iter().chain(lines).collect()
 }
 
 /// What there is already, when nothing new has to be started for what was asked.
@@ -267,8 +280,8 @@ fn tell_end(ctx: &Context, ended: &Rollout) -> Result<ExitCode, Failure> {
             ctx.out.table(&table(&[release]));
         }
         let mut failure = rollout_failure(ended, code).with_document(document(ended));
-        // A canary that is held goes back by the cancel that is hinted already.
-        let paused = release.state == RolloutState::Paused && !is_held_at_canary(ended);
+        // What is held goes back by the cancel that is hinted already.
+        let paused = release.state == RolloutState::Paused && !ended.held;
         failure.hints.extend(undo.filter(|_| paused).map(|(_, line)| line));
         return Err(failure);
     }

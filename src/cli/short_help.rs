@@ -14,7 +14,7 @@ const RARE: &[(&str, &[&str])] = &[
     ("init", &["force", "stop", "trunk"]),
     ("add", &["trunk", "hosts", "waves", "start", "stop", "health"]),
     ("set", &["trunk", "hosts", "waves", "start", "stop", "health"]),
-    ("hosts", &["exit_code", "all"]),
+    ("hosts", &["exit_code", "all", "region"]),
     (
         "simulate",
         &[

@@ -11,7 +11,8 @@ use crate::wire::words;
 pub use crate::wire::words::{age, bytes, count, took};
 
 /// Columns of prose: these are cut where the terminal is too narrow.
-const FLEXIBLE: [&str; 6] = ["SUBJECT", "MESSAGE", "REASON", "REPO", "BLOBS", "WAITING ON"];
+const FLEXIBLE: [&str; 7] =
+    ["SUBJECT", "MESSAGE", "REASON", "REPO", "BLOBS", "WAITING ON", "LABELS"];
 
 /// Columns that go, in this order, where the only prose that is left has no room.
 const SPARE: [&str; 2] = ["KIND", "ACTOR"];

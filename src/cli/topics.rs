@@ -203,10 +203,10 @@ How a rollout reaches hosts:
   ./NAME.toml   a plan of your own: regions in waves, percents or counts of hosts, bakes and
                 holds. deployctl help plan-file says what may stand there.
 
-deploy --hosts web-1 (or 'web-*', rack=14, zone=b) lets these hosts go first, whatever the
-plan: no other, a tenth of all at most, and nobody who comes later. They are judged as any
-step is. Then the rollout is held: promote goes on with the rest by the plan, cancel or
-rollback takes them back.
+deploy --hosts web-1 (or 'web-*', rack=14, zone=b, region=eu) lets these hosts go first,
+whatever the plan (deployctl hosts --hosts SELECTOR lists who that is): no other, a tenth of
+all at most, and nobody who comes later. They are judged as any step is. Then the rollout is
+held: promote goes on with the rest by the plan, cancel or rollback takes them back.
 
 --bake TIME sets every bake of the plan; --region limits the rollout to some regions,
 --exclude-region to all others. --no-auto-rollback leaves hosts as they are when the release

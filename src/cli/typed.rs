@@ -15,6 +15,30 @@ pub fn replacing(word: &str, by: &str) -> Option<String> {
     replaced(words(), word, by).map(line)
 }
 
+/// What was typed with `value` as the only one of `flag`; `None` when it was not typed.
+#[must_use]
+pub fn with_value(flag: &str, value: &str) -> Option<String> {
+    valued(words(), flag, value).map(line)
+}
+
+fn valued(words: Vec<String>, flag: &str, value: &str) -> Option<Vec<String>> {
+    let (mut kept, mut seen, mut words) = (Vec::new(), false, words.into_iter());
+    while let Some(word) = words.next() {
+        let joined = word.strip_prefix(flag).is_some_and(|rest| rest.starts_with('='));
+        if word != flag && !joined {
+            kept.push(word);
+            continue;
+        }
+        if word == flag {
+            words.next();
+        }
+        if !std::mem::replace(&mut seen, true) {
+            kept.extend([flag.to_owned(), value.to_owned()]);
+        }
+    }
+    seen.then_some(kept)
+}
+
 fn words() -> Vec<String> {
     std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect()
 }
@@ -75,5 +99,12 @@ mod tests {
             assert_eq!(replaced(typed(before), "helo", "hello"), Some(typed(after)));
         }
         assert_eq!(replaced(typed("status"), "helo", "hello"), None);
+        for (before, after) in [
+            ("deploy r2 --hosts us-* -y", "deploy r2 --hosts us-1 -y"),
+            ("deploy --hosts=us-* -y --hosts eu-1", "deploy --hosts us-1 -y"),
+        ] {
+            assert_eq!(valued(typed(before), "--hosts", "us-1"), Some(typed(after)));
+        }
+        assert_eq!(valued(typed("deploy --hostsx 1"), "--hosts", "us-1"), None);
     }
 }

@@ -76,7 +76,7 @@ impl Patience {
     }
 }
 
-/// Follows a rollout until it ended or waits for a person.
+/// Follows a rollout until it ended or waits for a person; `seen` is told of each look.
 ///
 /// # Errors
 /// Exit code 124 when the time is up.
@@ -85,6 +85,7 @@ pub async fn rollout(
     api: &Api,
     id: &RolloutId,
     wait: &WaitArgs,
+    seen: impl Fn(&Rollout),
 ) -> Result<Rollout, Failure> {
     let mut progress = Progress::new(&ctx.out);
     let mut patience = Patience::new(wait.timeout);
@@ -104,6 +105,7 @@ pub async fn rollout(
             }
             continue;
         };
+        seen(&rollout);
         told.show(&mut progress, &rollout);
         if rollout.stamp != since {
             ctx.out.event("rollout", &rollout);

@@ -3,7 +3,7 @@
 //!
 //! From what the coordinator says; decides nothing.
 
-use super::outcome::{rollout_line, step_name};
+use super::outcome::{held_where, paused_lines, rollout_line, step_name};
 use super::output::Tone;
 use super::progress::Progress;
 use super::table::age;
@@ -12,7 +12,7 @@ use crate::model::fleet::Tally;
 use crate::model::id::RegionName;
 use crate::model::rollout::{RolloutState, Stage};
 use crate::wire::v1::rollout::Rollout;
-use crate::wire::words::{has_baked, stage_word};
+use crate::wire::words::{has_baked, stage_word, waits};
 
 /// Steps of a rollout that were told as done.
 #[derive(Debug, Default)]
@@ -30,9 +30,15 @@ impl Told {
             return;
         }
         self.finished_steps(progress, rollout);
-        progress.update(&key, &head(rollout));
+        match paused_lines(rollout) {
+            Some(lines) => {
+                let said = |(word, line): &(&str, String)| format!("{word:<8} {line}");
+                progress.ways(&paused_head(rollout), &lines.each_ref().map(said));
+            }
+            None => progress.update(&key, &head(rollout)),
+        }
         for (region, tally) in rollout.regions.iter().filter(|(_, tally)| tally.hosts > 0) {
-            let (done, total) = reached(rollout, tally);
+            let (done, total) = reached(rollout, region, tally);
             progress.bar(region.as_str(), done, total, &note(rollout, region, tally));
         }
     }
@@ -53,6 +59,19 @@ impl Told {
             }
         }
         self.steps = now.max(self.steps);
+    }
+}
+
+/// That it is paused, where and why.
+fn paused_head(rollout: &Rollout) -> String {
+    let (number, steps) = (rollout.step + 1, rollout.steps.len());
+    let (name, step) = (rollout.release.release, step_name(rollout));
+    match rollout.held {
+        true => format!("{} (step {number} of {steps})", held_where(rollout)),
+        false if step.is_empty() => format!("{name} is paused and {}", waits(rollout)),
+        false => {
+            format!("{name} is paused at {step} (step {number} of {steps}) and {}", waits(rollout))
+        }
     }
 }
 
@@ -79,9 +98,20 @@ fn head(rollout: &Rollout) -> String {
 }
 
 /// Hosts that are where they should be, and all that should.
-fn reached(rollout: &Rollout, tally: &Tally) -> (u64, u64) {
+fn reached(rollout: &Rollout, region: &RegionName, tally: &Tally) -> (u64, u64) {
     let (done, total) = if rollout.release.state == RolloutState::Reverting {
-        (tally.settled, tally.hosts.saturating_sub(tally.unreachable).saturating_sub(tally.pinned))
+        let all = tally.hosts.saturating_sub(tally.unreachable).saturating_sub(tally.pinned);
+        match rollout.release.canary.as_ref().filter(|_| rollout.step == 0) {
+            None => (tally.settled, all),
+            // Of hosts that were let in by name nobody else has to come back.
+            Some(canary) => match canary.hosts.get(region) {
+                Some(hosts) => {
+                    let asked = u32::try_from(hosts.len()).unwrap_or(u32::MAX).min(all);
+                    (asked.saturating_sub(all.saturating_sub(tally.settled)), asked)
+                }
+                None => (all, all),
+            },
+        }
     } else {
         (tally.on_next.min(tally.hosts), tally.hosts)
     };
@@ -89,7 +119,7 @@ fn reached(rollout: &Rollout, tally: &Tally) -> (u64, u64) {
 }
 
 fn note(rollout: &Rollout, region: &RegionName, tally: &Tally) -> String {
-    let (done, total) = reached(rollout, tally);
+    let (done, total) = reached(rollout, region, tally);
     let mut note = format!("{done}/{total}");
     let faults = tally.failed + tally.host_faults + tally.transport_faults;
     let kept = [(faults, "failed"), (tally.unreachable, "unreachable"), (tally.pinned, "pinned")];
@@ -98,14 +128,14 @@ fn note(rollout: &Rollout, region: &RegionName, tally: &Tally) -> String {
             note.push_str(&format!("  {number} {word}"));
         }
     }
-    if let Some(reason) = waits(rollout, region, tally) {
+    if let Some(reason) = stands_still(rollout, region, tally) {
         note.push_str(&format!("  {reason}"));
     }
     note
 }
 
 /// Why the region does not move just now.
-fn waits(rollout: &Rollout, region: &RegionName, tally: &Tally) -> Option<String> {
+fn stands_still(rollout: &Rollout, region: &RegionName, tally: &Tally) -> Option<String> {
     if rollout.release.state != RolloutState::Running || tally.on_next >= tally.hosts {
         return None;
     }
@@ -148,14 +178,34 @@ pub(super) mod tests {
         let still = Tally { hosts: 4, ..Tally::default() };
         let mut rollout = running(steps);
         assert_eq!(
-            waits(&rollout, &region("us"), &still).as_deref(),
+            stands_still(&rollout, &region("us"), &still).as_deref(),
             Some("waits for us 10% (step 2)")
         );
         rollout.stage = Stage::Baking;
-        let text = waits(&rollout, &region("us"), &still);
+        let text = stands_still(&rollout, &region("us"), &still);
         assert_eq!(text.as_deref(), Some("waits for the bake, then us 10%"));
         let fetching = Tally { hosts: 4, admitted: 2, fetched_permille: 430, ..Tally::default() };
-        assert_eq!(waits(&rollout, &region("eu"), &fetching).as_deref(), Some("fetched 43%"));
+        assert_eq!(
+            stands_still(&rollout, &region("eu"), &fetching).as_deref(),
+            Some("fetched 43%")
+        );
+    }
+
+    #[test]
+    fn a_canary_on_its_way_back_counts_its_own_hosts() {
+        let mut rollout = running(vec![step("canary web-1", &[("*", 0)])]);
+        rollout.release.state = RolloutState::Reverting;
+        let canary = serde_json::json!({"asked": "web-1", "hosts": {"eu": ["web-1"]}});
+        rollout.release.canary = serde_json::from_value(canary).unwrap();
+        let count = |rollout: &Rollout, region: &str, settled| {
+            let tally = Tally { hosts: 4, settled, ..Tally::default() };
+            reached(rollout, &region.parse().unwrap(), &tally)
+        };
+        assert_eq!(count(&rollout, "eu", 3), (0, 1));
+        assert_eq!(count(&rollout, "eu", 4), (1, 1));
+        assert_eq!(count(&rollout, "us", 0), (4, 4), "nobody there was let in");
+        rollout.step = 1;
+        assert_eq!(count(&rollout, "eu", 3), (3, 4), "the plan went on");
     }
 
     #[test]
@@ -168,6 +218,22 @@ pub(super) mod tests {
         rollout.waiting_on = "the bake is over; the gate errors has said nothing yet".into();
         let expected = ": the bake is over; the gate errors has said nothing yet";
         assert!(head(&rollout).ends_with(expected), "{}", head(&rollout));
+    }
+
+    #[test]
+    fn what_a_rollout_waits_for_reads_as_a_sentence() {
+        let mut rollout = running(vec![]);
+        for (waiting_on, said) in [
+            ("bake ends in 7 s; 1 of 1 host on r2", "waits for its bake, which ends in 7 s; 1 of"),
+            ("the bake is over; 1 of 1 host on r2", "waits: the bake is over"),
+            ("a person: 3 hosts unreachable", "waits for a person: 3 hosts"),
+            ("2 regions to take the goal", "waits for 2 regions"),
+            ("1 of 4 hosts on r2; waiting for 1 region to take the goal", "waits: 1 of 4"),
+            ("b1 is queued", "waits: b1 is queued"),
+        ] {
+            rollout.waiting_on = waiting_on.into();
+            assert!(waits(&rollout).starts_with(said), "{}", waits(&rollout));
+        }
     }
 
     /// A deploy of these steps that is at the first of them.

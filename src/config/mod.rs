@@ -4,5 +4,6 @@ pub mod client;
 pub mod collector;
 pub mod daemon;
 pub mod gates;
+pub mod numbered;
 pub mod plan;
 pub mod project;

@@ -346,7 +346,8 @@ fn rollback(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
         if let Some(same) = repeated(desk) {
             return Ok(Admitted::Joined(Box::new(same)));
         }
-        refs::known_good_before(tx, app, env, &leaving)?
+        refs::known_good_before(tx, app, env, &leaving)
+            .map_err(|none| refs::or_cancel(none, desk.open.as_ref()))?
     } else {
         deployed(tx, desk, resolve(tx, app, env, &request.target)?)?
     };

@@ -1,5 +1,8 @@
 //! Who the hosts are that a deploy names to go first: looked up once, when it is asked for.
 
+use std::collections::BTreeSet;
+
+use crate::config::numbered::numbered_alike;
 use crate::config::project::nearest;
 use crate::coordinator::state::Coordinator;
 use crate::model::canary::Canary;
@@ -10,15 +13,40 @@ use crate::store::db::{DbError, Tx, holds, hosts};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::app::AppSpec;
 use crate::wire::v1::rollout::RolloutRequest;
+use crate::wire::words::{count, quoted};
 
-/// A host of the app, env and regions that are deployed to.
+/// A host of the app and env that are deployed to.
 struct Known {
     host: HostId,
     region: RegionName,
+    /// Whether its region is deployed to.
+    within: bool,
     picked: bool,
     reachable: bool,
     /// A person holds or pins it.
     kept: bool,
+}
+
+/// Where it goes: the app, the env, and the regions; none: all.
+#[derive(Clone, Copy)]
+struct To<'a> {
+    app: &'a AppSpec,
+    env: &'a EnvName,
+    regions: &'a [RegionName],
+}
+
+impl To<'_> {
+    /// "eu, us"; empty where it goes everywhere.
+    fn regions_said(&self) -> String {
+        let names: Vec<&str> = self.regions.iter().map(RegionName::as_str).collect();
+        names.join(", ")
+    }
+
+    /// The line that lists the hosts that `selector` means.
+    fn look(&self, selector: &str) -> String {
+        let (app, env) = (&self.app.name, self.env);
+        format!("deployctl hosts --hosts {} -a {app} -e {env}", quoted(selector))
+    }
 }
 
 /// The canary that `request` names, if it names one. Patterns and labels leave out hosts that
@@ -35,50 +63,80 @@ pub(super) fn named(
     request: &RolloutRequest,
 ) -> Result<Option<Canary>, Problem> {
     let Some(selector) = &request.hosts else { return Ok(None) };
-    let known = look(tx, shared, (app, env), (selector, &request.regions))?;
+    let to = To { app, env, regions: &request.regions };
+    let known = look(tx, shared, to, selector)?;
     for name in selector.exact() {
-        let same: Vec<&Known> = known.iter().filter(|host| host.host.as_str() == name).collect();
+        let same: Vec<&Known> =
+            known.iter().filter(|host| host.within && host.host.as_str() == name).collect();
         match same[..] {
-            [] => return Err(nobody_called(tx, (app, env), name, &known)?),
+            [] => return Err(nobody_called(tx, to, name, &known)?),
             [..] if same.iter().all(|host| !host.picked) => {
                 return Err(Problem::new(Code::NotFound, format!("{name} can't go first"))
                     .because(format!("it has other labels than {selector} says"))
-                    .hint(format!("deployctl hosts {name} -o wide")));
+                    .hint(to.look(name)));
             }
             _ => check_free((app, env), &same)?,
         }
     }
     let mut canary = Canary { asked: selector.to_string(), ..Canary::default() };
-    let matching = known.iter().filter(|host| host.picked).count();
-    for one in known.into_iter().filter(|host| host.picked && host.reachable && !host.kept) {
-        canary.hosts.entry(one.region).or_default().insert(one.host);
+    let free = |one: &&Known| one.within && one.picked && one.reachable && !one.kept;
+    for one in known.iter().filter(free) {
+        canary.hosts.entry(one.region.clone()).or_default().insert(one.host.clone());
     }
     if canary.hosts.is_empty() {
-        let why = match matching {
-            0 => format!("{selector} matches none of the hosts of {} in {env}", app.name),
-            _ => format!("the hosts that match ({matching}) can't be reached or are pinned"),
-        };
-        return Err(Problem::new(Code::NotFound, format!("no host is {selector}"))
-            .because(why)
-            .hint(format!("deployctl hosts -a {} -e {env} -o wide", app.name)));
+        return Err(nobody_like(tx, to, selector, &known)?);
     }
     Ok(Some(canary))
+}
+
+/// Why nobody whom `selector` means can go first.
+fn nobody_like(
+    tx: &Tx,
+    to: To<'_>,
+    selector: &HostSelector,
+    known: &[Known],
+) -> Result<Problem, DbError> {
+    let picked: Vec<&Known> = known.iter().filter(|one| one.picked).collect();
+    let within = picked.iter().filter(|one| one.within).count() as u64;
+    let (app, env) = (&to.app.name, to.env);
+    let problem = Problem::new(Code::NotFound, format!("no host is {selector}"));
+    if picked.is_empty() {
+        let unsaid = selector.unsaid(&hosts::said(tx, env, &to.app.hosts)?);
+        let more = unsaid.map_or(String::new(), |unsaid| format!(": {unsaid}"));
+        return Ok(problem
+            .because(format!("{selector} matches none of the hosts of {app} in {env}{more}"))
+            .hint(format!("deployctl hosts -a {app} -e {env} -o wide")));
+    }
+    let why = match within {
+        0 => {
+            let regions: BTreeSet<&str> = picked.iter().map(|one| one.region.as_str()).collect();
+            let regions = regions.into_iter().collect::<Vec<_>>().join(", ");
+            let hosts = count(picked.len() as u64, "host");
+            format!(
+                "{selector} is {hosts} in {regions}, and this goes to {} only",
+                to.regions_said()
+            )
+        }
+        _ => {
+            format!("{} that match can't be reached, or are held or pinned", count(within, "host"))
+        }
+    };
+    Ok(problem.because(why).hint(to.look(&selector.to_string())))
 }
 
 fn look(
     tx: &Tx,
     shared: &Coordinator,
-    (app, env): (&AppSpec, &EnvName),
-    (selector, regions): (&HostSelector, &[RegionName]),
+    To { app, env, regions }: To<'_>,
+    selector: &HostSelector,
 ) -> Result<Vec<Known>, DbError> {
     let pins = holds::placed(tx, (&app.name, env), shared.steady_now())?;
     let pins: Vec<_> = pins.iter().filter_map(Hold::pin).collect();
     let mut known = Vec::new();
     hosts::each_picked(tx, env, (&app.hosts, selector), |region, host, reachable, picked| {
-        if regions.is_empty() || regions.contains(&region) {
-            let kept = pins.iter().any(|pin| pin.keeps(&host, &region));
-            known.push(Known { host, region, picked, reachable, kept });
-        }
+        let within = regions.is_empty() || regions.contains(&region);
+        let kept = pins.iter().any(|pin| pin.keeps(&host, &region));
+        known.push(Known { host, region, within, picked, reachable, kept });
     })?;
     Ok(known)
 }
@@ -107,30 +165,32 @@ fn check_free((app, env): (&AppSpec, &EnvName), same: &[&Known]) -> Result<(), P
 }
 
 /// Why `name` is no host that could go first: what was meant, or where it is.
-fn nobody_called(
-    tx: &Tx,
-    (app, env): (&AppSpec, &EnvName),
-    name: &str,
-    known: &[Known],
-) -> Result<Problem, DbError> {
+fn nobody_called(tx: &Tx, to: To<'_>, name: &str, known: &[Known]) -> Result<Problem, DbError> {
+    let (app, env) = (&to.app.name, to.env);
+    let problem = Problem::new(Code::NotFound, format!("there is no host {name} to go first"));
+    let list = format!("deployctl hosts -a {app} -e {env}");
+    // Another region's, which was not asked for.
+    if let Some(other) = known.iter().find(|one| one.host.as_str() == name) {
+        let why =
+            format!("{name} is in {}, and this goes to {} only", other.region, to.regions_said());
+        return Ok(problem.because(why).hint(list));
+    }
     let filter = hosts::Filter { host: Some(name.to_owned()), ..hosts::Filter::default() };
     let (rows, _) = hosts::list(tx, &filter, 100)?;
     let elsewhere = rows.into_iter().find(|row| row.info.host.as_str() == name);
-    let app = &app.name;
-    let problem = Problem::new(Code::NotFound, format!("there is no host {name} to go first"));
+    let names = || known.iter().filter(|one| one.within).map(|one| one.host.as_str());
     Ok(match elsewhere {
         Some(row) if row.info.env != *env => problem
             .because(format!("{name} serves {}, and this goes to {env}", row.info.env))
-            .hint(format!("deployctl hosts -a {app} -e {env}")),
-        Some(row) => problem
-            .because(format!(
-                "{name} is in {}, where this does not go, or does not run {app}",
-                row.region
-            ))
-            .hint(format!("deployctl hosts -a {app} -e {env}")),
-        None => match nearest(name, known.iter().map(|known| known.host.as_str())) {
-            Some(near) => problem.hint(format!("did you mean: --hosts {near}")),
-            None => problem.hint(format!("deployctl hosts -a {app} -e {env}")),
+            .hint(list),
+        Some(_) => problem
+            .because(format!("{app} runs on hosts with {}, and {name} is none", to.app.hosts))
+            .hint(format!("deployctl why {name} -a {app} -e {env}")),
+        // Of those that differ in a number, no one is likelier than another.
+        None => match (numbered_alike(name, names()), nearest(name, names())) {
+            (Some(alike), _) => problem.because(format!("there is {alike}")).hint(list),
+            (None, Some(near)) => problem.hint(format!("did you mean: --hosts {near}")),
+            (None, None) => problem.hint(list),
         },
     })
 }

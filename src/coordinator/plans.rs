@@ -3,12 +3,19 @@
 
 use crate::coordinator::state::Coordinator;
 use crate::coordinator::{facts, features, reached};
+use crate::model::canary::Canary;
+use crate::model::id::HostId;
 use crate::model::plan::PlanFile;
 use crate::rules::rollout::Rollout;
+use crate::rules::rollout::named::most_of;
 use crate::rules::rollout::plan::plan;
 use crate::store::db::{Tx, envs};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::app::AppSpec;
+use crate::wire::words::quoted;
+
+/// Hosts that are named in a line to paste, in place of too many.
+const NAMES_HINTED: usize = 4;
 
 /// Whether both are the same plan, whatever they are called.
 pub(super) fn are_same(a: Option<&PlanFile>, b: Option<&PlanFile>) -> bool {
@@ -27,21 +34,32 @@ pub(super) fn check(
     app: &AppSpec,
     rollout: &Rollout,
 ) -> Result<(), Problem> {
-    let (what, topic, feature) = match (&rollout.plan_file, &rollout.canary) {
+    let (what, feature) = match (&rollout.plan_file, &rollout.canary) {
         (Some(file), _) => {
             reached::check_known(&facts::region_names(tx, shared)?, file.regions())?;
-            (file.name().to_owned(), "plan-file", &features::PLAN_FILES)
+            (file.name().to_owned(), &features::PLAN_FILES)
         }
-        (None, Some(canary)) => {
-            (format!("a canary of {}", canary.asked), "plans", &features::CANARIES)
-        }
+        (None, Some(canary)) => (format!("a canary of {}", canary.asked), &features::CANARIES),
         (None, None) => return Ok(()),
     };
     let fleet = facts::fleet(tx, shared, app, rollout, envs::fresh(tx)?)?;
     plan(rollout.wish(), &fleet).map_err(|why| {
-        Problem::new(Code::Usage, format!("{what} does not fit the fleet"))
-            .because(why)
-            .hint(format!("deployctl help {topic}"))
+        let problem = Problem::new(Code::Usage, format!("{what} does not fit the fleet"));
+        match &rollout.canary {
+            Some(canary) => fewer(problem.because(why), rollout, canary, most_of(fleet.all())),
+            None => problem.because(why).hint("deployctl help plan-file"),
+        }
     })?;
     features::begin(tx, shared, feature)
+}
+
+/// With the lines for a canary of too many hosts: some of them, and who they are.
+fn fewer(problem: Problem, rollout: &Rollout, canary: &Canary, most: usize) -> Problem {
+    let hosts: Vec<&str> = canary.hosts.values().flatten().map(HostId::as_str).collect();
+    let problem = match most < hosts.len() && most <= NAMES_HINTED {
+        true => problem.hint(format!("did you mean: --hosts {}", hosts[..most].join(","))),
+        false => problem,
+    };
+    let (asked, app, env) = (quoted(&canary.asked), &rollout.app, &rollout.env);
+    problem.hint(format!("deployctl hosts --hosts {asked} -a {app} -e {env}"))
 }

@@ -136,6 +136,24 @@ pub(super) fn known_good_before(
     releases::known_good(tx, (&app.name, env), release, &bits)?.ok_or_else(none)
 }
 
+/// `none`, or where the rollout that is `open` brings what ran before it: that there is
+/// nothing to go back to, and what ends it.
+pub(super) fn or_cancel(none: Problem, open: Option<&ReleaseRow>) -> Problem {
+    let base = |row: &ReleaseRow| row.rollout.stable.base;
+    let same = |row: &&ReleaseRow| {
+        !row.is_rollback() && base(row).is_some_and(|base| row.bits() == Some(base.bits()))
+    };
+    let Some((open, base)) = open.filter(same).and_then(|row| Some((row, base(row)?))) else {
+        return none;
+    };
+    let (rules, base) = (&open.rollout, base.release);
+    let release = rules.release;
+    Problem::new(none.code, format!("{release} brings what {base} brought: nothing to go back to"))
+        .because("no release before them is known-good; what is under way ends by cancel")
+        .hint(format!("deployctl cancel {release} -a {} -e {}", rules.app, rules.env))
+        .hint(format!("deployctl history -a {} -e {}", rules.app, rules.env))
+}
+
 /// The refusal of an env that was never deployed to.
 pub(super) fn never(app: &AppSpec, env: &EnvName) -> Problem {
     Problem::new(Code::NotFound, format!("{} was never deployed to {env}", app.name))

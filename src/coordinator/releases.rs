@@ -1,5 +1,6 @@
 //! `GET …/releases`: the history of an app and env, or of all, newest first.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -13,7 +14,7 @@ use crate::net::server::{Json, Params, Path};
 use crate::rules::authorize::Class;
 use crate::store::db::Tx;
 use crate::store::db::releases::{self, Filter, ReleaseRow};
-use crate::wire::problem::Problem;
+use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::rollout::Releases;
 
 /// Default and largest page.
@@ -62,6 +63,31 @@ struct QueryAll {
     limit: Option<u32>,
 }
 
+/// Whether there is such an app, and such an env of it or of any.
+///
+/// # Errors
+/// `not_found`, naming what there is.
+fn check_known(tx: &Tx, app: Option<&AppName>, env: Option<&EnvName>) -> Result<(), Problem> {
+    use crate::store::db::apps as stored;
+    let Some(app) = app else {
+        let Some(env) = env else { return Ok(()) };
+        let all = stored::list(tx)?;
+        let envs: BTreeSet<&EnvName> = all.iter().flat_map(|app| &app.spec.envs).collect();
+        if envs.contains(env) {
+            return Ok(());
+        }
+        let names: Vec<&str> = envs.into_iter().map(EnvName::as_str).collect();
+        return Err(Problem::new(Code::NotFound, format!("no app has an env {env}"))
+            .because(format!("there are {}", names.join(", ")))
+            .hint("deployctl apps list"));
+    };
+    let spec = stored::find(tx, app)?.ok_or_else(|| apps::unknown(app))?.spec;
+    match env.filter(|env| !spec.envs.contains(env)) {
+        Some(env) => Err(refs::no_env(&spec, env.as_str())),
+        None => Ok(()),
+    }
+}
+
 async fn list_all(
     State(shared): State<Shared>,
     Params(query): Params<QueryAll>,
@@ -71,9 +97,7 @@ async fn list_all(
     let since = within.map(|within| shared.steady_now() - within).unwrap_or_default();
     let filter = Filter { app: query.app, env: query.env, since };
     let list = move |tx: &Tx| {
-        if let Some(app) = &filter.app {
-            crate::store::db::apps::find(tx, app)?.ok_or_else(|| apps::unknown(app))?;
-        }
+        check_known(tx, filter.app.as_ref(), filter.env.as_ref())?;
         let rows = releases::newest(tx, &filter, limit)?;
         Ok::<_, Problem>(Releases { releases: rows.iter().map(ReleaseRow::view).collect() })
     };

@@ -1,6 +1,6 @@
 //! Which hosts a person picks by hand: names, patterns and labels, as `--hosts` takes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -11,6 +11,10 @@ use super::selector::{Labels, Selector, parse_label};
 
 /// Most names, patterns and labels together: more hosts than that can't be picked anyway.
 pub const PARTS_MAX: usize = 64;
+/// Labels, and values of one, that a person is told at most.
+const TOLD: usize = 8;
+/// Why two values of one label are none.
+const ONE_VALUE: &str = "a host has one value of a label: for hosts of several, give patterns";
 /// What a part may look like.
 const RULE: &str = "names or patterns of hosts and key=value labels, with commas between: \
                     web-1,web-2 or 'web-*' or rack=14";
@@ -22,30 +26,95 @@ const RULE: &str = "names or patterns of hosts and key=value labels, with commas
 pub struct HostSelector {
     /// Names, and patterns with `*` (any text) and `?` (one character).
     names: Vec<String>,
-    /// Labels; `rack` and `zone` are also what hosts say of their place.
+    /// Labels; `region`, `rack` and `zone` are also what is known of their place.
     labels: Selector,
 }
 
 impl HostSelector {
+    /// Several choices as one list, as with commas between them; `None`: there are none.
+    ///
+    /// # Errors
+    /// When they are too many together, or want two values of one label.
+    pub fn joined(choices: &[Self]) -> Result<Option<Self>, InvalidId> {
+        let texts: Vec<String> = choices.iter().map(Self::to_string).collect();
+        if texts.is_empty() { Ok(None) } else { texts.join(",").parse().map(Some) }
+    }
+
     /// Names without a `*` or `?`: each must be a host.
     pub fn exact(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str).filter(|name| !is_pattern(name))
     }
 
-    /// Whether it picks `host`, which says `labels`, `rack` and `zone` of itself.
+    /// Whether it picks `host`, which says `labels` of itself and stands in `place`.
     #[must_use]
-    pub fn picks(&self, host: &HostId, labels: &Labels, (rack, zone): (&str, &str)) -> bool {
+    pub fn picks(&self, host: &HostId, labels: &Labels, place: Place<'_>) -> bool {
         let named = self.names.is_empty()
             || self.names.iter().any(|name| matches(name.as_bytes(), host.as_str().as_bytes()));
         let carries = |(key, value): (&String, &String)| {
-            let place = match key.as_str() {
-                "rack" => rack,
-                "zone" => zone,
-                _ => "",
-            };
-            labels.get(key) == Some(value) || place == value
+            labels.get(key) == Some(value) || place.says(key) == Some(value.as_str())
         };
         named && self.labels.0.iter().all(carries)
+    }
+
+    /// Which of its labels nobody has, and what there is in their place, as hosts have `said`;
+    /// `None` when each is somebody's.
+    #[must_use]
+    pub fn unsaid(&self, said: &Said) -> Option<String> {
+        let has = |(key, value): &(&String, &String)| {
+            said.0.get(*key).is_some_and(|values| values.contains(*value))
+        };
+        let (key, value) = self.labels.0.iter().find(|label| !has(label))?;
+        Some(match said.0.get(key) {
+            Some(values) => format!("no host has {key}={value}; there is {key}={}", told(values)),
+            None => format!("no host has a label {key}; they have {}", told(said.0.keys())),
+        })
+    }
+}
+
+/// Where a host stands: `region`, `rack` and `zone` are labels that it need not give itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// Its region.
+    pub region: &'a str,
+    /// Its rack; empty: it says none.
+    pub rack: &'a str,
+    /// Its zone; empty: it says none.
+    pub zone: &'a str,
+}
+
+impl<'a> Place<'a> {
+    /// As labels.
+    fn labels(self) -> [(&'static str, &'a str); 3] {
+        [("region", self.region), ("rack", self.rack), ("zone", self.zone)]
+    }
+
+    fn says(self, key: &str) -> Option<&'a str> {
+        let mut labels = self.labels().into_iter();
+        labels.find(|(own, value)| *own == key && !value.is_empty()).map(|(_, value)| value)
+    }
+}
+
+/// Labels that hosts say of themselves and of their place: the values of each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Said(BTreeMap<String, BTreeSet<String>>);
+
+impl Said {
+    /// Hears one host.
+    pub fn hear(&mut self, labels: &Labels, place: Place<'_>) {
+        let own = labels.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        for (key, value) in own.chain(place.labels()).filter(|(_, value)| !value.is_empty()) {
+            self.0.entry(key.to_owned()).or_default().insert(value.to_owned());
+        }
+    }
+}
+
+/// "14, 15, 16 and 9 more".
+fn told<'a>(words: impl IntoIterator<Item = &'a String>) -> String {
+    let words: Vec<&str> = words.into_iter().map(String::as_str).collect();
+    match words.len().saturating_sub(TOLD) {
+        0 if words.is_empty() => "none".to_owned(),
+        0 => words.join(", "),
+        more => format!("{} and {more} more", words[..TOLD].join(", ")),
     }
 }
 
@@ -90,7 +159,7 @@ impl FromStr for HostSelector {
                 let (key, value) = parse_label(part)?;
                 // Nobody carries two values of one label.
                 if labels.insert(key, value.clone()).is_some_and(|other| other != value) {
-                    return Err(refuse());
+                    return Err(InvalidId::new("choice of hosts", text, ONE_VALUE));
                 }
                 continue;
             }
@@ -132,7 +201,7 @@ mod tests {
         let hosts = [("web-1", "rack=14", "a"), ("web-12", "rack=15", "b"), ("db-1", "", "a")];
         let picks = |(host, labels, zone): &(&str, &str, &str)| {
             let labels = labels.parse::<Selector>().unwrap().0;
-            selector.picks(&host.parse().unwrap(), &labels, ("", zone))
+            selector.picks(&host.parse().unwrap(), &labels, Place { region: "eu", rack: "", zone })
         };
         hosts.into_iter().filter(picks).map(|(host, ..)| host).collect()
     }
@@ -151,6 +220,8 @@ mod tests {
             ("zone=a", &["web-1", "db-1"]),
             ("zone=a,web-*", &["web-1"]),
             ("rack=14,zone=b", &[]),
+            ("region=eu,rack=15", &["web-12"]),
+            ("region=us", &[]),
             ("web", &[]),
             ("web-1*2*", &["web-12"]),
         ] {
@@ -159,11 +230,41 @@ mod tests {
     }
 
     #[test]
+    fn a_label_that_nobody_has_is_answered_with_those_that_there_are() {
+        let mut said = Said::default();
+        for (labels, zone) in [("rack=14", "a"), ("rack=15", "b"), ("", "")] {
+            let labels = labels.parse::<Selector>().unwrap().0;
+            said.hear(&labels, Place { region: "eu", rack: "", zone });
+        }
+        let unsaid = |text: &str| text.parse::<HostSelector>().unwrap().unsaid(&said);
+        assert_eq!(unsaid("rack=9").unwrap(), "no host has rack=9; there is rack=14, 15");
+        assert_eq!(
+            unsaid("web-*,role=x").unwrap(),
+            "no host has a label role; they have rack, region, zone"
+        );
+        assert_eq!(unsaid("region=us").unwrap(), "no host has region=us; there is region=eu");
+        assert_eq!(unsaid("rack=14,zone=b"), None, "somebody has each");
+        for n in 0..20 {
+            let labels = format!("rack={n}").parse::<Selector>().unwrap().0;
+            said.hear(&labels, Place { region: "eu", rack: "", zone: "" });
+        }
+        let many = "rack=x".parse::<HostSelector>().unwrap().unsaid(&said).unwrap();
+        assert!(many.ends_with(" and 12 more"), "{many}");
+    }
+
+    #[test]
     fn what_is_said_is_read_back_and_nonsense_is_refused() {
         let selector: HostSelector = "rack=14, web-*,,db-1".parse().unwrap();
         assert_eq!(selector.to_string(), "web-*,db-1,rack=14");
         assert_eq!(selector.to_string().parse::<HostSelector>().unwrap(), selector);
         assert_eq!(selector.exact().collect::<Vec<_>>(), ["db-1"]);
+        let more = "web-7,zone=a".parse::<HostSelector>().unwrap();
+        let both = HostSelector::joined(&[selector.clone(), more]).unwrap().unwrap();
+        assert_eq!(both.to_string(), "web-*,db-1,web-7,rack=14,zone=a");
+        assert_eq!(HostSelector::joined(&[]), Ok(None));
+        let other = "rack=15".parse::<HostSelector>().unwrap();
+        let refused = HostSelector::joined(&[selector, other]).unwrap_err().to_string();
+        assert!(refused.contains("one value of a label"), "{refused}");
         let many = vec!["h"; PARTS_MAX + 1].join(",");
         for bad in ["", " , ", "rack=", "=x", "a b", "-x", "rack=1,rack=2", "a/b", &many] {
             assert!(bad.parse::<HostSelector>().is_err(), "{bad}");

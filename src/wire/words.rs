@@ -183,6 +183,18 @@ pub fn is_held_at_canary(rollout: &Rollout) -> bool {
     rollout.held && rollout.step == 0 && rollout.release.canary.is_some()
 }
 
+/// What an open rollout waits for, as the rest of a sentence about it: "waits for a person …".
+#[must_use]
+pub fn waits(rollout: &Rollout) -> String {
+    let text = &rollout.waiting_on;
+    if let Some(left) = text.strip_prefix("bake ends in ") {
+        return format!("waits for its bake, which ends in {left}");
+    }
+    let is_thing = ["a person", "its build"].iter().any(|thing| text.starts_with(thing))
+        || (text.ends_with(" to take the goal") && !text.contains(';'));
+    if is_thing { format!("waits for {text}") } else { format!("waits: {text}") }
+}
+
 /// Whether the time of its bake is over, as the coordinator puts it: something holds it up.
 #[must_use]
 pub fn has_baked(rollout: &Rollout) -> bool {

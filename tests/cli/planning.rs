@@ -4,11 +4,13 @@ use std::path::Path;
 
 use deployctl::config::plan;
 use deployctl::model::digest::Digest;
+use deployctl::model::goal::GoalVersion;
 use deployctl::model::plan::PlanRef;
-use deployctl::model::rollout::RolloutState;
+use deployctl::model::rollout::{RolloutState, Step};
+use deployctl::wire::v1::rollout::Rollout;
 use serde_json::json;
 
-use crate::samples::{R2, ROLLOUTS, rollout, status};
+use crate::samples::{R2, ROLLOUTS, app, rollout, status};
 use crate::support::{Coordinator, Person};
 use crate::terminal::on_terminal;
 
@@ -150,6 +152,107 @@ fn named_hosts_are_sent_as_they_were_said_and_not_beside_what_does_not_go_with_t
     assert_eq!(coordinator.requests_of(ROLLOUTS).len(), sent, "nothing of that was sent");
 }
 
+/// A deploy whose canary, web-1 of `eu`, is done and held.
+fn held() -> Rollout {
+    let mut held = rollout(RolloutState::Paused, 2);
+    held.held = true;
+    let canary = json!({"asked": "web-1", "hosts": {"eu": ["web-1"]}});
+    held.release.canary = serde_json::from_value(canary).unwrap();
+    held.release.reason = "held after the canary web-1: promote goes on".into();
+    held.waiting_on = "a person to promote the rest or cancel; the canary web-1 is done".into();
+    let tally = held.regions.values_mut().next().unwrap();
+    (tally.admitted, tally.healthy) = (1, 1);
+    held.steps = vec![step("canary web-1", 0), step("all hosts", 10_000)];
+    held
+}
+
+fn step(name: &str, eu: u32) -> Step {
+    let admit = [("eu".to_owned(), eu)].into();
+    Step { wave: 0, name: name.into(), admit, bake_s: 60, hold: true }
+}
+
+#[test]
+fn a_canary_that_is_held_is_told_as_what_was_asked_for_and_not_as_an_error() {
+    let (coordinator, person) = ready();
+    coordinator.gives(R2, &held());
+    let done = person.ends(&["deploy", "r2", "--yes", "--hosts", "web-1"], 14);
+    let end = "‖ r2 is held after the canary web-1: 1 of 1 host healthy\n\
+               next:  promote goes on with the rest by the plan, cancel (or rollback) goes back to r1\n\
+               hint:  deployctl promote r2 -a web -e prod\n\
+               hint:  deployctl cancel r2 -a web -e prod\n";
+    assert!(done.stderr.ends_with(end), "{}", done.stderr);
+    assert!(!done.stderr.contains("error:"), "{}", done.stderr);
+    let json = person.ends(&["watch", "r2", "-o", "json"], 14).json();
+    assert_eq!((&json["exit_code"], &json["error"]["code"]), (&json!(14), &json!("paused")));
+
+    // Nothing ran before: there is nowhere to go back to.
+    let first = Rollout { base: None, ..held() };
+    coordinator.gives(R2, &first);
+    let done = person.ends(&["watch", "r2"], 14);
+    assert!(done.stderr.contains("deployctl cancel r2 --keep -a web"), "{}", done.stderr);
+    // The same bits: a rollback would go further back, or nowhere.
+    let mut same = held();
+    same.base.as_mut().unwrap().artifact = same.release.artifact.unwrap();
+    coordinator.gives(R2, &same);
+    let done = person.ends(&["watch", "r2"], 14);
+    let said = "cancel goes back to r1, which brought the same\n";
+    assert!(done.stderr.contains(said) && !done.stderr.contains("rollback"), "{}", done.stderr);
+    // One that a plan holds says so too, and one that is unwell is an error as ever.
+    let mut planned = held();
+    planned.release.canary = None;
+    coordinator.gives(R2, &planned);
+    let done = person.ends(&["watch", "r2"], 14);
+    let said = "r2 is held after \"canary web-1\", as its plan says";
+    assert!(done.stderr.contains(said) && !done.stderr.contains("error:"), "{}", done.stderr);
+    coordinator.gives(R2, &Rollout { held: false, ..held() });
+    let done = person.ends(&["watch", "r2"], 14);
+    assert!(done.stderr.contains("error: r2 is paused"), "{}", done.stderr);
+}
+
+#[test]
+fn who_watches_a_held_canary_reads_the_whole_line_to_type() {
+    let (coordinator, person) = ready();
+    let mut held = held();
+    held.release.app = "an-app-with-a-name-that-is-quite-long-for-a-terminal".parse().unwrap();
+    coordinator.gives(R2, &held);
+    coordinator.gives(&R2.replace("/web/", &format!("/{}/", held.release.app)), &held);
+    let typed =
+        "deployctl promote r2 -a an-app-with-a-name-that-is-quite-long-for-a-terminal -e prod";
+    let done = on_terminal(&person, &["watch", "r2"], ("-e prod", "\x03"));
+    assert_eq!(done.code, 130, "{done:?}");
+    let shown = done.stdout.replace("\r\n", "\n");
+    assert!(shown.contains(typed), "{shown}");
+    assert!(shown.contains("go back  deployctl cancel r2"), "{shown}");
+    // Who goes away is told that it waits, and the same lines.
+    let (_, after) = shown.split_once("detached; r2 stays held").expect("it waits for a person");
+    assert!(after.contains(typed), "{after}");
+}
+
+#[test]
+fn a_plan_that_is_only_asked_for_counts_the_hosts_of_its_steps() {
+    let (coordinator, person) = ready();
+    let mut planned = held();
+    planned.release.version = Some(GoalVersion { epoch: 1, generation: 7, step: 1 });
+    coordinator.gives(ROLLOUTS, &planned);
+    coordinator.gives("GET /v1/apps/web", &app("file:///x"));
+    let host = |n: u8| {
+        json!({"info": {"host": format!("web-{n}"), "env": "prod", "labels": {},
+        "rack": "", "zone": "", "peer_port": 1, "agent_version": "1"}, "region": "eu", "address": "", "reachable": true,
+        "seen_at": "2026-11-21T00:00:00.000Z", "apps": []})
+    };
+    let hosts: Vec<_> = (1..=4).map(host).collect();
+    coordinator.gives("GET /v1/hosts", &json!({"hosts": hosts, "total": 4}));
+    let done = person.ends(&["deploy", "r2", "-n", "--hosts", "web-1"], 0);
+    let lines: Vec<&str> = done.stdout.lines().collect();
+    assert_eq!(lines[0], "1\t1\tcanary web-1\teu 1\t60s\theld");
+    assert!(lines[1].contains("\teu 4\t"), "{lines:?}");
+    // Hosts that can't be counted leave shares, and no share of nothing.
+    coordinator.gives("GET /v1/hosts", &json!({"hosts": [], "total": 4}));
+    let done = person.ends(&["deploy", "r2", "-n", "--hosts", "web-1"], 0);
+    assert!(done.stdout.starts_with("1\t1\tcanary web-1\teu 1\t"), "{}", done.stdout);
+    assert!(done.stdout.contains("\teu all\t"), "{}", done.stdout);
+}
+
 #[test]
 fn whoever_looks_at_a_held_canary_is_told_of_both_ways_on() {
     let (coordinator, person) = ready();
@@ -167,6 +270,8 @@ fn whoever_looks_at_a_held_canary_is_told_of_both_ways_on() {
     {
         assert!(why.contains(said), "{said}: {why}");
     }
+    assert!(why.contains("deployctl hosts --hosts 'web-*' -a web -e prod"), "{why}");
+    assert!(!why.contains("hosts --failed"), "nothing failed: {why}");
     let shown = on_terminal(&person, &["status"], ("\0", "")).stdout;
     assert!(shown.contains("a canary by name: web-1, web-2"), "{shown}");
     // Paused for another reason, it is not known whether the canary is well.

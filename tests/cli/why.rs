@@ -97,7 +97,7 @@ fn a_host_that_is_not_admitted_yet_knows_its_bucket_and_its_step() {
         "web-1 (eu) runs web r1; prod leads to r2",
         &format!("its bucket is {own} of 10000, and eu admits those below 0"),
         "r2 is at step 1 of 2, and step 2 (eu 100%) admits it",
-        "next: r2 waits for bake ends in 90 s",
+        "next: r2 waits for its bake, which ends in 90 s",
         "hint: deployctl promote r2 -a web -e prod",
     ] {
         assert!(done.stdout.contains(words), "{words}: {}", done.stdout);

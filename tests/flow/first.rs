@@ -23,10 +23,14 @@ fn the_host_that_is_named_goes_first_and_the_rest_when_a_person_says() {
 
     let wrong = fleet.cli(at, &with("us-22"));
     let said = text(&wrong.stderr);
-    assert!(wrong.status.code() == Some(3) && said.contains("--hosts us-2"), "{said}");
+    assert!(wrong.status.code() == Some(3) && said.contains("there is us-1, us-2"), "{said}");
     let many = fleet.cli(at, &with("us-*"));
     let said = text(&many.stderr);
-    assert!(many.status.code() == Some(2) && said.contains("2 of 4 hosts"), "{said}");
+    assert!(many.status.code() == Some(2) && said.contains("2 of 4 hosts, and 1"), "{said}");
+    let line = "did you mean: deployctl deploy --yes --build --bake 1s --hosts us-1";
+    assert!(said.contains(line), "{said}");
+    let listed = text(&fleet.cli(at, &["hosts", "--hosts", "us-*,region=us", "-o", "name"]).stdout);
+    assert_eq!(listed, "us-1\nus-2\n");
 
     // Nobody watches who could decide: it ends with the code of a pause.
     let held = fleet.cli(at, &with("us-2"));

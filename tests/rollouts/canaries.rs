@@ -1,7 +1,7 @@
 //! `deploy --hosts`: named hosts go first, and a person says when the rest follows.
 
 use deployctl::model::rollout::RolloutState::{
-    Canceled, Paused, Reverted, Running, Succeeded, Superseded,
+    Canceled, Paused, Reverted, Reverting, Running, Succeeded, Superseded,
 };
 use deployctl::model::rollout::{PlanName, Unavailable};
 use deployctl::wire::problem::Code;
@@ -26,7 +26,8 @@ fn with(n: u64, regions: [&FakeRegion; 2]) -> Vec<String> {
 async fn held(house: &House, release: &str, eu: &mut FakeRegion, us: &mut FakeRegion) -> Rollout {
     let held = house.until(release, &mut [eu, us], |r| r.release.state == Paused).await;
     assert!(held.release.reason.starts_with("held after the canary us-2: promote"), "{held:?}");
-    assert_eq!(held.waiting_on, format!("a person: {}", held.release.reason));
+    let waits = "a person to promote the rest or cancel; the canary us-2 is done";
+    assert_eq!(held.waiting_on, waits);
     held
 }
 
@@ -88,6 +89,29 @@ async fn a_held_canary_goes_back_by_cancel_and_by_rollback_and_gives_way_to_a_ne
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_same_bits_have_nothing_to_go_back_to_and_a_way_back_counts_who_was_named() {
+    let (house, mut eu, mut us) = settled().await;
+    house.ask(&first("us-2", "b2")).await.unwrap();
+    held(&house, "r2", &mut eu, &mut us).await;
+    house.cancel("r2", false).await.unwrap();
+    let back = house.show("r2").await;
+    assert_eq!(back.release.state, Reverting, "{back:?}");
+    assert!(back.waiting_on.starts_with("0 of 1 host is back"), "{}", back.waiting_on);
+    let over = house.until_state("r2", &mut [&mut eu, &mut us], Canceled).await;
+    assert!(over.release.reason.contains("hosts are back on r1"), "{over:?}");
+
+    // A host is left on the second build, and the first goes out once more, to it first.
+    house.ask(&first("us-2", "b2")).await.unwrap();
+    held(&house, "r3", &mut eu, &mut us).await;
+    house.cancel("r3", true).await.unwrap();
+    house.ask(&first("us-2", "b1")).await.unwrap();
+    held(&house, "r4", &mut eu, &mut us).await;
+    let refused = house.ask(&rollback("")).await.unwrap_err();
+    assert_eq!(refused.title, "r4 brings what r1 brought: nothing to go back to", "{refused:?}");
+    assert_eq!(refused.hints[0], "deployctl cancel r4 -a api -e prod");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_canary_that_fails_goes_back_and_one_that_is_pinned_meanwhile_proves_nothing() {
     let (house, mut eu, mut us) = settled().await;
     us.broken.insert(artifact(2));
@@ -120,15 +144,22 @@ async fn what_can_not_go_first_is_refused_and_nothing_begins() {
     let (house, mut eu, us) = settled().await;
     eu.hosts[3].reachable = false;
     eu.live().await;
-    let in_eu = RolloutRequest { regions: vec![eu.name.clone()], ..first("us-2", "b2") };
+    let in_eu = |hosts| RolloutRequest { regions: vec![eu.name.clone()], ..first(hosts, "b2") };
     let most = Some("1".parse::<Unavailable>().unwrap());
     for (request, code, said, also) in [
-        (first("us-*", "b2"), Code::Usage, "a canary of us-* does not fit", "4 of 7 hosts"),
-        (first("us-22", "b2"), Code::NotFound, "there is no host us-22", "--hosts us-2"),
+        (first("us-*", "b2"), Code::Usage, "a canary of us-* does not fit", "4 of 7 hosts, and 1"),
+        (first("us-*", "b2"), Code::Usage, "does not fit", "did you mean: --hosts us-0"),
+        (first("us-*", "b2"), Code::Usage, "does not fit", "hosts --hosts 'us-*' -a api -e prod"),
+        // Which of the others was meant nobody can tell.
+        (first("us-22", "b2"), Code::NotFound, "no host us-22", "there is us-0, us-1, us-2, us-3"),
+        (first("sus-2", "b2"), Code::NotFound, "no host sus-2", "did you mean: --hosts us-2"),
         (first("mars", "b2"), Code::NotFound, "there is no host mars", "deployctl hosts"),
         (first("rack=9", "b2"), Code::NotFound, "no host is rack=9", "matches none"),
+        (first("rack=9", "b2"), Code::NotFound, "rack=9", "no host has a label rack; they have"),
+        (first("region=su", "b2"), Code::NotFound, "region=su", "there is region=eu, us"),
         (first("eu-3", "b2"), Code::Blocked, "eu-3 can't go first", "does not hear of it"),
-        (in_eu, Code::NotFound, "there is no host us-2", "is in us"),
+        (in_eu("us-2"), Code::NotFound, "no host us-2", "us-2 is in us, and this goes to eu only"),
+        (in_eu("us-*"), Code::NotFound, "us-*", "is 4 hosts in us, and this goes to eu only"),
         (
             RolloutRequest { plan: PlanName::AllAtOnce, ..first("us-2", "b2") },
             Code::Usage,
@@ -153,8 +184,8 @@ async fn what_can_not_go_first_is_refused_and_nothing_begins() {
         assert_eq!(refused.code, code, "{all}");
         assert!(refused.title.contains(said) && all.contains(also), "{all}");
     }
-    // A pattern passes over who is away.
-    let begun = house.ask(&first("*-3", "b2")).await.unwrap();
+    // A pattern passes over who is away; the region is as good as a label.
+    let begun = house.ask(&first("*-3,region=us", "b2")).await.unwrap();
     assert_eq!(begun.release.canary.unwrap().names(), "us-3");
     assert_eq!(runs(&eu, &us), only(1));
 }

@@ -33,4 +33,10 @@ async fn releases_of_every_env_are_listed_newest_first_and_by_the_coordinators_c
     assert_eq!(listed(&house, "within_s=18446744073709551615").await, aged);
     let nobody = house.admin.get::<Releases>("/v1/releases?app=nobody", PATIENCE).await;
     assert_eq!(refused(nobody).unwrap_err().code, Code::NotFound);
+    for query in ["env=nowhere", "app=api&env=nowhere"] {
+        let none = house.admin.get::<Releases>(&format!("/v1/releases?{query}"), PATIENCE).await;
+        let none = refused(none).unwrap_err();
+        assert_eq!(none.code, Code::NotFound, "{none:?}");
+        assert!(none.detail.contains("prod, staging"), "{none:?}");
+    }
 }

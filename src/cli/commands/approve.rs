@@ -9,6 +9,7 @@ use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::{complete, rollouts};
 use crate::model::id::ReleaseNo;
 use crate::wire::v1::rollout::ApprovalRequest;
+use crate::wire::words::waits;
 
 /// Approve a deploy that somebody else asked for
 ///
@@ -69,7 +70,7 @@ async fn say(
     let rollout = api.steer_rollout(&id, verb, &ApprovalRequest { message }).await?;
     ctx.out.answer(&rollout, &rollouts::table(&[&rollout.release]));
     if !rollout.waiting_on.is_empty() {
-        ctx.out.story(&format!("{} waits: {}", id.release, rollout.waiting_on));
+        ctx.out.story(&format!("{} {}", id.release, waits(&rollout)));
     }
     let scope = Context::scope_flags(&id.app, &id.env);
     ctx.out.hint(&format!("deployctl watch {} {scope}", id.release));

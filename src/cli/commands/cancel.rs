@@ -9,11 +9,14 @@ use crate::cli::commands::builds;
 use crate::cli::confirm::{self, Danger};
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::outcome::{held_where, stage_word, step_name, sum};
+use crate::cli::table::count;
 use crate::cli::{complete, rollouts};
 use crate::model::id::{JobNo, ReleaseNo};
 use crate::model::job::BuildFailure;
+use crate::model::rollout::RolloutState;
 use crate::wire::v1::build::{Build, Builds};
-use crate::wire::v1::rollout::CancelRequest;
+use crate::wire::v1::rollout::{CancelRequest, Rollout};
 
 /// Stop a build, or stop a rollout and go back to the release before
 #[derive(Debug, Args)]
@@ -27,6 +30,9 @@ pub struct CancelArgs {
     /// Leave hosts as they are in place of going back
     #[arg(long)]
     keep: bool,
+    /// Only say what would happen
+    #[arg(short = 'n', long)]
+    dry_run: bool,
     /// Why
     #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     message: String,
@@ -44,6 +50,48 @@ fn said(build: &Build) -> String {
     }
 }
 
+fn would_stop(build: &Build) -> String {
+    match build.state {
+        state if state.is_final() => {
+            format!("{} is over: {}; nothing to cancel", build.build, state.word())
+        }
+        state => format!("{} is {}, and would be stopped", build.build, state.word()),
+    }
+}
+
+/// What becomes of the hosts, as rows of a name and a text.
+fn outlook(now: &Rollout, keep: bool) -> Vec<(&'static str, String)> {
+    let (all, release) = (sum(now.regions.values()), now.release.release);
+    let runs = |hosts: u32, verb: &str| match hosts {
+        0 => "no host".to_owned(),
+        hosts => format!("{} that {verb} {release}", count(u64::from(hosts), "host")),
+    };
+    let on_it = runs(all.on_next, if all.on_next == 1 { "runs" } else { "run" });
+    let back = match (keep, now.base) {
+        (true, _) | (_, None) => ("stays", format!("{on_it}: as it is")),
+        (false, Some(base)) if now.mixed_base => {
+            ("back", format!("{on_it}: to {}, or to what its region ran", base.release))
+        }
+        (false, Some(base)) => ("back", format!("{on_it}: to {}", base.release)),
+    };
+    let rest = count(u64::from(all.hosts.saturating_sub(all.on_next)), "other host");
+    let mut rows = vec![("now", stands(now)), back, ("rest", format!("{rest}: nothing moves"))];
+    if let Some(canary) = now.release.canary.as_ref().filter(|_| now.step == 0) {
+        rows.insert(2, ("canary", canary.names()));
+    }
+    rows
+}
+
+/// Where it is: "held after the canary web-1: 1 of 1 host healthy", "converging eu 25%".
+fn stands(now: &Rollout) -> String {
+    if now.release.state == RolloutState::Paused && now.held {
+        return held_where(now);
+    }
+    format!("{} is {} {}", now.release.release, stage_word(now), step_name(now))
+        .trim_end()
+        .to_owned()
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -51,24 +99,73 @@ fn said(build: &Build) -> String {
 pub async fn run(ctx: &Context, args: CancelArgs) -> Result<ExitCode, Failure> {
     let api = Api::new(ctx)?;
     if let Some(build) = args.of.as_ref().and_then(|name| name.parse::<JobNo>().ok()) {
+        if args.dry_run {
+            let build = api.build(build).await?;
+            ctx.out.story(&would_stop(&build));
+            ctx.out.answer(&build, &builds::table(&Builds { builds: vec![build.clone()] }));
+            return Ok(ExitCode::Ok);
+        }
         let path = format!("/v1/builds/{build}/cancel");
         let build: Build = api.change(Method::POST, &path, &serde_json::json!({})).await?;
         ctx.out.story(&said(&build));
         ctx.out.answer(&build, &builds::table(&Builds { builds: vec![build.clone()] }));
         return Ok(ExitCode::Ok);
     }
-    if !args.keep {
+    if !args.keep && !args.dry_run {
         confirm::check_can_ask(ctx, &ctx.env()?)?;
     }
     let named: Option<ReleaseNo> = args.of.map(|name| name.parse()).transpose()?;
     let (id, now) = rollouts::pick_open(ctx, &api, named, "rollback").await?;
-    if !args.keep {
+    if !args.keep || args.dry_run {
         ctx.out.story(&rollouts::headline(ctx, &now));
-        confirm::ask(ctx, &id.env, "Stop it and go back?", Danger::Moderate).await?;
+        for (name, text) in outlook(&now, args.keep) {
+            ctx.out.story(&format!("  {name:<8} {text}"));
+        }
+    }
+    if args.dry_run {
+        ctx.out.answer(&now, &rollouts::table(&[&now.release]));
+        return Ok(ExitCode::Ok);
+    }
+    if !args.keep {
+        let left = format!("{} is as it was", id.release);
+        let question = format!("Stop {} and go back?", id.release);
+        confirm::ask_about(ctx, &id.env, (&question, &left), Danger::Moderate).await?;
     }
     let body = CancelRequest { keep: args.keep, message: args.message };
     let rollout = api.steer_rollout(&id, "cancel", &body).await?;
     ctx.out.answer(&rollout, &rollouts::table(&[&rollout.release]));
     ctx.out.hint(&format!("deployctl watch {} -a {} -e {}", id.release, id.app, id.env));
     Ok(ExitCode::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::watching::tests::running;
+    use crate::model::fleet::Tally;
+
+    #[test]
+    fn it_is_said_what_goes_back_where_and_what_does_not_move() {
+        let mut now = running(vec![]);
+        let base = serde_json::json!({"release": "r1", "artifact": "07".repeat(32)});
+        now.base = serde_json::from_value(base).unwrap();
+        let tally = Tally { hosts: 8, on_next: 1, ..Tally::default() };
+        now.regions.insert("eu".parse().unwrap(), tally);
+        let canary = serde_json::json!({"asked": "web-1", "hosts": {"eu": ["web-1"]}});
+        now.release.canary = serde_json::from_value(canary).unwrap();
+        let rows = |now: &Rollout, keep| {
+            let rows = outlook(now, keep).into_iter();
+            rows.map(|(name, text)| format!("{name} {text}")).collect::<Vec<_>>()
+        };
+        let back = [
+            "now r2 is converging",
+            "back 1 host that runs r2: to r1",
+            "canary web-1",
+            "rest 7 other hosts: nothing moves",
+        ];
+        assert_eq!(rows(&now, false), back);
+        assert_eq!(rows(&now, true)[1], "stays 1 host that runs r2: as it is");
+        now.base = None;
+        assert!(rows(&now, false)[1].starts_with("stays"), "there is nothing to go back to");
+    }
 }

@@ -12,13 +12,12 @@ use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::prompt::pick_app;
 use crate::cli::reference::{self, Target};
-use crate::cli::table::{Cell, Table};
-use crate::cli::{complete, rollouts, wait};
+use crate::cli::{complete, rollouts, steps, wait};
 use crate::model::id::AppName;
 use crate::model::picked::HostSelector;
 use crate::model::rollout::PlanName;
 use crate::wire::v1::build::BuildRequest;
-use crate::wire::v1::rollout::{Rollout, RolloutRequest};
+use crate::wire::v1::rollout::RolloutRequest;
 
 /// Time that replication may take after a build that this command waited for, seconds.
 const READY_AFTER_BUILD_S: u32 = 3600;
@@ -30,6 +29,7 @@ const READY_AFTER_BUILD_S: u32 = 3600;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  deployctl deploy HEAD -m \"retry jitter\"\n  deployctl deploy HEAD --build --yes\n  \
+    deployctl deploy HEAD --hosts web-1 -m \"one host first\"\n  \
     deployctl deploy r411 --region eu --plan all-at-once --confirm=web -m \"INC-7\"\n  deployctl deploy @ --config api.toml -m \"more workers\""
 )]
 pub struct DeployArgs {
@@ -54,12 +54,13 @@ pub struct DeployArgs {
     /// These go first, and you promote the rest: 'web-*'
     ///
     /// Names and patterns of hosts, one of which must fit, and labels, all of which must: web-1,
-    /// 'web-*', rack=14. A tenth of the hosts at most (one at least), and 50. The rollout is held
-    /// after them (exit code 14): `promote` goes on by the plan, `cancel` takes them back. Not
-    /// with all-at-once, a plan from a file or --max-unavailable.
+    /// 'web-*', rack=14, zone=b, region=eu; `deployctl hosts --hosts SELECTOR` lists who that is.
+    /// A tenth of the hosts at most (one at least), and 50. The rollout is held after them (exit
+    /// code 14): `promote` goes on by the plan, `cancel` takes them back. Given twice, it is one
+    /// list. Not with all-at-once, a plan from a file or --max-unavailable.
     #[arg(long, value_name = "SELECTOR", conflicts_with = "max_unavailable",
           add = ArgValueCompleter::new(complete::host_list))]
-    hosts: Option<HostSelector>,
+    hosts: Vec<HostSelector>,
     /// Only say what would happen
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -106,18 +107,7 @@ pub async fn run(ctx: &Context, args: DeployArgs) -> Result<ExitCode, Failure> {
         request.when_ready_s = request.when_ready_s.or(Some(READY_AFTER_BUILD_S));
     }
     if args.dry_run {
-        request.dry_run = true;
-        let planned = api.start_rollout(&app, &env, &request).await?;
-        if planned.joined {
-            ctx.out.story(&rollouts::there_already(&planned));
-        } else {
-            ctx.out.story(&rollouts::headline(ctx, &planned));
-        }
-        for lacks in &planned.unmet {
-            ctx.out.warning(&format!("{lacks}; --allow-unmet does not wait for it"));
-        }
-        ctx.out.answer(&planned, &steps(&planned));
-        return Ok(ExitCode::Ok);
+        return steps::tell_dry(ctx, &api, (&app, &env), request).await;
     }
     args.conflict.wait_turn(ctx, &api, (&app, &env), &args.wait).await?;
     rollouts::start(ctx, &api, (&app, &env), request, (&consent, &args.wait)).await
@@ -144,9 +134,9 @@ impl DeployArgs {
         let other = match (&request.plan_file, request.plan) {
             (Some(file), _) => format!("--plan {}", file.name()),
             (None, PlanName::AllAtOnce) => "--plan all-at-once".to_owned(),
-            _ => return Ok(self.hosts.clone()),
+            _ => return Ok(HostSelector::joined(&self.hosts)?),
         };
-        if self.hosts.is_none() {
+        if self.hosts.is_empty() {
             return Ok(None);
         }
         Err(Failure::usage(format!("--hosts is not for {other}"))
@@ -178,23 +168,4 @@ async fn build_first(
         format!("deployctl cancel {number}"),
     ]);
     wait::build(ctx, api, queued, args.wait.timeout, false).await.map(drop)
-}
-
-fn steps(planned: &Rollout) -> Table {
-    let mut table =
-        Table::new(&["STEP", "WAVE", "NAME", "ADMITS", "BAKE", "THEN"], 6, "nothing to do");
-    for (number, step) in planned.steps.iter().enumerate() {
-        let part = |(region, buckets): (&String, &u32)| {
-            format!("{region} {}.{:02}%", buckets / 100, buckets % 100)
-        };
-        table.push([
-            (number + 1).to_string().into(),
-            (step.wave + 1).to_string().into(),
-            step.name.as_str().into(),
-            step.admit.iter().map(part).collect::<Vec<_>>().join(" ").into(),
-            format!("{}s", step.bake_s).into(),
-            Cell::maybe(step.hold.then_some("a person")),
-        ]);
-    }
-    table
 }

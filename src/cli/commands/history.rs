@@ -26,14 +26,14 @@ const LIMIT: u32 = 20;
     after_help = "Examples:\n  deployctl history\n  deployctl history -A --since 2h\n  deployctl history -e staging -n 5 -o json"
 )]
 pub struct HistoryArgs {
-    /// At most this many [default: 20; with --since 500]
+    /// At most this many, 1 to 500 [default: 20; with --since 500]
     #[arg(short = 'n', long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(LIMIT_MAX)))]
     limit: Option<u32>,
     /// Of every app and env, whatever the project file says; -a or -e narrows it
     #[arg(short = 'A', long)]
     all: bool,
-    /// Only of the last while, such as 90s, 2h or 3d
+    /// Only of the last while, such as 90s, 2h or 3d; 30d at most
     #[arg(long, value_name = "TIME", value_parser = duration)]
     since: Option<Duration>,
     #[command(flatten)]

@@ -9,11 +9,12 @@ use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::fields::FieldsArgs;
-use crate::cli::hosts::{cells, new_table};
+use crate::cli::hosts::{cells, new_table, show_labels};
 use crate::cli::live::{self, LiveArgs, Part, Shown};
 use crate::cli::table::Table;
 use crate::model::fleet::AppStatus;
-use crate::model::id::{AppName, HostId, RegionName};
+use crate::model::id::{AppName, HostId, InvalidId, RegionName};
+use crate::model::picked::{HostSelector, Place, Said};
 use crate::net::client::CallError;
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::fleet::{Forgotten, HostRow, Hosts};
@@ -24,7 +25,7 @@ const LIMIT: &str = "20000";
 /// List hosts with what they run
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  deployctl hosts --behind\n  deployctl hosts -w --failed --region eu"
+    after_help = "Examples:\n  deployctl hosts --behind\n  deployctl hosts --hosts 'web-*,rack=14'\n  deployctl hosts -w --failed --region eu"
 )]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct HostsArgs {
@@ -33,6 +34,14 @@ pub struct HostsArgs {
     /// Only this host
     #[arg(value_name = "HOST", add = ArgValueCompleter::new(complete::hosts))]
     host: Option<HostId>,
+    /// Only these: 'web-*', rack=14, region=eu
+    ///
+    /// As `deploy --hosts` takes them: names and patterns, one of which must fit, and labels,
+    /// all of which must. Of the app that is said, those that it runs on. Given twice, it is
+    /// one list.
+    #[arg(long, value_name = "SELECTOR", conflicts_with = "host",
+          add = ArgValueCompleter::new(complete::host_list))]
+    hosts: Vec<HostSelector>,
     /// Only hosts that do not run what they should
     #[arg(long)]
     behind: bool,
@@ -123,6 +132,38 @@ impl HostsArgs {
         self.behind || self.failed || self.unreachable
     }
 
+    /// Leaves of `reply` those whom `--hosts` means.
+    ///
+    /// # Errors
+    /// Exit code 3 when that is nobody, with the labels that there are.
+    fn pick(&self, reply: &mut Hosts) -> Result<(), CallError> {
+        let Some(selector) = self.selector()? else { return Ok(()) };
+        let mut said = Said::default();
+        reply.hosts.retain(|row| {
+            let place =
+                Place { region: row.region.as_str(), rack: &row.info.rack, zone: &row.info.zone };
+            said.hear(&row.info.labels, place);
+            selector.picks(&row.info.host, &row.info.labels, place)
+        });
+        reply.total = reply.hosts.len() as u64;
+        if !reply.hosts.is_empty() {
+            return Ok(());
+        }
+        let none = Problem::new(Code::NotFound, format!("no host is {selector}"));
+        let none = match selector.unsaid(&said) {
+            Some(unsaid) => none.because(unsaid),
+            None => none,
+        };
+        Err(CallError::Refused(Box::new(none.hint("deployctl hosts -A -o wide"))))
+    }
+
+    fn selector(&self) -> Result<Option<HostSelector>, CallError> {
+        let refused = |error: InvalidId| {
+            CallError::Refused(Box::new(Problem::new(Code::Usage, error.to_string())))
+        };
+        HostSelector::joined(&self.hosts).map_err(refused)
+    }
+
     fn wants(&self, row: &HostRow, app: Option<&AppName>) -> bool {
         let mut apps = row.apps.iter().filter(|status| is_of(status, app));
         (self.unreachable && !row.reachable)
@@ -138,8 +179,14 @@ async fn list(
     args: &HostsArgs,
     app: Option<&AppName>,
 ) -> Result<Hosts, CallError> {
+    // A deploy goes to whom the app selects, whether or not it has run there yet.
+    let named = app.filter(|_| !args.hosts.is_empty());
+    let covers = match named {
+        Some(app) => Some(api.app(app).await?.spec.hosts),
+        None => None,
+    };
     let query = [
-        ("app", app.map(AppName::as_str)),
+        ("app", app.filter(|_| named.is_none()).map(AppName::as_str)),
         ("env", ctx.flags.env.as_ref().map(|env| env.as_str())),
         ("region", args.region.as_ref().map(|region| region.as_str())),
         ("host", args.host.as_ref().map(|host| host.as_str())),
@@ -150,10 +197,14 @@ async fn list(
         let none = Problem::new(Code::NotFound, format!("no host {host}"));
         return Err(CallError::Refused(Box::new(none.hint("deployctl hosts -A"))));
     }
-    if reply.total > reply.hosts.len() as u64 {
-        let (some, all) = (reply.hosts.len(), reply.total);
-        ctx.out.warning(&format!("only {some} of {all} hosts were looked at; use --region"));
+    let (looked_at, all) = (reply.hosts.len() as u64, reply.total);
+    if all > looked_at {
+        ctx.out.warning(&format!("only {looked_at} of {all} hosts were looked at; use --region"));
     }
+    if let Some(covers) = covers {
+        reply.hosts.retain(|row| covers.selects(&row.info.labels));
+    }
+    args.pick(&mut reply)?;
     if args.filters() {
         reply.hosts.retain(|row| args.wants(row, app));
         reply.total = reply.hosts.len() as u64;
@@ -164,6 +215,7 @@ async fn list(
 fn table(reply: &Hosts, args: &HostsArgs, app: Option<&AppName>) -> Table {
     let none = "no host was heard of: deployctl agent --help";
     let mut table = new_table(if args.filters() { "none" } else { none });
+    show_labels(&mut table, &reply.hosts);
     for row in &reply.hosts {
         let mut apps = row.apps.iter().filter(|status| is_of(status, app)).peekable();
         if apps.peek().is_none() {

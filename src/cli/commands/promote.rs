@@ -63,7 +63,8 @@ pub async fn run(ctx: &Context, args: PromoteArgs) -> Result<ExitCode, Failure> 
     let (id, now) = rollouts::pick_open(ctx, &api, args.rollout, "history").await?;
     ctx.out.story(&rollouts::headline(ctx, &now));
     let question = question(&now, args.full);
-    confirm::ask(ctx, &id.env, &question, Danger::Moderate).await?;
+    let left = format!("{} is as it was", id.release);
+    confirm::ask_about(ctx, &id.env, (&question, &left), Danger::Moderate).await?;
     let body = PromoteRequest { full: args.full, expect_step: None };
     let promoted = api.steer_rollout(&id, "promote", &body).await?;
     rollouts::stay_with(ctx, &api, promoted, &args.wait).await

@@ -9,7 +9,7 @@ use crate::cli::confirm::{self, Danger};
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::prompt::pick_app;
-use crate::cli::{complete, reference, rollouts};
+use crate::cli::{complete, reference, rollouts, steps};
 use crate::model::id::RegionName;
 use crate::model::rollout::{PlanName, RolloutKind};
 use crate::wire::v1::rollout::RolloutRequest;
@@ -38,6 +38,9 @@ pub struct RollbackArgs {
     /// Go back to it though it was marked bad
     #[arg(long, hide_short_help = true)]
     allow_bad: bool,
+    /// Only say what would happen
+    #[arg(short = 'n', long)]
+    dry_run: bool,
     /// Why
     #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     message: String,
@@ -55,7 +58,9 @@ pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure>
         Some(text) => reference::resolve(ctx, text)?.text(),
         None => String::new(),
     };
-    confirm::check_can_ask(ctx, &env)?;
+    if !args.dry_run {
+        confirm::check_can_ask(ctx, &env)?;
+    }
     let api = Api::new(ctx)?;
     let app = pick_app(ctx, &api).await?;
     let mut request = RolloutRequest {
@@ -83,6 +88,9 @@ pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure>
         message: args.message,
         dry_run: false,
     };
+    if args.dry_run {
+        return steps::tell_dry(ctx, &api, (&app, &env), request).await;
+    }
     if confirm::must_ask(ctx, &env) {
         if let Some(there) = rollouts::preview(ctx, &api, (&app, &env), &mut request).await? {
             return rollouts::stay_with(ctx, &api, there, &args.wait).await;

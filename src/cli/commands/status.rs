@@ -19,6 +19,7 @@ use crate::model::id::AppName;
 use crate::model::rollout::{Release, RolloutState};
 use crate::wire::v1::fleet::Status;
 use crate::wire::v1::rollout::EnvStatus;
+use crate::wire::words::waits;
 
 /// Where people find configurations in the table: after the commits.
 const CONFIG_AT: usize = 4;
@@ -180,7 +181,7 @@ fn more(ctx: &Context, reply: &Status, regions_too: bool) -> Vec<Part> {
             say(format!("and {more} more holds of hosts: deployctl hold list"));
         }
         if let Some(open) = row.rollout.as_ref().filter(|open| !open.waiting_on.is_empty()) {
-            say(format!("\n{place} {} waits: {}", open.release.release, open.waiting_on));
+            say(format!("\n{place} {} {}", open.release.release, waits(open)));
         }
         if let Some(open) = row.rollout.as_ref()
             && let Some(file) = &open.release.plan_file

@@ -51,7 +51,7 @@ pub async fn run(ctx: &Context, args: WhyArgs) -> Result<ExitCode, Failure> {
     for (number, reasons) in reasons.iter().enumerate() {
         if !ctx.out.is_json() {
             ctx.out.text(if number > 0 { "\n" } else { "" });
-            ctx.out.text(&reasons.text());
+            ctx.out.prose(&reasons.text());
         }
     }
     let settled = reasons.iter().all(|reasons| reasons.settled);

@@ -10,7 +10,7 @@ use crate::model::time::UnixMillis;
 use crate::wire::v1::app::AppSpec;
 use crate::wire::v1::fleet::HostRow;
 use crate::wire::v1::rollout::{EnvStatus, Rollout};
-use crate::wire::words::is_held_at_canary;
+use crate::wire::words::{is_held_at_canary, waits};
 
 /// Log lines of the app that are shown with its failure.
 const LOG_LINES_SHOWN: usize = 12;
@@ -226,9 +226,11 @@ fn stays(reasons: Reasons, seen: Seen<'_>, status: &AppStatus) -> Reasons {
             .next(format!("nothing: {} keeps what it runs", host.region));
     }
     let reasons = admission(reasons, host, open);
-    let waits = format!("{name} waits for {}", open.waiting_on);
+    let waits = format!("{name} {}", waits(open));
     let because_of = match open.release.state {
         RolloutState::Pending => format!("{name} has not begun"),
+        // What it waits for is said below.
+        RolloutState::Paused if is_held_at_canary(open) => String::new(),
         RolloutState::Paused => format!("{name} is paused: {}", open.release.reason),
         _ => String::new(),
     };

@@ -62,6 +62,13 @@ impl Reasons {
         self
     }
 
+    /// With more lines to paste.
+    #[must_use]
+    pub fn hints(mut self, lines: impl IntoIterator<Item = String>) -> Self {
+        self.hints.extend(lines);
+        self
+    }
+
     /// As lines for people.
     #[must_use]
     pub fn text(&self) -> String {

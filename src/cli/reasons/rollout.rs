@@ -1,13 +1,13 @@
 //! Why a rollout is not further.
 
 use super::{Reasons, scope};
-use crate::cli::outcome::{failure_lines, stage_word, step_name, sum};
+use crate::cli::outcome::{failure_lines, held_lines, stage_word, step_name, sum};
 use crate::cli::table::age;
 use crate::model::rollout::{RolloutKind, RolloutState, Stage};
 use crate::model::time::UnixMillis;
 use crate::wire::v1::fleet::{REGION_SILENT, Region};
 use crate::wire::v1::rollout::{ProgramSaid, Rollout};
-use crate::wire::words::{has_baked, is_held_at_canary};
+use crate::wire::words::{has_baked, is_held_at_canary, quoted, waits};
 
 /// Why `rollout` is where it is, as of `now`.
 #[must_use]
@@ -24,13 +24,8 @@ pub fn of(rollout: &Rollout, regions: &[Region], now: UnixMillis) -> Reasons {
     reasons.settled = release.state == RolloutState::Succeeded;
     reasons = reasons.because(match release.state {
         // What it waits for is the first thing to know; why it ended is all there is.
-        RolloutState::Pending | RolloutState::Running | RolloutState::Reverting => {
-            match needs_another(rollout) {
-                true => rollout.waiting_on.clone(),
-                false => format!("it waits for {}", rollout.waiting_on),
-            }
-        }
-        RolloutState::Paused => format!("it waits for {}", rollout.waiting_on),
+        _ if needs_another(rollout) => rollout.waiting_on.clone(),
+        state if !state.is_final() => format!("it {}", waits(rollout)),
         _ => release.reason.clone(),
     });
     for line in failure_lines(&sum(rollout.regions.values()).failures) {
@@ -46,7 +41,8 @@ pub fn of(rollout: &Rollout, regions: &[Region], now: UnixMillis) -> Reasons {
     }
     if let Some(canary) = &release.canary {
         let (asked, names) = (&canary.asked, canary.names());
-        reasons = reasons.because(format!("--hosts {asked} goes first: {names}"));
+        let who = if *asked == names { String::new() } else { format!(": {names}") };
+        reasons = reasons.because(format!("--hosts {asked} goes first{who}"));
     }
     if let Some(file) = &release.plan_file {
         reasons = reasons.because(format!("it goes by the plan {file}"));
@@ -116,6 +112,13 @@ fn needs_another(rollout: &Rollout) -> bool {
     rollout.release.state == RolloutState::Pending && rollout.waiting_on.starts_with("it needs ")
 }
 
+/// The line that lists the hosts of the canary, which are worth a look before a decision.
+fn look_at_canary(rollout: &Rollout) -> Option<String> {
+    let asked = &rollout.release.canary.as_ref()?.asked;
+    let scope = scope(&rollout.release.app, &rollout.release.env);
+    Some(format!("deployctl hosts --hosts {} {scope}", quoted(asked)))
+}
+
 fn with_next(reasons: Reasons, rollout: &Rollout, now: UnixMillis) -> Reasons {
     let release = &rollout.release;
     let (name, scope) = (release.release, scope(&release.app, &release.env));
@@ -157,12 +160,11 @@ fn with_next(reasons: Reasons, rollout: &Rollout, now: UnixMillis) -> Reasons {
             .hint(format!("deployctl hosts --behind {scope}")),
         (RolloutState::Paused, _) if is_held_at_canary(rollout) => reasons
             .next("nothing until a person decides: the rest, or back")
-            .hint(format!("deployctl promote {name} {scope}"))
-            .hint(match rollout.base {
-                Some(_) => format!("deployctl cancel {name} {scope}"),
-                None => format!("deployctl cancel {name} --keep {scope}"),
-            })
-            .hint(format!("deployctl hosts --failed {scope}")),
+            .hints(held_lines(rollout).map(|(_, line)| line))
+            .hints(look_at_canary(rollout)),
+        (RolloutState::Paused, _) if rollout.held => reasons
+            .next("nothing until a person decides: the plan holds here")
+            .hints(held_lines(rollout).map(|(_, line)| line)),
         (RolloutState::Paused, _) => reasons
             .next("nothing until a person decides")
             .hint(format!("deployctl resume {name} {scope}"))

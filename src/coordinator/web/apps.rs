@@ -10,7 +10,7 @@ use crate::wire::problem::Problem;
 use crate::wire::v1::fleet::Status;
 use crate::wire::v1::freeze::Freezes;
 use crate::wire::v1::rollout::EnvStatus;
-use crate::wire::words::{Tone, merged_failures, rollout_tone, stage_word, step_name, sum};
+use crate::wire::words::{Tone, merged_failures, rollout_tone, stage_word, step_name, sum, waits};
 
 /// The page.
 ///
@@ -111,7 +111,7 @@ fn entry(row: &EnvStatus) -> Markup {
                 td { @if let Some(release) = release { (release.actor) } }
             }
             @if let Some(open) = open.filter(|open| !open.waiting_on.is_empty()) {
-                tr .more { td colspan="7" { "waits: " (open.waiting_on) } }
+                tr .more { td colspan="7" { (waits(open)) } }
             }
             @for group in merged_failures(&all.failures).iter().take(2) {
                 tr .more { td colspan="7" {

@@ -13,7 +13,9 @@ use crate::rules::authorize::Class;
 use crate::wire::problem::Problem;
 use crate::wire::v1::event::Events;
 use crate::wire::v1::rollout::{Curve, Rollout, Stage};
-use crate::wire::words::{Tone, is_held_at_canary, rollout_tone, stage_word, step_name, sum, took};
+use crate::wire::words::{
+    Tone, is_held_at_canary, rollout_tone, stage_word, step_name, sum, took, waits,
+};
 
 /// Events of the rollout that are shown.
 const EVENTS: usize = 30;
@@ -109,7 +111,7 @@ fn body(calls: &Calls, rollout: &Rollout) -> Markup {
             @let step = step_name(rollout);
             @if !step.is_empty() { " " strong { (step) } }
             @if !rollout.waiting_on.is_empty() {
-                span data-testid="waiting" { @if state.is_final() { ": " } @else { " waits: " } (rollout.waiting_on) }
+                span data-testid="waiting" { @if state.is_final() { ": " (rollout.waiting_on) } @else { " " (waits(rollout)) } }
             }
         }
         @if rollout.release.no_auto_revert && !state.is_final() {

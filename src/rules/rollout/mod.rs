@@ -34,7 +34,7 @@ mod compare;
 pub mod document;
 pub mod facts;
 pub mod gate;
-mod named;
+pub mod named;
 pub mod permits;
 pub mod plan;
 pub mod programs;

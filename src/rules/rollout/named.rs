@@ -12,6 +12,12 @@ use crate::rules::rollout::plan::{
 };
 use crate::rules::rollout::{Facts, Rollout};
 
+/// How many of `all` hosts a person may name to go first.
+#[must_use]
+pub fn most_of(all: usize) -> usize {
+    (all / 10).clamp(1, CANARY_HOSTS_MAX)
+}
+
 /// Whether the canary fits the fleet: it has somebody, and no more than any plan may let in
 /// before its first bake has ended.
 ///
@@ -19,13 +25,13 @@ use crate::rules::rollout::{Facts, Rollout};
 /// A sentence.
 pub(super) fn check(canary: &Canary, fleet: &Fleet) -> Result<(), String> {
     let asked = &canary.asked;
-    let all = fleet.total() + fleet.named;
-    let most = (all / 10).clamp(1, CANARY_HOSTS_MAX);
+    let all = fleet.all();
+    let most = most_of(all);
     match fleet.named {
         0 => Err(format!("no host of the canary {asked} can be reached, or all are pinned")),
         named if named > most => Err(format!(
-            "{asked} is {named} of {all} hosts; a tenth at most goes first, and never over \
-             {CANARY_HOSTS_MAX}: here {most}"
+            "{asked} is {named} of {all} hosts, and {most} at most may go first here: a tenth of \
+             all hosts, one at least, and never over {CANARY_HOSTS_MAX}"
         )),
         _ => Ok(()),
     }
@@ -103,9 +109,22 @@ impl Rollout {
         each.collect()
     }
 
+    fn canary_names(&self) -> String {
+        self.canary.as_ref().map(Canary::names).unwrap_or_default()
+    }
+
+    /// What it waits for once its canary is done: it reads on from "waits for".
+    pub(super) fn canary_waits(&self) -> String {
+        let back = if self.can_revert() { "cancel" } else { "cancel --keep" };
+        format!(
+            "a person to promote the rest or {back}; the canary {} is done",
+            self.canary_names()
+        )
+    }
+
     /// Why it waits once its canary is done, in a sentence.
     pub(super) fn canary_held(&self) -> String {
-        let names = self.canary.as_ref().map(Canary::names).unwrap_or_default();
+        let names = self.canary_names();
         let back = if self.can_revert() { "cancel goes back" } else { "cancel --keep ends it" };
         format!("held after the canary {names}: promote goes on with the rest, {back}")
     }
@@ -181,7 +200,10 @@ mod tests {
             assert_eq!(made.is_ok(), fits, "{named} beside {others}: {made:?}");
         }
         let why = planned(PlanName::Standard, 2, &[("eu", 10)]).unwrap_err();
-        assert!(why.contains("web-1 is 2 of 12 hosts") && why.contains("here 1"), "{why}");
+        assert!(
+            why.contains("web-1 is 2 of 12 hosts") && why.contains("1 at most may go first"),
+            "{why}"
+        );
         let why = planned(PlanName::Standard, 0, &[("eu", 10)]).unwrap_err();
         assert!(why.contains("no host of the canary web-1 can be reached"), "{why}");
         let first = planned(PlanName::Standard, 1, &[("eu", 9)]).unwrap();

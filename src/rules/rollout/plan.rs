@@ -114,6 +114,12 @@ impl Fleet {
         self.regions().map(|region| self.hosts(region)).sum()
     }
 
+    /// All hosts, and those that a person named.
+    #[must_use]
+    pub fn all(&self) -> usize {
+        self.total() + self.named
+    }
+
     /// The smallest threshold that admits `wanted` of the region's hosts.
     fn threshold(&self, region: &RegionName, wanted: Wanted) -> u32 {
         let mut buckets = self.buckets.get(region).cloned().unwrap_or_default();

@@ -28,14 +28,19 @@ pub struct Way {
     pub done: bool,
     /// Why it will not settle, when every host has said so.
     pub stuck: Option<String>,
+    /// Hosts that it let in, where it named them: nobody else has to come back.
+    pub named: Option<u32>,
 }
 
 impl Way {
     /// "7 of 8 hosts are back; 1 held or pinned host stays where it is".
     #[must_use]
     pub fn count(&self) -> String {
-        let back = format!("{} of {} hosts are back", self.settled, self.reachable);
-        back + &words::kept(self.pinned)
+        let all = self.named.map_or(self.reachable, |named| named.min(self.reachable));
+        // Who is not where it should be is one of those that were let in.
+        let back = all.saturating_sub(self.reachable.saturating_sub(self.settled));
+        let hosts = if all == 1 { "host is" } else { "hosts are" };
+        format!("{back} of {all} {hosts} back{}", words::kept(self.pinned))
     }
 }
 
@@ -115,7 +120,10 @@ impl Rollout {
         let concerned = |name: &RegionName| {
             self.covers(name) && (self.kind == RolloutKind::Rollback || exposed.contains(name))
         };
-        let mut way = Way { done: true, ..Way::default() };
+        let canary = self.canary.as_ref().filter(|_| self.is_at_canary());
+        let named = canary.map(|canary| canary.hosts.values().map(BTreeSet::len).sum::<usize>());
+        let named = named.and_then(|named| u32::try_from(named).ok());
+        let mut way = Way { done: true, named, ..Way::default() };
         let (mut dark, mut asked) = (0, 0);
         for (_, region) in facts.regions.iter().filter(|(name, _)| concerned(name)) {
             if region.hosts() == 0 {
@@ -159,5 +167,26 @@ impl Rollout {
             }
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_hosts_that_were_named_only_those_have_to_come_back() {
+        let way = |reachable, settled, named| Way { reachable, settled, named, ..Way::default() };
+        for (way, said) in [
+            (way(8, 7, None), "7 of 8 hosts are back"),
+            (way(1, 0, None), "0 of 1 host is back"),
+            (way(4, 3, Some(1)), "0 of 1 host is back"),
+            (way(4, 4, Some(1)), "1 of 1 host is back"),
+            // Regions that have not taken the goal yet have settled nobody.
+            (way(40, 0, Some(3)), "0 of 3 hosts are back"),
+            (way(1, 1, Some(2)), "1 of 1 host is back"),
+        ] {
+            assert_eq!(way.count(), said);
+        }
     }
 }

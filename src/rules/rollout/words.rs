@@ -53,6 +53,9 @@ pub fn waiting_on(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> String {
                 back
             }
         }
+        (RolloutState::Paused, _) if rollout.held && rollout.is_at_canary() => {
+            rollout.canary_waits()
+        }
         (RolloutState::Paused, _) => format!("a person: {}", rollout.reason),
         _ => rollout.reason.clone(),
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{DbError, Tx, Value, values};
 use crate::model::id::{AppName, EnvName, HostId, RegionName};
-use crate::model::picked::HostSelector;
+use crate::model::picked::{HostSelector, Place, Said};
 use crate::model::selector::{Labels, Selector};
 use crate::model::time::UnixMillis;
 use crate::wire::v1::fleet::HostRow;
@@ -115,29 +115,55 @@ pub fn each_picked(
     (covers, wanted): (&Selector, &HostSelector),
     mut take: impl FnMut(RegionName, HostId, bool, bool),
 ) -> Result<(), DbError> {
-    /// What a row's document says of the host's place; the rest is passed over.
-    #[derive(serde::Deserialize)]
-    struct Said {
-        info: Place,
-    }
-    #[derive(serde::Deserialize)]
-    struct Place {
-        #[serde(default)]
-        rack: String,
-        #[serde(default)]
-        zone: String,
-    }
     let sql = "SELECT region, host, labels, reachable, info FROM hosts WHERE env = ?1";
     tx.rows(sql, values![env], |row| {
         let labels: Labels = row.json(2)?;
         if covers.selects(&labels) {
-            let (host, Said { info }) = (row.parse(1)?, row.json(4)?);
-            let picked = wanted.picks(&host, &labels, (&info.rack, &info.zone));
-            take(row.parse(0)?, host, row.flag(3)?, picked);
+            let (region, host): (RegionName, HostId) = (row.parse(0)?, row.parse(1)?);
+            let document: Document = row.json(4)?;
+            let picked = wanted.picks(&host, &labels, document.place(&region));
+            take(region, host, row.flag(3)?, picked);
         }
         Ok(())
     })?;
     Ok(())
+}
+
+/// What the hosts of `env` that `covers` selects say of themselves.
+///
+/// # Errors
+/// When the database fails.
+pub fn said(tx: &Tx, env: &EnvName, covers: &Selector) -> Result<Said, DbError> {
+    let mut said = Said::default();
+    tx.rows("SELECT region, labels, info FROM hosts WHERE env = ?1", values![env], |row| {
+        let labels: Labels = row.json(1)?;
+        if covers.selects(&labels) {
+            let (region, document): (RegionName, Document) = (row.parse(0)?, row.json(2)?);
+            said.hear(&labels, document.place(&region));
+        }
+        Ok(())
+    })?;
+    Ok(said)
+}
+
+/// What a row's document says of the host's place; the rest is passed over.
+#[derive(serde::Deserialize)]
+struct Document {
+    info: RackAndZone,
+}
+
+#[derive(serde::Deserialize)]
+struct RackAndZone {
+    #[serde(default)]
+    rack: String,
+    #[serde(default)]
+    zone: String,
+}
+
+impl Document {
+    fn place<'a>(&'a self, region: &'a RegionName) -> Place<'a> {
+        Place { region: region.as_str(), rack: &self.info.rack, zone: &self.info.zone }
+    }
 }
 
 /// Up to `limit` hosts by region and id, and how many there are without the limit.

@@ -20,14 +20,13 @@ use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::prompt::pick_app;
 use crate::cli::reference::{self, Target};
+use crate::cli::steps::{self, Reached};
 use crate::model::digest::Hasher;
 use crate::model::goal::{BUCKETS, bucket};
-use crate::model::id::{AppName, EnvName, HostId, JobNo, ReleaseNo};
-use crate::wire::v1::fleet::{HostRow, Hosts};
+use crate::model::id::{HostId, JobNo, ReleaseNo};
+use crate::wire::v1::fleet::Hosts;
 use crate::wire::v1::rollout::{Rollout, RolloutRequest};
 
-/// Most hosts that are asked for at once, as `deployctl hosts` does.
-const HOSTS_MAX: &str = "20000";
 /// Bytes of a file that are read at a time.
 const READ_BYTES: usize = 64 << 10;
 
@@ -119,10 +118,10 @@ pub(super) async fn plan(ctx: &Context, args: &PlanArgs) -> Result<ExitCode, Fai
         ..args.how.request(target.text())?
     };
     let planned = api.start_rollout(&app, &env, &request).await?;
-    let hosts = covered(&api, &app, &env).await?;
+    let hosts = steps::covered(&api, &app, &env).await?;
     let release = &planned.release;
     // Whoever has not begun has drawn nobody: it waits for approvals.
-    let waves = release.version.map(|_| waves(&planned, &hosts));
+    let waves = steps::reached(&planned, &hosts).map(|reached| waves(&planned, &reached));
     ctx.out.json(&json!({
         "app": app, "env": env, "release": release.release, "commit": release.commit,
         "plan": release.plan, "plan_file": release.plan_file, "canary": release.canary, "state": release.state, "joined": planned.joined,
@@ -131,50 +130,22 @@ pub(super) async fn plan(ctx: &Context, args: &PlanArgs) -> Result<ExitCode, Fai
     Ok(ExitCode::Ok)
 }
 
-/// The hosts that run the app and can be reached.
-async fn covered(api: &Api, app: &AppName, env: &EnvName) -> Result<Vec<HostRow>, Failure> {
-    let spec = api.app(app).await?.spec;
-    let query = [("env", Some(env.as_str())), ("limit", Some(HOSTS_MAX))];
-    let mut reply: Hosts = api.get(&with_query("/v1/hosts", query)).await?;
-    if reply.total > reply.hosts.len() as u64 {
-        let (some, all) = (reply.hosts.len(), reply.total);
-        return Err(Failure::new(
-            ExitCode::Error,
-            format!("there are {all} hosts in {env}, and {some} can be counted at most"),
-        ));
-    }
-    reply.hosts.retain(|row| row.reachable && spec.hosts.selects(&row.info.labels));
-    Ok(reply.hosts)
-}
-
-/// The steps of a rollout by wave, with the hosts that each reaches.
-fn waves(planned: &Rollout, hosts: &[HostRow]) -> Value {
-    let salt = planned.release.version.map_or(0, |version| version.generation).to_string();
-    let drawn: Vec<(&HostRow, u32)> = hosts
-        .iter()
-        .map(|row| (row, bucket(&salt, &planned.release.app, &row.info.host)))
-        .collect();
-    let canary = planned.release.canary.as_ref();
+/// The steps of a rollout by wave, with the hosts that each has `reached`.
+fn waves(planned: &Rollout, reached: &[Reached]) -> Value {
     let mut waves: BTreeMap<u32, Vec<Value>> = BTreeMap::new();
-    let mut before: BTreeMap<&str, u64> = BTreeMap::new();
-    for step in &planned.steps {
-        let mut reached: BTreeMap<&str, u64> = BTreeMap::new();
-        for (row, own) in &drawn {
-            let count = reached.entry(row.region.as_str()).or_default();
-            let first = canary.is_some_and(|canary| canary.has(&row.region, &row.info.host));
-            *count += u64::from(first || *own < step.admits(&row.region));
-        }
-        let new: BTreeMap<&str, u64> = reached
+    let mut before = Reached::new();
+    for (step, reached) in planned.steps.iter().zip(reached) {
+        let new: Reached = reached
             .iter()
             .map(|(region, now)| {
-                (*region, now.saturating_sub(before.get(region).copied().unwrap_or(0)))
+                (region.clone(), now.saturating_sub(before.get(region).copied().unwrap_or(0)))
             })
             .collect();
         waves.entry(step.wave).or_default().push(json!({
             "name": step.name, "bake_s": step.bake_s, "hold": step.hold, "admit": step.admit,
             "hosts": reached, "new": new,
         }));
-        before = reached;
+        before = reached.clone();
     }
     let wave = |(number, steps): (u32, Vec<Value>)| json!({ "wave": number + 1, "steps": steps });
     waves.into_iter().map(wave).collect()

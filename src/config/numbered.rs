@@ -1,0 +1,56 @@
+//! Names that differ in their numbers only: one of them is no guess at another.
+//!
+//! Who types `web-9` means some host: which of `web-1` to `web-8` nobody can tell.
+
+use std::collections::BTreeSet;
+
+/// Names that are told one by one.
+const TOLD: usize = 8;
+
+/// The names that are `text` but for its numbers, in the order of their numbers, as
+/// "web-1, web-2 and 40 more"; `None` when there are none.
+pub fn numbered_alike<'a>(text: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let shape = shape(text);
+    // Without a number in it, only the text itself has its shape.
+    let alike = names.into_iter().filter(|name| *name != text && self::shape(name) == shape);
+    // Shorter numbers are smaller ones.
+    let alike: BTreeSet<(usize, &str)> = alike.map(|name| (name.len(), name)).collect();
+    let told: Vec<&str> = alike.iter().take(TOLD).map(|(_, name)| *name).collect();
+    match alike.len() - told.len() {
+        _ if told.is_empty() => None,
+        0 => Some(told.join(", ")),
+        more => Some(format!("{} and {more} more", told.join(", "))),
+    }
+}
+
+/// `text` with each number as one `#`.
+fn shape(text: &str) -> String {
+    let mut shape = String::with_capacity(text.len());
+    for c in text.chars() {
+        let number = c.is_ascii_digit();
+        if !(number && shape.ends_with('#')) {
+            shape.push(if number { '#' } else { c });
+        }
+    }
+    shape
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_in_numbers_only_is_listed_in_their_order() {
+        let hosts = ["eu-1", "eu-10", "eu-2", "us-1", "eu", "eu-a", "eu-2"];
+        assert_eq!(numbered_alike("eu-9", hosts).as_deref(), Some("eu-1, eu-2, eu-10"));
+        assert_eq!(numbered_alike("eu-1", hosts).as_deref(), Some("eu-2, eu-10"));
+        assert_eq!(numbered_alike("ue-1", hosts), None);
+        assert_eq!(numbered_alike("eu", hosts), None);
+        let many: Vec<String> = (1..=48).map(|n| format!("web-{n}")).collect();
+        let told = numbered_alike("web-99", many.iter().map(String::as_str)).unwrap();
+        assert!(
+            told.starts_with("web-1, web-2, ") && told.ends_with("web-8 and 40 more"),
+            "{told}"
+        );
+    }
+}
