@@ -13,7 +13,7 @@ use crate::coordinator::{
     steer, view,
 };
 use crate::model::config::Bits;
-use crate::model::digest::{ArtifactId, ConfigId, Digest};
+use crate::model::digest::{ArtifactId, ConfigId};
 use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
 use crate::model::rollout::{OnConflict, RolloutKind, RolloutState};
 use crate::model::time::UnixMillis;
@@ -103,8 +103,8 @@ pub(super) fn admit(tx: &mut Tx, shared: &Coordinator, asked: &Asked) -> Result<
     if !app.envs.contains(&asked.env) {
         return Err(refs::no_env(&app, asked.env.as_str()).into());
     }
-    let digest = Digest::of(format!("{:?}", (&asked.app, &asked.env, &asked.request)).as_bytes());
-    let digest = digest.to_string();
+    let change = format!("rollout {} {}", asked.app, asked.env);
+    let digest = once::digest(&once::asked(change, &asked.request));
     if let Some(row) = answered(tx, shared, asked, &digest)? {
         return Ok(joined(view::rollout(tx, shared, &row)?));
     }
