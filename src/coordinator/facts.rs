@@ -22,7 +22,7 @@ pub(super) fn region_names(tx: &Tx, shared: &Coordinator) -> Result<BTreeSet<Reg
 
 /// What `rollout` is judged on.
 pub(super) fn load(tx: &Tx, shared: &Coordinator, rollout: &Rollout) -> Result<Facts, DbError> {
-    let mut counts = tallies::of(tx, &rollout.app, &rollout.env)?;
+    let mut counts = tallies::told(tx, &rollout.app, &rollout.env)?;
     let known = hosts::count(tx, &rollout.env, &rollout.hosts)?;
     let seen: BTreeMap<RegionName, _> =
         regions::list(tx)?.into_iter().map(|row| (row.region, row.seen_at)).collect();
@@ -45,10 +45,12 @@ pub(super) fn load(tx: &Tx, shared: &Coordinator, rollout: &Rollout) -> Result<F
         let heard = seen.get(&name).copied().filter(|heard| *heard <= now).unwrap_or_default();
         let heard = heard.max(shared.started_at());
         let (known, reachable) = known.get(&name).copied().unwrap_or_default();
-        let tally = counts.remove(&name).unwrap_or_default();
+        let (tally, told_at) = counts.remove(&name).unwrap_or_default();
+        let told_at = Some(told_at).filter(|told| *told <= now).unwrap_or_default();
         let silent = now.since(heard) > REGION_SILENT;
         let buckets = buckets.as_mut().map(|all| all.remove(&name).unwrap_or_default());
-        facts.regions.insert(name, RegionFacts { tally, silent, known, reachable, buckets });
+        let region = RegionFacts { tally, told_at, silent, known, reachable, buckets };
+        facts.regions.insert(name, region);
     }
     Ok(facts)
 }

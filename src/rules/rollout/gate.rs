@@ -24,6 +24,10 @@ const FAULTS_MAX: u32 = 50;
 const FAULTS_TOTAL_MAX: u32 = 200;
 /// Host faults that are never too many, hosts.
 const HOST_FAULTS_MIN: u32 = 3;
+/// How long counts are good for the end of a bake: three of a region's reports, which come
+/// each 5 s at the latest. What was counted before a coordinator was away says nothing of the
+/// time since, and hosts are only known to have stayed healthy once they are counted again.
+const COUNTS_GOOD_FOR: Duration = Duration::from_secs(15);
 /// Unreachable hosts that are never too many, hosts: one dead machine blocks nobody.
 const UNREACHABLE_MIN: u32 = 1;
 
@@ -78,7 +82,8 @@ pub fn judge(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> Verdict {
             None => verdict.skipped.push(name.clone()),
             Some(opinion) => {
                 judged += 1;
-                worst = graver(worst, beside_others(rollout, now, (name, region), opinion));
+                let opinion = beside_others(rollout, now, (name, region), opinion);
+                worst = graver(worst, counted_lately(rollout, now, (name, region), opinion));
             }
         }
     }
@@ -126,6 +131,25 @@ fn beside_others(
         }
         other => other,
     }
+}
+
+/// A bake does not end on counts of long ago: they are waited for like a gate's word.
+fn counted_lately(
+    rollout: &Rollout,
+    now: UnixMillis,
+    (name, region): (&RegionName, &RegionFacts),
+    opinion: Opinion,
+) -> Opinion {
+    if opinion == Opinion::Converged && rollout.has_baked(now) && is_old(now, region) {
+        let told = "has not counted its hosts since the coordinator was away, or for long";
+        return Opinion::Undecided(format!("{name} {told}"));
+    }
+    opinion
+}
+
+/// Whether the region's counts are too old to end a bake on.
+pub(super) fn is_old(now: UnixMillis, region: &RegionFacts) -> bool {
+    now.since(region.told_at) >= COUNTS_GOOD_FOR
 }
 
 /// See [`shared_trouble`].

@@ -18,6 +18,37 @@ pub fn of(tx: &Tx, app: &AppName, env: &EnvName) -> Result<BTreeMap<RegionName, 
     Ok(rows.into_iter().collect())
 }
 
+/// The same, with when each region told them last: exact only while a rollout is under way,
+/// see [`repeat`].
+///
+/// # Errors
+/// When the database fails.
+pub fn told(
+    tx: &Tx,
+    app: &AppName,
+    env: &EnvName,
+) -> Result<BTreeMap<RegionName, (Tally, UnixMillis)>, DbError> {
+    let sql = "SELECT region, tally, updated_at FROM tallies WHERE app = ?1 AND env = ?2";
+    let rows =
+        tx.rows(sql, values![app, env], |row| Ok((row.parse(0)?, (row.json(1)?, row.time(2)?))))?;
+    Ok(rows.into_iter().collect())
+}
+
+/// Takes down that `region` told the counts once more that it told before. Only for what a
+/// rollout is judged on: of each app and env it would be a write with every report.
+///
+/// # Errors
+/// When the database fails.
+pub fn repeat(
+    tx: &mut Tx,
+    region: &RegionName,
+    (app, env): (&AppName, &EnvName),
+    now: UnixMillis,
+) -> Result<(), DbError> {
+    let sql = "UPDATE tallies SET updated_at = ?4 WHERE app = ?1 AND env = ?2 AND region = ?3";
+    tx.exec(sql, values![app, env, region, now]).map(drop)
+}
+
 /// Takes down counts of `region`; returns whether they are new.
 ///
 /// # Errors
