@@ -73,6 +73,8 @@ struct Desk<'a> {
     app: AppSpec,
     env: EnvRow,
     open: Option<ReleaseRow>,
+    /// See [`configs::asked`].
+    wish: Option<Option<ConfigId>>,
 }
 
 /// What the new release consists of.
@@ -97,7 +99,7 @@ impl Load {
 /// [`Stop::Refused`] with a problem, [`Stop::Dry`] when it was a dry run.
 pub(super) fn admit(tx: &mut Tx, shared: &Coordinator, asked: &Asked) -> Result<Rollout, Stop> {
     bounds::check(asked)?;
-    configs::asked(&asked.request)?;
+    let wish = configs::asked(&asked.request)?;
     let app = crate::store::db::apps::find(tx, &asked.app)?;
     let app = app.ok_or_else(|| apps::unknown(&asked.app))?.spec;
     if !app.envs.contains(&asked.env) {
@@ -114,7 +116,7 @@ pub(super) fn admit(tx: &mut Tx, shared: &Coordinator, asked: &Asked) -> Result<
     let env = envs::find(tx, &asked.app, &asked.env)?;
     check_generation(asked, &env)?;
     let open = releases::open(tx, &asked.app, &asked.env)?;
-    let desk = Desk { shared, asked, app, env, open };
+    let desk = Desk { shared, asked, app, env, open, wish };
     let row = match asked.request.kind {
         RolloutKind::Deploy => deploy(tx, &desk)?,
         RolloutKind::Rollback => rollback(tx, &desk)?,
@@ -227,7 +229,7 @@ fn unmet(tx: &Tx, desk: &Desk<'_>, build: &Deployable) -> Result<Option<Unmet>, 
 /// anything else with the one that is there, unless the request says otherwise.
 fn load(tx: &Tx, desk: &Desk<'_>, named: Named) -> Result<Load, Problem> {
     let (env, request) = (&desk.asked.env, &desk.asked.request);
-    let config = match (configs::asked(request)?, &named) {
+    let config = match (desk.wish, &named) {
         (Some(config), _) => config,
         (None, Named::Release(row)) if row.rollout.env == *env => row.rollout.config,
         (None, _) => {
@@ -478,7 +480,7 @@ fn place(tx: &mut Tx, desk: &Desk<'_>, load: Load, tolerate: Vec<Bits>) -> Resul
     }
     let rules = Rules { gates, ..Rules::admitted(now, admission) };
     let mut row = row(now, asked, &load, rules);
-    plans::check(tx, shared, &desk.app, &row.rollout)?;
+    let drawn = plans::check(tx, shared, &desk.app, &row.rollout)?;
     if let (Some(config), Some(ConfigWish::Text(text))) = (load.config, &request.config) {
         let brought = (asked.actor.as_str(), now);
         crate::store::db::configs::keep(tx, &asked.app, (config, text), brought)?;
@@ -491,7 +493,7 @@ fn place(tx: &mut Tx, desk: &Desk<'_>, load: Load, tolerate: Vec<Bits>) -> Resul
         let event = NewEvent::new(now, "rollout.unapproved", &asked.actor, message);
         tx.event(&event.app(&asked.app).env(&asked.env).build(row.build).release(release))?;
     } else if let Some(artifact) = load.artifact {
-        steer::begin(tx, shared, &mut row, artifact, &asked.actor)?;
+        steer::begin(tx, shared, &mut row, artifact, (&asked.actor, drawn))?;
     }
     Ok(Admitted::New(Box::new(row)))
 }

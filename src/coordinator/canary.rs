@@ -11,7 +11,8 @@ use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::app::AppSpec;
 use crate::wire::v1::rollout::RolloutRequest;
 
-/// A host of the app, env and regions that are deployed to.
+/// A host of the app, env and regions that are deployed to, which is asked for, or has a name
+/// that is.
 struct Known {
     host: HostId,
     region: RegionName,
@@ -39,7 +40,7 @@ pub(super) fn named(
     for name in selector.exact() {
         let same: Vec<&Known> = known.iter().filter(|host| host.host.as_str() == name).collect();
         match same[..] {
-            [] => return Err(nobody_called(tx, (app, env), name, &known)?),
+            [] => return Err(nobody_called(tx, (app, env), name, &request.regions)?),
             [..] if same.iter().all(|host| !host.picked) => {
                 return Err(Problem::new(Code::NotFound, format!("{name} can't go first"))
                     .because(format!("it has other labels than {selector} says"))
@@ -111,8 +112,14 @@ fn nobody_called(
     tx: &Tx,
     (app, env): (&AppSpec, &EnvName),
     name: &str,
-    known: &[Known],
+    regions: &[RegionName],
 ) -> Result<Problem, DbError> {
+    let mut known = Vec::new();
+    hosts::each(tx, env, &app.hosts, |region, host, _| {
+        if regions.is_empty() || regions.contains(&region) {
+            known.push(host);
+        }
+    })?;
     let filter = hosts::Filter { host: Some(name.to_owned()), ..hosts::Filter::default() };
     let (rows, _) = hosts::list(tx, &filter, 100)?;
     let elsewhere = rows.into_iter().find(|row| row.info.host.as_str() == name);
@@ -128,7 +135,7 @@ fn nobody_called(
                 row.region
             ))
             .hint(format!("deployctl hosts -a {app} -e {env}")),
-        None => match nearest(name, known.iter().map(|known| known.host.as_str())) {
+        None => match nearest(name, known.iter().map(HostId::as_str)) {
             Some(near) => problem.hint(format!("did you mean: --hosts {near}")),
             None => problem.hint(format!("deployctl hosts -a {app} -e {env}")),
         },

@@ -1,6 +1,7 @@
 //! A plan or a canary that came with a request, before anything is written: whether it fits
 //! the fleet that there is. When the rollout begins, the rules look once more.
 
+use crate::coordinator::facts::Drawn;
 use crate::coordinator::state::Coordinator;
 use crate::coordinator::{facts, features, reached};
 use crate::model::plan::PlanFile;
@@ -16,7 +17,7 @@ pub(super) fn are_same(a: Option<&PlanFile>, b: Option<&PlanFile>) -> bool {
 }
 
 /// Whether `rollout`, which is not admitted yet, can go by the plan or begin with the canary
-/// that came with it.
+/// that came with it. Returns the fleet, if it was looked at.
 ///
 /// # Errors
 /// `not_found` for a region that nobody knows, `usage` when it does not fit the fleet,
@@ -26,7 +27,7 @@ pub(super) fn check(
     shared: &Coordinator,
     app: &AppSpec,
     rollout: &Rollout,
-) -> Result<(), Problem> {
+) -> Result<Option<Drawn>, Problem> {
     let (what, topic, feature) = match (&rollout.plan_file, &rollout.canary) {
         (Some(file), _) => {
             reached::check_known(&facts::region_names(tx, shared)?, file.regions())?;
@@ -35,13 +36,14 @@ pub(super) fn check(
         (None, Some(canary)) => {
             (format!("a canary of {}", canary.asked), "plans", &features::CANARIES)
         }
-        (None, None) => return Ok(()),
+        (None, None) => return Ok(None),
     };
-    let fleet = facts::fleet(tx, shared, app, rollout, envs::fresh(tx)?)?;
-    plan(rollout.wish(), &fleet).map_err(|why| {
+    let drawn = facts::fleet(tx, shared, app, rollout, envs::fresh(tx)?)?;
+    plan(rollout.wish(), &drawn.fleet).map_err(|why| {
         Problem::new(Code::Usage, format!("{what} does not fit the fleet"))
             .because(why)
             .hint(format!("deployctl help {topic}"))
     })?;
-    features::begin(tx, shared, feature)
+    features::begin(tx, shared, feature)?;
+    Ok(Some(drawn))
 }

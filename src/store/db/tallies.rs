@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{DbError, Tx, envs, values};
+use super::{DbError, Tx, envs, json, values};
 use crate::model::fleet::Tally;
 use crate::model::id::{AppName, EnvName, RegionName};
 use crate::model::time::UnixMillis;
@@ -59,7 +59,7 @@ pub fn put(
     counts: &EnvTally,
     now: UnixMillis,
 ) -> Result<bool, DbError> {
-    let text = serde_json::to_string(&counts.tally).expect("plain values are plain JSON");
+    let text = json(&counts.tally);
     let changed = tx.exec(
         "INSERT INTO tallies (app, env, region, tally, updated_at) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (app, env, region) DO UPDATE SET tally = excluded.tally,
