@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use deployctl::model::comparison::{Comparison, Side, Span};
+use deployctl::model::judged::GateWord;
 use deployctl::model::rollout::RolloutState::{Canceled, Paused, Reverted, Succeeded};
-use deployctl::model::rollout::{GateWord, Stage};
+use deployctl::model::rollout::Stage;
 use deployctl::wire::v1::event::{Event, Events};
 use deployctl::wire::v1::rollout::{Rollout, RolloutRequest};
 

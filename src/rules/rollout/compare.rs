@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use crate::model::comparison::{Comparison, Span};
 use crate::model::fleet::Tally;
 use crate::model::id::RegionName;
-use crate::model::rollout::{Against, Compared, GateWord, Stage};
+use crate::model::judged::{Against, Compared, GateWord};
+use crate::model::rollout::Stage;
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::{RegionFacts, Rollout};
 

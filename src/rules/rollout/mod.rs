@@ -57,10 +57,9 @@ use crate::model::digest::{ArtifactId, ConfigId};
 use crate::model::fleet::FailureGroup;
 use crate::model::goal::{GoalVersion, Target};
 use crate::model::id::{AppName, EnvName, GateName, RegionName, ReleaseNo};
+use crate::model::judged::{Against, Judged};
 use crate::model::plan::PlanFile;
-use crate::model::rollout::{
-    Against, Approval, Judged, PlanName, RolloutKind, RolloutState, Stable, Stage, Step,
-};
+use crate::model::rollout::{Approval, PlanName, RolloutKind, RolloutState, Stable, Stage, Step};
 use crate::model::selector::Selector;
 use crate::model::time::UnixMillis;
 pub use crate::rules::rollout::admitted::Admission;

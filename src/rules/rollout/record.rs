@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::model::id::RegionName;
-use crate::model::rollout::{
-    Compared, GateNumbers, GateWord, Judged, ProgramSaid, RolloutKind, RolloutState, Stage,
-};
+use crate::model::judged::{Compared, GateNumbers, GateWord, Judged, ProgramSaid};
+use crate::model::rollout::{RolloutKind, RolloutState, Stage};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::compare::compare;
 use crate::rules::rollout::gate::{self, Opinion, knows_step};

@@ -1,7 +1,8 @@
 //! What a rollout waits for, and how it ended: always one true sentence.
 
 use crate::model::id::RegionName;
-use crate::model::rollout::{GateWord, ProgramSaid, RolloutKind, RolloutState, Stage, Unavailable};
+use crate::model::judged::{GateWord, ProgramSaid};
+use crate::model::rollout::{RolloutKind, RolloutState, Stage, Unavailable};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::gate::{is_old, knows_step, taking_part};
 use crate::rules::rollout::programs::{PASS_GOOD_FOR, is_stale};

@@ -150,7 +150,7 @@ pub fn give_back(tx: &mut Tx, claim: &Claim) -> Result<(), DbError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::rollout::GateWord;
+    use crate::model::judged::GateWord;
     use crate::store::db::conformance::both;
 
     fn bake(step: u32) -> Bake {

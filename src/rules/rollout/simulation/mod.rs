@@ -14,8 +14,9 @@ use proptest::test_runner::TestCaseError;
 use crate::model::fleet::Tally;
 use crate::model::goal::{Goal, GoalVersion, HostView, Target};
 use crate::model::id::{RegionName, ReleaseNo};
+use crate::model::judged::GateWord;
 use crate::model::rollout::{
-    Approval, GateWord, PlanName, RolloutKind, RolloutState, Stable, Stage, Unavailable,
+    Approval, PlanName, RolloutKind, RolloutState, Stable, Stage, Unavailable,
 };
 use crate::model::selector::{Labels, Selector};
 use crate::model::time::UnixMillis;
