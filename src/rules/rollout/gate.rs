@@ -10,7 +10,7 @@ use crate::model::fleet::{FailureClass, Tally};
 use crate::model::goal::GoalVersion;
 use crate::model::id::RegionName;
 use crate::model::time::UnixMillis;
-use crate::rules::rollout::compare::{Fares, compare, shared_trouble};
+use crate::rules::rollout::compare::{Fared, Fares, shared_trouble};
 use crate::rules::rollout::{Facts, RegionFacts, Rollout, THIN_GRACE};
 use crate::rules::rollout::{named, programs};
 
@@ -64,9 +64,9 @@ pub struct Verdict {
     pub skipped: Vec<RegionName>,
 }
 
-/// Judges the step under way.
+/// Judges the step under way, of which comparisons say what `fared` says.
 #[must_use]
-pub fn judge(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> Verdict {
+pub(super) fn judge(rollout: &Rollout, now: UnixMillis, facts: &Facts, fared: &Fared) -> Verdict {
     let mut verdict = Verdict { opinion: Opinion::Converged, progress: 0, skipped: Vec::new() };
     let Some(version) = rollout.version else { return verdict };
     let (mut judged, mut faults) = (0, 0);
@@ -82,7 +82,8 @@ pub fn judge(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> Verdict {
             None => verdict.skipped.push(name.clone()),
             Some(opinion) => {
                 judged += 1;
-                let opinion = beside_others(rollout, now, (name, region), opinion);
+                let fares = fared.get(name);
+                let opinion = beside_others(rollout, now, (name, region, fares), opinion);
                 worst = graver(worst, counted_lately(rollout, now, (name, region), opinion));
             }
         }
@@ -108,7 +109,7 @@ pub fn judge(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> Verdict {
 fn beside_others(
     rollout: &Rollout,
     now: UnixMillis,
-    (name, region): (&RegionName, &RegionFacts),
+    (name, region, fares): (&RegionName, &RegionFacts, Option<&Fares>),
     opinion: Opinion,
 ) -> Opinion {
     match opinion {
@@ -116,19 +117,13 @@ fn beside_others(
             Some(others) => Opinion::Stuck(format!("{why}; {others}")),
             None => Opinion::Failed(why),
         },
-        Opinion::Converged | Opinion::Waiting { .. } if now >= rollout.judge_from => {
-            let known = rollout.version.is_some_and(|version| region.speaks_of(version));
-            if !known {
-                return opinion;
+        Opinion::Converged | Opinion::Waiting { .. } if now >= rollout.judge_from => match fares {
+            Some(Fares::Worse(told)) => Opinion::Failed(told.why.clone()),
+            Some(Fares::Unknown(told)) if opinion == Opinion::Converged => {
+                Opinion::Undecided(told.why.clone())
             }
-            match compare(rollout, now, name, &region.tally) {
-                Fares::Worse(told) => Opinion::Failed(told.why),
-                Fares::Unknown(told) if opinion == Opinion::Converged => {
-                    Opinion::Undecided(told.why)
-                }
-                Fares::Unknown(_) | Fares::Well(_) => opinion,
-            }
-        }
+            Some(Fares::Unknown(_) | Fares::Well(_)) | None => opinion,
+        },
         other => other,
     }
 }

@@ -321,8 +321,9 @@ impl Rollout {
     fn run(&mut self, now: UnixMillis, facts: &Facts) -> Vec<Action> {
         self.remember_failures(facts);
         self.mark_comparison(&facts.regions);
-        self.promise_comparison(now, &facts.regions);
-        let verdict = gate::judge(self, now, facts);
+        let fared = self.compare(now, &facts.regions);
+        self.promise_comparison(&fared);
+        let verdict = gate::judge(self, now, facts, &fared);
         for region in &verdict.skipped {
             if !self.skipped.contains(region) {
                 self.skipped.push(region.clone());
@@ -343,7 +344,7 @@ impl Rollout {
             other => other,
         };
         let (step, passed) = (self.step, judged == Opinion::Converged);
-        let seen = self.seen(now, facts);
+        let seen = self.seen(facts, &fared);
         let mut actions = self.decide(now, facts, judged);
         self.record(now, (step, passed), seen);
         if self.state == RolloutState::Running && self.grant(now, facts) {
