@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::coordinator::once::{self, KEY_KEPT, Key};
 use crate::coordinator::readiness::{self, Readiness};
 use crate::coordinator::refs::{self, Named, resolve};
-use crate::coordinator::requirements::{self, Unmet};
+use crate::coordinator::requirements;
 use crate::coordinator::state::Coordinator;
 use crate::coordinator::{
     ancestry, apps, bars, bounds, canary, configs, facts, features, gates, plans, reached, steer,
@@ -181,8 +181,10 @@ fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
         return Err(bad(desk, &load).into());
     }
     let readiness = readiness::of(tx, desk.shared, &load.build)?;
+    let unmet =
+        |tx: &Tx| requirements::unmet(tx, &desk.asked.env, &load.build, request.allow_unmet);
     load.artifact = match (&readiness, request.when_ready_s) {
-        (Readiness::Ready(artifact), wait) => match unmet(tx, desk, &load.build)? {
+        (Readiness::Ready(artifact), wait) => match unmet(tx)? {
             None => Some(*artifact),
             Some(unmet) if wait.is_some() && unmet.may_come => None,
             Some(unmet) => {
@@ -217,14 +219,6 @@ fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
         requirements::tell_broken(tx, (now, &asked.actor), (&asked.app, &asked.env), &load.build)?;
     }
     place(tx, desk, load, tolerate)
-}
-
-/// What the build needs of other apps and lacks, unless the request does not care.
-fn unmet(tx: &Tx, desk: &Desk<'_>, build: &Deployable) -> Result<Option<Unmet>, DbError> {
-    if desk.asked.request.allow_unmet {
-        return Ok(None);
-    }
-    requirements::unmet(tx, &desk.asked.env, build)
 }
 
 /// What a deploy brings: a release that the env has run comes with its own configuration,
