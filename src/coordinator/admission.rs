@@ -1,19 +1,21 @@
 //! Admits a deploy or a rollback: one transaction that checks everything, takes
 //! the open rollout's place, and starts the new one [orchestration 6.7, 6.8].
 
+mod rollback;
+
 use std::time::Duration;
 
 use crate::coordinator::once::{self, KEY_KEPT, Key};
 use crate::coordinator::readiness::{self, Readiness};
 use crate::coordinator::refs::{self, Named, resolve};
-use crate::coordinator::requirements::{self, Unmet};
+use crate::coordinator::requirements;
 use crate::coordinator::state::Coordinator;
 use crate::coordinator::{
-    ancestry, apps, bars, bounds, canary, configs, facts, features, gates, holds, plans, reached,
-    steer, view,
+    ancestry, apps, bars, bounds, canary, configs, facts, features, gates, plans, reached, steer,
+    view,
 };
 use crate::model::config::Bits;
-use crate::model::digest::{ArtifactId, ConfigId, Digest};
+use crate::model::digest::{ArtifactId, ConfigId};
 use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
 use crate::model::rollout::{OnConflict, RolloutKind, RolloutState};
 use crate::model::time::UnixMillis;
@@ -73,6 +75,8 @@ struct Desk<'a> {
     app: AppSpec,
     env: EnvRow,
     open: Option<ReleaseRow>,
+    /// See [`configs::asked`].
+    wish: Option<Option<ConfigId>>,
 }
 
 /// What the new release consists of.
@@ -97,14 +101,14 @@ impl Load {
 /// [`Stop::Refused`] with a problem, [`Stop::Dry`] when it was a dry run.
 pub(super) fn admit(tx: &mut Tx, shared: &Coordinator, asked: &Asked) -> Result<Rollout, Stop> {
     bounds::check(asked)?;
-    configs::asked(&asked.request)?;
+    let wish = configs::asked(&asked.request)?;
     let app = crate::store::db::apps::find(tx, &asked.app)?;
     let app = app.ok_or_else(|| apps::unknown(&asked.app))?.spec;
     if !app.envs.contains(&asked.env) {
         return Err(refs::no_env(&app, asked.env.as_str()).into());
     }
-    let digest = Digest::of(format!("{:?}", (&asked.app, &asked.env, &asked.request)).as_bytes());
-    let digest = digest.to_string();
+    let change = format!("rollout {} {}", asked.app, asked.env);
+    let digest = once::digest(&once::asked(change, &asked.request));
     if let Some(row) = answered(tx, shared, asked, &digest)? {
         return Ok(joined(view::rollout(tx, shared, &row)?));
     }
@@ -114,10 +118,10 @@ pub(super) fn admit(tx: &mut Tx, shared: &Coordinator, asked: &Asked) -> Result<
     let env = envs::find(tx, &asked.app, &asked.env)?;
     check_generation(asked, &env)?;
     let open = releases::open(tx, &asked.app, &asked.env)?;
-    let desk = Desk { shared, asked, app, env, open };
+    let desk = Desk { shared, asked, app, env, open, wish };
     let row = match asked.request.kind {
         RolloutKind::Deploy => deploy(tx, &desk)?,
-        RolloutKind::Rollback => rollback(tx, &desk)?,
+        RolloutKind::Rollback => rollback::rollback(tx, &desk)?,
     };
     let (row, is_new) = match row {
         Admitted::New(row) => (row, true),
@@ -177,8 +181,10 @@ fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
         return Err(bad(desk, &load).into());
     }
     let readiness = readiness::of(tx, desk.shared, &load.build)?;
+    let unmet =
+        |tx: &Tx| requirements::unmet(tx, &desk.asked.env, &load.build, request.allow_unmet);
     load.artifact = match (&readiness, request.when_ready_s) {
-        (Readiness::Ready(artifact), wait) => match unmet(tx, desk, &load.build)? {
+        (Readiness::Ready(artifact), wait) => match unmet(tx)? {
             None => Some(*artifact),
             Some(unmet) if wait.is_some() && unmet.may_come => None,
             Some(unmet) => {
@@ -215,19 +221,11 @@ fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
     place(tx, desk, load, tolerate)
 }
 
-/// What the build needs of other apps and lacks, unless the request does not care.
-fn unmet(tx: &Tx, desk: &Desk<'_>, build: &Deployable) -> Result<Option<Unmet>, DbError> {
-    if desk.asked.request.allow_unmet {
-        return Ok(None);
-    }
-    requirements::unmet(tx, &desk.asked.env, build)
-}
-
 /// What a deploy brings: a release that the env has run comes with its own configuration,
 /// anything else with the one that is there, unless the request says otherwise.
 fn load(tx: &Tx, desk: &Desk<'_>, named: Named) -> Result<Load, Problem> {
     let (env, request) = (&desk.asked.env, &desk.asked.request);
-    let config = match (configs::asked(request)?, &named) {
+    let config = match (desk.wish, &named) {
         (Some(config), _) => config,
         (None, Named::Release(row)) if row.rollout.env == *env => row.rollout.config,
         (None, _) => {
@@ -337,103 +335,6 @@ fn bad(desk: &Desk<'_>, load: &Load) -> Problem {
         .hint(format!("deployctl history -a {app} -e {env}"))
 }
 
-fn rollback(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
-    let (app, env, request) = (&desk.app, &desk.asked.env, &desk.asked.request);
-    let leaving = desk.env.goal_release.ok_or_else(|| refs::never(app, env))?;
-    let leaving = releases::find(tx, &app.name, env, leaving)?
-        .ok_or(DbError::Missing("the release of a goal"))?;
-    let target = if request.target.is_empty() {
-        if let Some(same) = repeated(desk) {
-            return Ok(Admitted::Joined(Box::new(same)));
-        }
-        refs::known_good_before(tx, app, env, &leaving)
-            .map_err(|none| refs::or_cancel(none, desk.open.as_ref()))?
-    } else {
-        deployed(tx, desk, resolve(tx, app, env, &request.target)?)?
-    };
-    let artifact = target.artifact.ok_or_else(|| {
-        let release = target.rollout.release;
-        Problem::new(Code::NotDeployable, format!("{release} has no build to go back to"))
-    })?;
-    if target.bad && !request.allow_bad {
-        let release = target.rollout.release;
-        return Err(Problem::new(Code::Blocked, format!("{release} was marked bad in {env}"))
-            .hint(format!(
-                "deployctl rollback {release} -a {} -e {env} --allow-bad -m WHY",
-                app.name
-            ))
-            .into());
-    }
-    let build = deployables::find(tx, &app.name, target.build)?
-        .ok_or(DbError::Missing("a release's build"))?;
-    if build.collected {
-        return Err(readiness::collected((&app.name, env), &build).into());
-    }
-    let config = target.rollout.config;
-    let bits = Bits { artifact, config };
-    let load = Load { build, same_as: Some(root(&target)), artifact: Some(artifact), config };
-    match &desk.open {
-        Some(open) if is_same_rollback(open, desk, bits) => {
-            return Ok(Admitted::Joined(Box::new(open.clone())));
-        }
-        None => {
-            if let Some(row) = at_goal(tx, desk, Some(bits))? {
-                return Ok(Admitted::Joined(Box::new(row)));
-            }
-        }
-        Some(_) => {}
-    }
-    // Going back says that what is left was bad; going forward again says nothing.
-    if let Some(left) = leaving.bits()
-        && request.regions.is_empty()
-        && left != bits
-        && root(&target) < root(&leaving)
-    {
-        releases::mark(tx, (&app.name, env), &left, true)?;
-    }
-    let scope = (&app.name, env, &request.regions[..]);
-    let left = leaving.bits().filter(|left| *left != bits);
-    holds::make_way(tx, desk.shared, scope, (left, request.unpin), &desk.asked.actor)?;
-    let tolerate = match request.regions.is_empty() {
-        true => vec![],
-        false => leaving.bits().into_iter().collect(),
-    };
-    place(tx, desk, load, tolerate)
-}
-
-/// A rollback that was asked for again while it is under way: the same one. Only
-/// after it ended does another go further back.
-fn repeated(desk: &Desk<'_>) -> Option<ReleaseRow> {
-    let open = desk.open.as_ref()?;
-    let same = open.is_rollback() && open.rollout.regions == desk.asked.request.regions;
-    same.then(|| open.clone())
-}
-
-fn is_same_rollback(open: &ReleaseRow, desk: &Desk<'_>, bits: Bits) -> bool {
-    open.is_rollback()
-        && open.bits() == Some(bits)
-        && open.rollout.regions == desk.asked.request.regions
-}
-
-/// The release that a rollback's target names: only what was deployed there.
-fn deployed(tx: &Tx, desk: &Desk<'_>, named: Named) -> Result<ReleaseRow, Stop> {
-    let env = &desk.asked.env;
-    let build = match named {
-        Named::Release(row) if row.rollout.env == *env => return Ok(*row),
-        Named::Release(row) => row.build,
-        Named::Build(build) => build.build,
-    };
-    let rows = releases::list(tx, &desk.app.name, env, None, 500)?;
-    rows.into_iter().find(|row| row.build == build && row.rollout.version.is_some()).ok_or_else(
-        || {
-            Problem::new(Code::NotFound, format!("{build} was never deployed to {env}"))
-                .because("a rollback goes to a release that the env has run")
-                .hint(format!("deployctl deploy {build} -a {} -e {env}", desk.app.name))
-                .into()
-        },
-    )
-}
-
 /// Takes the open rollout's place and starts.
 fn place(tx: &mut Tx, desk: &Desk<'_>, load: Load, tolerate: Vec<Bits>) -> Result<Admitted, Stop> {
     let (shared, asked, request) = (desk.shared, desk.asked, &desk.asked.request);
@@ -479,7 +380,7 @@ fn place(tx: &mut Tx, desk: &Desk<'_>, load: Load, tolerate: Vec<Bits>) -> Resul
     }
     let rules = Rules { gates, ..Rules::admitted(now, admission) };
     let mut row = row(now, asked, &load, rules);
-    plans::check(tx, shared, &desk.app, &row.rollout)?;
+    let drawn = plans::check(tx, shared, &desk.app, &row.rollout)?;
     if let (Some(config), Some(ConfigWish::Text(text))) = (load.config, &request.config) {
         let brought = (asked.actor.as_str(), now);
         crate::store::db::configs::keep(tx, &asked.app, (config, text), brought)?;
@@ -492,7 +393,7 @@ fn place(tx: &mut Tx, desk: &Desk<'_>, load: Load, tolerate: Vec<Bits>) -> Resul
         let event = NewEvent::new(now, "rollout.unapproved", &asked.actor, message);
         tx.event(&event.app(&asked.app).env(&asked.env).build(row.build).release(release))?;
     } else if let Some(artifact) = load.artifact {
-        steer::begin(tx, shared, &mut row, artifact, &asked.actor)?;
+        steer::begin(tx, shared, &mut row, artifact, (&asked.actor, drawn))?;
     }
     Ok(Admitted::New(Box::new(row)))
 }

@@ -15,7 +15,7 @@ use crate::wire::v1::app::AppSpec;
 use crate::wire::v1::rollout::RolloutRequest;
 use crate::wire::words::{count, quoted};
 
-/// A host of the app and env that are deployed to.
+/// A host of the app and env that are deployed to, which is asked for, or has a name that is.
 struct Known {
     host: HostId,
     region: RegionName,
@@ -36,6 +36,10 @@ struct To<'a> {
 }
 
 impl To<'_> {
+    fn goes_to(&self, region: &RegionName) -> bool {
+        self.regions.is_empty() || self.regions.contains(region)
+    }
+
     /// "eu, us"; empty where it goes everywhere.
     fn regions_said(&self) -> String {
         let names: Vec<&str> = self.regions.iter().map(RegionName::as_str).collect();
@@ -127,14 +131,15 @@ fn nobody_like(
 fn look(
     tx: &Tx,
     shared: &Coordinator,
-    To { app, env, regions }: To<'_>,
+    to: To<'_>,
     selector: &HostSelector,
 ) -> Result<Vec<Known>, DbError> {
+    let To { app, env, .. } = to;
     let pins = holds::placed(tx, (&app.name, env), shared.steady_now())?;
     let pins: Vec<_> = pins.iter().filter_map(Hold::pin).collect();
     let mut known = Vec::new();
     hosts::each_picked(tx, env, (&app.hosts, selector), |region, host, reachable, picked| {
-        let within = regions.is_empty() || regions.contains(&region);
+        let within = to.goes_to(&region);
         let kept = pins.iter().any(|pin| pin.keeps(&host, &region));
         known.push(Known { host, region, within, picked, reachable, kept });
     })?;
@@ -178,7 +183,13 @@ fn nobody_called(tx: &Tx, to: To<'_>, name: &str, known: &[Known]) -> Result<Pro
     let filter = hosts::Filter { host: Some(name.to_owned()), ..hosts::Filter::default() };
     let (rows, _) = hosts::list(tx, &filter, 100)?;
     let elsewhere = rows.into_iter().find(|row| row.info.host.as_str() == name);
-    let names = || known.iter().filter(|one| one.within).map(|one| one.host.as_str());
+    let mut there = Vec::new();
+    hosts::each(tx, env, &to.app.hosts, |region, host, _| {
+        if to.goes_to(&region) {
+            there.push(host);
+        }
+    })?;
+    let names = || there.iter().map(HostId::as_str);
     Ok(match elsewhere {
         Some(row) if row.info.env != *env => problem
             .because(format!("{name} serves {}, and this goes to {env}", row.info.env))

@@ -22,7 +22,7 @@ pub(super) fn region_names(tx: &Tx, shared: &Coordinator) -> Result<BTreeSet<Reg
 
 /// What `rollout` is judged on.
 pub(super) fn load(tx: &Tx, shared: &Coordinator, rollout: &Rollout) -> Result<Facts, DbError> {
-    let mut counts = tallies::of(tx, &rollout.app, &rollout.env)?;
+    let mut counts = tallies::told(tx, &rollout.app, &rollout.env)?;
     let known = hosts::count(tx, &rollout.env, &rollout.hosts)?;
     let seen: BTreeMap<RegionName, _> =
         regions::list(tx)?.into_iter().map(|row| (row.region, row.seen_at)).collect();
@@ -45,27 +45,29 @@ pub(super) fn load(tx: &Tx, shared: &Coordinator, rollout: &Rollout) -> Result<F
         let heard = seen.get(&name).copied().filter(|heard| *heard <= now).unwrap_or_default();
         let heard = heard.max(shared.started_at());
         let (known, reachable) = known.get(&name).copied().unwrap_or_default();
-        let tally = counts.remove(&name).unwrap_or_default();
+        let (tally, told_at) = counts.remove(&name).unwrap_or_default();
+        let told_at = Some(told_at).filter(|told| *told <= now).unwrap_or_default();
         let silent = now.since(heard) > REGION_SILENT;
         let buckets = buckets.as_mut().map(|all| all.remove(&name).unwrap_or_default());
-        facts.regions.insert(name, RegionFacts { tally, silent, known, reachable, buckets });
+        let region = RegionFacts { tally, told_at, silent, known, reachable, buckets };
+        facts.regions.insert(name, region);
     }
     Ok(facts)
 }
 
 /// Each host's bucket, and whether it can be reached.
-type Drawn = Vec<(u32, bool)>;
+type Buckets = Vec<(u32, bool)>;
 
 /// The bucket of each host, by region and ascending, where permits need to know.
 fn drawn(
     tx: &Tx,
     shared: &Coordinator,
     rollout: &Rollout,
-) -> Result<Option<BTreeMap<RegionName, Drawn>>, DbError> {
+) -> Result<Option<BTreeMap<RegionName, Buckets>>, DbError> {
     let running = rollout.state == RolloutState::Running && rollout.permits.most.is_some();
     let Some(version) = rollout.version.filter(|_| running) else { return Ok(None) };
     let salt = version.generation.to_string();
-    let mut buckets: BTreeMap<RegionName, Drawn> = BTreeMap::new();
+    let mut buckets: BTreeMap<RegionName, Buckets> = BTreeMap::new();
     each_free(tx, shared, rollout, |region, host, reachable| {
         let own = bucket(&salt, &rollout.app, &host);
         buckets.entry(region).or_default().push((own, reachable));
@@ -91,14 +93,21 @@ fn each_free(
     })
 }
 
-/// The fleet as the planner sees it, drawn with the generation of `fresh`.
+/// A fleet, and the version by whose generation its hosts were drawn.
+pub(super) struct Drawn {
+    pub(super) version: GoalVersion,
+    pub(super) fleet: Fleet,
+}
+
+/// The fleet as the planner sees it, drawn with the generation of `fresh`: a walk over all its
+/// hosts.
 pub(super) fn fleet(
     tx: &Tx,
     shared: &Coordinator,
     app: &AppSpec,
     rollout: &Rollout,
     fresh: GoalVersion,
-) -> Result<Fleet, DbError> {
+) -> Result<Drawn, DbError> {
     let salt = fresh.generation.to_string();
     let (mut buckets, mut named) = (BTreeMap::<RegionName, Vec<u32>>::new(), 0);
     let canary = rollout.canary.as_ref();
@@ -113,5 +122,6 @@ pub(super) fn fleet(
     names.extend(buckets.keys().cloned());
     let covered: Vec<RegionName> = names.into_iter().filter(|name| rollout.covers(name)).collect();
     let everywhere = rollout.regions.is_empty();
-    Ok(Fleet { waves: waves(&app.waves, &covered), buckets, named, everywhere })
+    let fleet = Fleet { waves: waves(&app.waves, &covered), buckets, named, everywhere };
+    Ok(Drawn { version: fresh, fleet })
 }

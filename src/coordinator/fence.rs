@@ -8,7 +8,7 @@ use axum::Extension;
 use axum::extract::State;
 
 use crate::coordinator::admission::MESSAGE_BYTES_MAX;
-use crate::coordinator::once::{Key, made_before};
+use crate::coordinator::once::{self, Key, made_before};
 use crate::coordinator::router::{Route, post};
 use crate::coordinator::state::Shared;
 use crate::coordinator::{outbox, steer};
@@ -38,6 +38,7 @@ async fn fence(
     key: Key,
     Json(request): Json<FenceRequest>,
 ) -> Result<Json<Fenced>, Problem> {
+    let asked = once::asked("fence", &request);
     let FenceRequest { above, message } = request;
     let empty = message.trim().is_empty();
     if empty || message.len() > MESSAGE_BYTES_MAX || above >= EPOCH_MAX {
@@ -48,7 +49,7 @@ async fn fence(
     let within = shared.clone();
     let raise = move |tx: &mut Tx| {
         let (now, known) = (within.steady_now(), envs::fresh(tx)?);
-        if made_before(tx, &who.name, &key, &format!("fence {above} {message}"), now)? {
+        if made_before(tx, &who.name, &key, &asked, now)? {
             return Ok(Fenced { epoch: known.epoch, goals: 0 });
         }
         let epoch = known.epoch.max(goals::newest(tx)?.epoch).max(above) + 1;

@@ -63,8 +63,9 @@ async fn report(
     let take = move |tx: &mut Tx| {
         let region = &report.region;
         let teller = regions::teller(tx, &report, now)?;
+        let under_way = releases::under_way(tx)?;
         // Processes of a region all know its hosts: only one of them is believed.
-        let mut news = teller == report.process && take_hosts(tx, &report, now)?;
+        let mut news = teller == report.process && take_hosts(tx, &report, &under_way, now)?;
         for replica in &report.replicas {
             news |= replicas::claim(tx, region, replica, now)?;
         }
@@ -75,17 +76,20 @@ async fn report(
             heal: replicas::lost(tx, region)?,
             forget: forgotten::owed(tx, region)?,
             teller: (!teller.is_empty()).then_some(teller),
-            compare: releases::under_way(tx)?
-                .into_iter()
-                .map(|(app, env)| Compared { app, env })
-                .collect(),
+            compare: under_way.into_iter().map(|(app, env)| Compared { app, env }).collect(),
         })
     };
     Ok(Json(shared.db.write(take).await?))
 }
 
-/// Takes what a region says of its hosts; says whether anything is new.
-fn take_hosts(tx: &mut Tx, report: &RegionReport, now: UnixMillis) -> Result<bool, DbError> {
+/// Takes what a region says of its hosts; says whether anything is new. A bake ends on counts
+/// that were told lately: those of rollouts `under_way` are noted also when they are as before.
+fn take_hosts(
+    tx: &mut Tx,
+    report: &RegionReport,
+    under_way: &[(AppName, EnvName)],
+    now: UnixMillis,
+) -> Result<bool, DbError> {
     let region = &report.region;
     regions::put(tx, report, now)?;
     let mut news = !report.hosts.is_empty();
@@ -93,6 +97,8 @@ fn take_hosts(tx: &mut Tx, report: &RegionReport, now: UnixMillis) -> Result<boo
         if tallies::put(tx, region, counts, now)? {
             curves::sample(tx, (&counts.app, &counts.env), now)?;
             news = true;
+        } else if under_way.iter().any(|(app, env)| (app, env) == (&counts.app, &counts.env)) {
+            tallies::repeat(tx, region, (&counts.app, &counts.env), now)?;
         }
     }
     follow_by_hand(tx, report)?;

@@ -6,7 +6,7 @@ use axum::Extension;
 use axum::extract::State;
 
 use crate::coordinator::admission::MESSAGE_BYTES_MAX;
-use crate::coordinator::once::{Key, made_before};
+use crate::coordinator::once::{self, Key, made_before};
 use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::Shared;
 use crate::coordinator::{apps, outbox, refs};
@@ -57,7 +57,7 @@ async fn create(
     let now = shared.steady_now();
     let insert = move |tx: &mut Tx| {
         check_scope(tx, &request)?;
-        let asked = format!("freeze {request:?}");
+        let asked = once::asked("freeze", &request);
         let standing = freezes::standing(tx, now)?;
         if made_before(tx, &who.name, &key, &asked, now)? {
             let same =

@@ -6,7 +6,7 @@ use axum::Extension;
 use axum::extract::State;
 
 use crate::coordinator::admission::MESSAGE_BYTES_MAX;
-use crate::coordinator::once::{Key, made_before};
+use crate::coordinator::once::{self, Key, made_before};
 use crate::coordinator::refs::{self, Named, resolve};
 use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::{Coordinator, Shared};
@@ -75,7 +75,7 @@ fn make(
     request: HoldRequest,
 ) -> Result<Hold, Problem> {
     let now = shared.steady_now();
-    let asked = format!("hold {request:?}");
+    let asked = once::asked("hold", &request);
     let wish = read(tx, shared, actor, request)?;
     let standing = holds::standing(tx, now)?;
     let same_place = |other: &Hold| {

@@ -1,6 +1,7 @@
 //! A plan or a canary that came with a request, before anything is written: whether it fits
 //! the fleet that there is. When the rollout begins, the rules look once more.
 
+use crate::coordinator::facts::Drawn;
 use crate::coordinator::state::Coordinator;
 use crate::coordinator::{facts, features, reached};
 use crate::model::canary::Canary;
@@ -23,7 +24,7 @@ pub(super) fn are_same(a: Option<&PlanFile>, b: Option<&PlanFile>) -> bool {
 }
 
 /// Whether `rollout`, which is not admitted yet, can go by the plan or begin with the canary
-/// that came with it.
+/// that came with it. Returns the fleet, if it was looked at.
 ///
 /// # Errors
 /// `not_found` for a region that nobody knows, `usage` when it does not fit the fleet,
@@ -33,24 +34,26 @@ pub(super) fn check(
     shared: &Coordinator,
     app: &AppSpec,
     rollout: &Rollout,
-) -> Result<(), Problem> {
+) -> Result<Option<Drawn>, Problem> {
     let (what, feature) = match (&rollout.plan_file, &rollout.canary) {
         (Some(file), _) => {
             reached::check_known(&facts::region_names(tx, shared)?, file.regions())?;
             (file.name().to_owned(), &features::PLAN_FILES)
         }
         (None, Some(canary)) => (format!("a canary of {}", canary.asked), &features::CANARIES),
-        (None, None) => return Ok(()),
+        (None, None) => return Ok(None),
     };
-    let fleet = facts::fleet(tx, shared, app, rollout, envs::fresh(tx)?)?;
-    plan(rollout.wish(), &fleet).map_err(|why| {
+    let drawn = facts::fleet(tx, shared, app, rollout, envs::fresh(tx)?)?;
+    plan(rollout.wish(), &drawn.fleet).map_err(|why| {
         let problem = Problem::new(Code::Usage, format!("{what} does not fit the fleet"));
+        let most = most_of(drawn.fleet.all());
         match &rollout.canary {
-            Some(canary) => fewer(problem.because(why), rollout, canary, most_of(fleet.all())),
+            Some(canary) => fewer(problem.because(why), rollout, canary, most),
             None => problem.because(why).hint("deployctl help plan-file"),
         }
     })?;
-    features::begin(tx, shared, feature)
+    features::begin(tx, shared, feature)?;
+    Ok(Some(drawn))
 }
 
 /// With the lines for a canary of too many hosts: some of them, and who they are.

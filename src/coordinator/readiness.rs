@@ -61,17 +61,9 @@ pub(super) fn unmet(
     };
     let Some(build) = deployables::find(tx, &rollout.app, row.build)? else { return Ok(None) };
     match of(tx, shared, &build)? {
-        Readiness::Ready(_) => needs(tx, rollout, &build),
+        Readiness::Ready(_) => requirements::unmet(tx, &rollout.env, &build, rollout.allow_unmet),
         _ => Ok(None),
     }
-}
-
-/// What the build of `rollout` needs of other apps and lacks, unless nobody cares.
-fn needs(tx: &Tx, rollout: &Rollout, build: &Deployable) -> Result<Option<Unmet>, DbError> {
-    if rollout.allow_unmet {
-        return Ok(None);
-    }
-    requirements::unmet(tx, &rollout.env, build)
 }
 
 /// What a pending rollout lacks, a freeze, a hold, an approval or another app included; `None` when it is not pending.
@@ -94,10 +86,12 @@ pub(super) fn of_pending(
         (Readiness::Ready(_), _) if rules.lacks_approvals() > 0 => {
             Readiness::Waiting(approval(row))
         }
-        (Readiness::Ready(artifact), _) => match needs(tx, rules, &build)? {
-            Some(unmet) => Readiness::Waiting(unmet.sentence()),
-            None => Readiness::Ready(artifact),
-        },
+        (Readiness::Ready(artifact), _) => {
+            match requirements::unmet(tx, &rules.env, &build, rules.allow_unmet)? {
+                Some(unmet) => Readiness::Waiting(unmet.sentence()),
+                None => Readiness::Ready(artifact),
+            }
+        }
         (readiness, _) => readiness,
     }))
 }

@@ -24,11 +24,20 @@ pub(super) struct Unmet {
     pub(super) may_come: bool,
 }
 
-/// The first requirement of `build` that `env` does not meet, in every region.
+/// The first requirement of `build` that `env` does not meet, in every region; `None`, too,
+/// where nobody cares (`allow_unmet`).
 ///
 /// # Errors
 /// When the database fails.
-pub(super) fn unmet(tx: &Tx, env: &EnvName, build: &Deployable) -> Result<Option<Unmet>, DbError> {
+pub(super) fn unmet(
+    tx: &Tx,
+    env: &EnvName,
+    build: &Deployable,
+    allow_unmet: bool,
+) -> Result<Option<Unmet>, DbError> {
+    if allow_unmet {
+        return Ok(None);
+    }
     for needed in requirements::of(tx, build.build)? {
         let unmet = lacks(tx, env, &needed)?;
         if unmet.is_some() {

@@ -2,10 +2,10 @@
 
 use axum::Extension;
 use axum::extract::State;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::coordinator::admission::{Asked, MESSAGE_BYTES_MAX, Stop, admit};
-use crate::coordinator::once::{Key, made_before};
+use crate::coordinator::once::{self, Key, made_before};
 use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::{Coordinator, Shared, wait_of};
 use crate::coordinator::{again, apps, bars, facts, outbox, refs, steer, view};
@@ -148,8 +148,9 @@ async fn promote(
     key: Key,
     Json(request): Json<PromoteRequest>,
 ) -> Result<Json<Rollout>, Problem> {
+    let asked = asked(&place, "promote", &request);
     let PromoteRequest { full, expect_step } = request;
-    steer(shared, (who, key), place, (Command::Promote { full }, expect_step)).await
+    steer(shared, (who, key, asked), place, (Command::Promote { full }, expect_step)).await
 }
 
 async fn cancel(
@@ -160,7 +161,9 @@ async fn cancel(
     Json(request): Json<CancelRequest>,
 ) -> Result<Json<Rollout>, Problem> {
     let why = said("canceled", &who, &request.message)?;
-    steer(shared, (who, key), place, (Command::Cancel { keep: request.keep, why }, None)).await
+    let asked = asked(&place, "cancel", &request);
+    let command = Command::Cancel { keep: request.keep, why };
+    steer(shared, (who, key, asked), place, (command, None)).await
 }
 
 async fn retry(
@@ -169,7 +172,8 @@ async fn retry(
     Path(place): Path<Place>,
     key: Key,
 ) -> Result<Json<Rollout>, Problem> {
-    steer(shared, (who, key), place, (Command::Retry, None)).await
+    let asked = asked(&place, "retry", &());
+    steer(shared, (who, key, asked), place, (Command::Retry, None)).await
 }
 
 async fn pause(
@@ -180,7 +184,8 @@ async fn pause(
     Json(request): Json<PauseRequest>,
 ) -> Result<Json<Rollout>, Problem> {
     let why = said("paused", &who, &request.message)?;
-    steer(shared, (who, key), place, (Command::Pause { why }, None)).await
+    let asked = asked(&place, "pause", &request);
+    steer(shared, (who, key, asked), place, (Command::Pause { why }, None)).await
 }
 
 async fn resume(
@@ -189,7 +194,8 @@ async fn resume(
     Path(place): Path<Place>,
     key: Key,
 ) -> Result<Json<Rollout>, Problem> {
-    steer(shared, (who, key), place, (Command::Resume, None)).await
+    let asked = asked(&place, "resume", &());
+    steer(shared, (who, key, asked), place, (Command::Resume, None)).await
 }
 
 async fn approve(
@@ -200,11 +206,12 @@ async fn approve(
     Json(request): Json<ApprovalRequest>,
 ) -> Result<Json<Rollout>, Problem> {
     said("approved", &who, &request.message)?;
+    let asked = asked(&place, "approve", &request);
     let (by, at) = (who.name.clone(), shared.steady_now());
     let by = Approval { by, at, message: request.message };
     // Who asked is only known with the row: it is put in there.
     let command = Command::Approve { author: String::new(), by };
-    steer(shared, (who, key), place, (command, None)).await
+    steer(shared, (who, key, asked), place, (command, None)).await
 }
 
 async fn reject(
@@ -215,7 +222,8 @@ async fn reject(
     Json(request): Json<ApprovalRequest>,
 ) -> Result<Json<Rollout>, Problem> {
     let why = said("rejected", &who, &request.message)?;
-    steer(shared, (who, key), place, (Command::Reject { why }, None)).await
+    let asked = asked(&place, "reject", &request);
+    steer(shared, (who, key, asked), place, (Command::Reject { why }, None)).await
 }
 
 /// Who did what and why, as one sentence.
@@ -230,9 +238,14 @@ fn said(done: &str, who: &Identity, message: &str) -> Result<String, Problem> {
     })
 }
 
+/// What is asked of the rollout at `place`, as it is told from other changes.
+fn asked((app, env, release): &Place, verb: &str, request: &impl Serialize) -> String {
+    once::asked(format!("{verb} {app} {env} {release}"), request)
+}
+
 async fn steer(
     shared: Shared,
-    (who, key): (Identity, Key),
+    (who, key, asked): (Identity, Key, String),
     place: Place,
     (command, step): (Command, Option<u32>),
 ) -> Result<Json<Rollout>, Problem> {
@@ -243,11 +256,6 @@ async fn steer(
         let command = match command {
             Command::Approve { by, .. } => Command::Approve { author: row.actor.clone(), by },
             other => other,
-        };
-        // When it was said is no part of what was asked.
-        let asked = match &command {
-            Command::Approve { by, .. } => format!("{:?}", (&place, "approve", &by.message)),
-            other => format!("{:?}", (&place, other, step)),
         };
         if made_before(tx, &who.name, &key, &asked, now)? {
             return Ok(view::rollout(tx, &within, &row)?);

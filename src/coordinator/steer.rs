@@ -1,6 +1,7 @@
 //! Follows what the rules decided for one rollout, in one transaction: its row,
 //! its goal, its events, what the env runs. Shared by requests and by the tick.
 
+use crate::coordinator::facts::Drawn;
 use crate::coordinator::state::Coordinator;
 use crate::coordinator::{curves, facts, holds, view};
 use crate::model::digest::ArtifactId;
@@ -142,17 +143,21 @@ pub(super) fn restate(
     Ok(true)
 }
 
-/// Starts a pending rollout whose artifact is ready.
+/// Starts a pending rollout whose artifact is ready; `drawn` is its fleet, if that was looked at
+/// in this transaction.
 pub(super) fn begin(
     tx: &mut Tx,
     shared: &Coordinator,
     row: &mut ReleaseRow,
     artifact: ArtifactId,
-    actor: &str,
+    (actor, drawn): (&str, Option<Drawn>),
 ) -> Result<(), DbError> {
     let app = apps::find(tx, &row.rollout.app)?.ok_or(DbError::Missing("a rollout's app"))?;
     let fresh = envs::fresh(tx)?;
-    let fleet = facts::fleet(tx, shared, &app.spec, &row.rollout, fresh)?;
+    let fleet = match drawn.filter(|drawn| drawn.version == fresh) {
+        Some(drawn) => drawn.fleet,
+        None => facts::fleet(tx, shared, &app.spec, &row.rollout, fresh)?.fleet,
+    };
     row.artifact = Some(artifact);
     curves::start(tx, &row.rollout, shared.steady_now())?;
     let actions = row.rollout.begin(shared.steady_now(), artifact, fresh, &fleet);

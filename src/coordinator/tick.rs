@@ -90,7 +90,7 @@ fn act(tx: &mut Tx, shared: &Coordinator, seen: &Rollout) -> Result<(), DbError>
                 let facts = facts::load(tx, shared, &row.rollout)?;
                 return steer::save(tx, shared, &mut row, actions, (steer::SELF, &facts));
             }
-            steer::begin(tx, shared, &mut row, artifact, steer::SELF)?;
+            steer::begin(tx, shared, &mut row, artifact, (steer::SELF, None))?;
         }
         Some(Readiness::Never(why)) => {
             let actions = row.rollout.give_up(&why);

@@ -45,7 +45,7 @@ async fn create(
     Json(request): Json<TokenRequest>,
 ) -> Result<Json<NewToken>, Problem> {
     check(&request, &shared)?;
-    let asked = format!("token {} {request:?}", who.token);
+    let asked = once::asked(format!("token {}", who.token), &request);
     // A secret is not kept: a repeated request makes the same one again.
     let token = match &key.0 {
         Some(key) => Token::derive(&shared.keys.token, &format!("{asked} {key}")),

@@ -68,7 +68,7 @@ async fn create(
         return Err(Problem::new(Code::Usage, "the coordinator has no token for GitHub")
             .hint("[webhooks] github_token = \"/path/to/file\" in its configuration"));
     }
-    let asked = format!("webhook {} {} {:?}", request.name, request.url, request.scope);
+    let asked = once::asked("webhook", &request);
     // A secret is not kept: a repeated request makes the same one again.
     let nonce = to_hex(&match &key.0 {
         Some(key) => keyed_hash(&shared.keys.token, format!("{asked} {key}").as_bytes()),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::rollout::GateWord;
+use super::judged::GateWord;
 use super::time::UnixMillis;
 
 /// Longest sentence of a program that is kept, bytes.

@@ -17,6 +17,7 @@ pub mod goal;
 pub mod hold;
 pub mod id;
 pub mod job;
+pub mod judged;
 pub mod manifest;
 pub mod picked;
 pub mod pieces;

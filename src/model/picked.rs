@@ -45,6 +45,23 @@ impl HostSelector {
         self.names.iter().map(String::as_str).filter(|name| !is_pattern(name))
     }
 
+    /// How the names of all hosts begin that it may pick, and whether that is the whole name;
+    /// `None`: any host may be picked by its name.
+    #[must_use]
+    pub fn beginnings(&self) -> Option<Vec<(&str, bool)>> {
+        let beginning = |name: &String| name.find(['*', '?']).unwrap_or(name.len());
+        let begins = |name| (&name[..beginning(name)], !is_pattern(name));
+        let all: Vec<(&str, bool)> = self.names.iter().map(begins).collect();
+        let some = !all.is_empty() && all.iter().all(|(text, _)| !text.is_empty());
+        some.then_some(all)
+    }
+
+    /// The labels that it asks for.
+    #[must_use]
+    pub fn labels(&self) -> &Selector {
+        &self.labels
+    }
+
     /// Whether it picks `host`, which says `labels` of itself and stands in `place`.
     #[must_use]
     pub fn picks(&self, host: &HostId, labels: &Labels, place: Place<'_>) -> bool {
@@ -204,6 +221,16 @@ mod tests {
             selector.picks(&host.parse().unwrap(), &labels, Place { region: "eu", rack: "", zone })
         };
         hosts.into_iter().filter(picks).map(|(host, ..)| host).collect()
+    }
+
+    #[test]
+    fn names_and_patterns_tell_how_the_picked_begin() {
+        let selector: HostSelector = "web-1,web-*,d?-*,rack=14".parse().unwrap();
+        let all = vec![("web-1", true), ("web-", false), ("d", false)];
+        assert_eq!(selector.beginnings(), Some(all));
+        for any in ["rack=14", "web-1,*-2", "?eb"] {
+            assert_eq!(any.parse::<HostSelector>().unwrap().beginnings(), None, "{any}");
+        }
     }
 
     #[test]

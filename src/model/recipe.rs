@@ -18,6 +18,7 @@ pub const BUILD_LIMIT_S: u32 = 15 * 60;
 /// Longest build limit that an app may ask for, seconds.
 pub const BUILD_LIMIT_S_MAX: u32 = 6 * 3600;
 const LIMIT_RULE: &str = "1 to 21600 seconds";
+const _: () = assert!(BUILD_LIMIT_S_MAX == 21_600, "LIMIT_RULE says it in words");
 
 /// Most other apps that a commit may need.
 pub const REQUIRES_MAX: usize = 16;

@@ -207,12 +207,21 @@ impl Crowd {
         }
         for (at, (tally, reachable)) in tallies.into_iter().enumerate() {
             if !all && self.rng.below(100) < self.nature.late {
+                // The region has not heard its hosts yet, and says again what it said before.
+                let before = self.facts.regions.get_mut(&self.regions[at]);
+                before.into_iter().for_each(|before| before.told_at = self.now);
                 continue;
             }
             let version = self.mirrored[at].as_ref().map_or_else(Default::default, |g| g.version);
             let known = tally.hosts;
             let tally = Tally { version, ..tally };
-            let facts = RegionFacts { tally, silent: false, known, reachable, buckets: None };
+            let facts = RegionFacts {
+                tally,
+                told_at: self.now,
+                known,
+                reachable,
+                ..RegionFacts::default()
+            };
             self.facts.regions.insert(self.regions[at].clone(), facts);
         }
     }

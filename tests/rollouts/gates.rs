@@ -3,11 +3,12 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use deployctl::model::comparison::{Comparison, Side, Span};
-use deployctl::model::rollout::GateWord;
+use deployctl::model::judged::GateWord;
 use deployctl::model::rollout::RolloutState::{Canceled, Paused, Reverted, Succeeded};
+use deployctl::model::rollout::Stage;
 use deployctl::wire::v1::event::{Event, Events};
 use deployctl::wire::v1::rollout::{Rollout, RolloutRequest};
 
@@ -291,4 +292,24 @@ async fn a_release_that_restarts_where_others_do_not_goes_back() {
             assert!(eu.asked.iter().any(|asked| asked.app.as_str() == "api"), "it is asked for");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bake_ends_on_counts_that_were_told_lately() {
+    let (house, mut eu, mut us) = settled().await;
+    house.ask(&RolloutRequest { bake_s: Some(2), ..deploy("b2") }).await.unwrap();
+    let bakes = |rollout: &Rollout| rollout.stage == Stage::Baking;
+    house.until("r2", &mut [&mut eu, &mut us], bakes).await;
+    // An outage: nothing was heard for a minute, and what was told last looked well.
+    let mut db = house.db();
+    let past = db.transaction().unwrap();
+    past.execute("UPDATE tallies SET updated_at = updated_at - 60000", []).unwrap();
+    past.commit().unwrap();
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+    let waits = house.show("r2").await;
+    assert_eq!((waits.step, waits.stage), (0, Stage::Baking), "{}", waits.waiting_on);
+    assert!(waits.waiting_on.starts_with("the bake is over; "), "{}", waits.waiting_on);
+    assert!(waits.waiting_on.contains(" is to count its hosts again"), "{}", waits.waiting_on);
+    // The same counts, told again, are all that it takes.
+    house.until_state("r2", &mut [&mut eu, &mut us], Succeeded).await;
 }

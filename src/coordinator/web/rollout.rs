@@ -14,7 +14,7 @@ use crate::wire::problem::Problem;
 use crate::wire::v1::event::Events;
 use crate::wire::v1::rollout::{Curve, Rollout, Stage};
 use crate::wire::words::{
-    Tone, is_held_at_canary, rollout_tone, stage_word, step_name, sum, took, waits,
+    Tone, has_baked, is_held_at_canary, rollout_tone, stage_word, step_name, sum, took, waits,
 };
 
 /// Events of the rollout that are shown.
@@ -187,7 +187,9 @@ fn waves(rollout: &Rollout) -> Markup {
                         @if step.bake_s > 0 { span .small {
                             ", bake " (took(std::time::Duration::from_secs(u64::from(step.bake_s))))
                             @if now(n) && rollout.stage == Stage::Baking {
-                                @if let Some(due) = rollout.due_at { ", ends " (parts::time(due)) }
+                                // Once it is over, what is due is the next look at what holds it up.
+                                @if has_baked(rollout) { ", over" }
+                                @else if let Some(due) = rollout.due_at { ", ends " (parts::time(due)) }
                             }
                         } }
                     }
@@ -291,4 +293,29 @@ async fn stragglers(calls: &Calls, rollout: &Rollout) -> Result<Markup, Problem>
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bake_that_is_over_has_no_end_to_come() {
+        let step = serde_json::json!({"wave": 0, "name": "canary", "bake_s": 60, "admit": {}});
+        let mut rollout: Rollout = serde_json::from_value(serde_json::json!({
+            "app": "web", "env": "prod", "release": "r2", "kind": "deploy", "build": "b1",
+            "commit": "a".repeat(40), "artifact": null, "plan": "standard", "state": "running",
+            "reason": "", "version": null, "bad": false, "actor": "ann", "message": "",
+            "created_at": "2026-11-21T00:00:00.000Z", "ended_at": null, "stamp": 1,
+            "steps": [step, step], "step": 0, "stage": "baking", "base": null, "tallies": {},
+            "due_at": "2026-11-21T00:01:00.000Z", "waiting_on": "bake ends in 9 s; 1 of 1 hosts",
+        }))
+        .unwrap();
+        let shown = waves(&rollout).into_string();
+        assert!(shown.contains(", ends <time") && !shown.contains(", over"), "{shown}");
+        // What is due is only the end of the time by which it is prolonged.
+        rollout.waiting_on = "the bake is over; 1 of 1 hosts on r2".into();
+        let shown = waves(&rollout).into_string();
+        assert!(shown.contains(", over") && !shown.contains(", ends "), "{shown}");
+    }
 }

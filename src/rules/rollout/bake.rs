@@ -19,7 +19,7 @@ impl Rollout {
                 let bake = Duration::from_secs(u64::from(self.bake_s_now()));
                 (self.stage, self.due_at, self.doubts) = (Stage::Baking, Some(now + bake), 0);
                 self.bakes_since = Some(now);
-                self.promise_comparison(now, &facts.regions);
+                self.promise_comparison(&self.compare(now, &facts.regions));
                 let name = self.step_name();
                 vec![self.tell("rollout.baking", format!("{name} converged; bakes {bake:?}"))]
             }

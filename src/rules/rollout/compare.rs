@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use crate::model::comparison::{Comparison, Span};
 use crate::model::fleet::Tally;
 use crate::model::id::RegionName;
-use crate::model::rollout::{Against, Compared, GateWord, Stage};
+use crate::model::judged::{Against, Compared, GateWord};
+use crate::model::rollout::Stage;
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::{RegionFacts, Rollout};
 
@@ -40,20 +41,18 @@ pub(super) enum Fares {
 }
 
 impl Fares {
-    pub(super) fn told(self) -> Compared {
+    pub(super) fn told(&self) -> &Compared {
         match self {
             Self::Well(told) | Self::Worse(told) | Self::Unknown(told) => told,
         }
     }
 }
 
+/// What comparisons say, by region.
+pub(super) type Fared = BTreeMap<RegionName, Fares>;
+
 /// Compares in one region, for the step under way.
-pub(super) fn compare(
-    rollout: &Rollout,
-    now: UnixMillis,
-    name: &RegionName,
-    tally: &Tally,
-) -> Fares {
+fn compare(rollout: &Rollout, now: UnixMillis, name: &RegionName, tally: &Tally) -> Fares {
     let left_out = |why: &str| {
         let why = format!("{why}: host health alone decides");
         Fares::Well(Compared { why, ..Compared::new(GateWord::Pass, Against::Nobody) })
@@ -239,19 +238,29 @@ impl Rollout {
             }
         }
     }
-    /// Notes which regions compare hosts in the bake under way, and with whom.
-    pub(super) fn promise_comparison(
-        &mut self,
+
+    /// What comparisons say now, of each region that has spoken under this goal.
+    pub(super) fn compare(
+        &self,
         now: UnixMillis,
         regions: &BTreeMap<RegionName, RegionFacts>,
-    ) {
-        let (Some(version), Stage::Baking) = (self.version, self.stage) else { return };
+    ) -> Fared {
+        let Some(version) = self.version else { return Fared::new() };
         let known = regions.iter().filter(|(_, region)| region.speaks_of(version));
-        let against = |(name, region): (&RegionName, &RegionFacts)| {
-            let told = compare(self, now, name, &region.tally).told();
-            (told.against != Against::Nobody).then(|| (name.clone(), told.against))
-        };
-        let found: Vec<(RegionName, Against)> = known.filter_map(against).collect();
-        self.comparing.extend(found);
+        known.map(|(name, own)| (name.clone(), compare(self, now, name, &own.tally))).collect()
+    }
+
+    /// Notes which regions compare hosts in the bake under way, and with whom. What they are
+    /// compared with now stays what they are compared with.
+    pub(super) fn promise_comparison(&mut self, fared: &Fared) {
+        if self.stage != Stage::Baking {
+            return;
+        }
+        for (name, fares) in fared {
+            let against = fares.told().against;
+            if against != Against::Nobody {
+                self.comparing.insert(name.clone(), against);
+            }
+        }
     }
 }

@@ -6,12 +6,15 @@ use crate::model::fleet::Tally;
 use crate::model::gate::Record;
 use crate::model::goal::GoalVersion;
 use crate::model::id::{GateName, RegionName};
+use crate::model::time::UnixMillis;
 
 /// What is known of one region.
 #[derive(Debug, Clone, Default)]
 pub struct RegionFacts {
     /// The newest counts; all zero when there are none yet.
     pub tally: Tally,
+    /// When the region said so last; zero: never, or at a time that is to come.
+    pub told_at: UnixMillis,
     /// Whether nothing was heard of the region for a while.
     pub silent: bool,
     /// Covered hosts known.

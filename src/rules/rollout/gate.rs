@@ -10,7 +10,7 @@ use crate::model::fleet::{FailureClass, Tally};
 use crate::model::goal::GoalVersion;
 use crate::model::id::RegionName;
 use crate::model::time::UnixMillis;
-use crate::rules::rollout::compare::{Fares, compare, shared_trouble};
+use crate::rules::rollout::compare::{Fared, Fares, shared_trouble};
 use crate::rules::rollout::{Facts, RegionFacts, Rollout, THIN_GRACE};
 use crate::rules::rollout::{named, programs};
 
@@ -24,6 +24,10 @@ const FAULTS_MAX: u32 = 50;
 const FAULTS_TOTAL_MAX: u32 = 200;
 /// Host faults that are never too many, hosts.
 const HOST_FAULTS_MIN: u32 = 3;
+/// How long counts are good for the end of a bake: three of a region's reports, which come
+/// each 5 s at the latest. What was counted before a coordinator was away says nothing of the
+/// time since, and hosts are only known to have stayed healthy once they are counted again.
+const COUNTS_GOOD_FOR: Duration = Duration::from_secs(15);
 /// Unreachable hosts that are never too many, hosts: one dead machine blocks nobody.
 const UNREACHABLE_MIN: u32 = 1;
 
@@ -60,9 +64,9 @@ pub struct Verdict {
     pub skipped: Vec<RegionName>,
 }
 
-/// Judges the step under way.
+/// Judges the step under way, of which comparisons say what `fared` says.
 #[must_use]
-pub fn judge(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> Verdict {
+pub(super) fn judge(rollout: &Rollout, now: UnixMillis, facts: &Facts, fared: &Fared) -> Verdict {
     let mut verdict = Verdict { opinion: Opinion::Converged, progress: 0, skipped: Vec::new() };
     let Some(version) = rollout.version else { return verdict };
     let (mut judged, mut faults) = (0, 0);
@@ -78,7 +82,9 @@ pub fn judge(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> Verdict {
             None => verdict.skipped.push(name.clone()),
             Some(opinion) => {
                 judged += 1;
-                worst = graver(worst, beside_others(rollout, now, (name, region), opinion));
+                let fares = fared.get(name);
+                let opinion = beside_others(rollout, now, (name, region, fares), opinion);
+                worst = graver(worst, counted_lately(rollout, now, (name, region), opinion));
             }
         }
     }
@@ -103,7 +109,7 @@ pub fn judge(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> Verdict {
 fn beside_others(
     rollout: &Rollout,
     now: UnixMillis,
-    (name, region): (&RegionName, &RegionFacts),
+    (name, region, fares): (&RegionName, &RegionFacts, Option<&Fares>),
     opinion: Opinion,
 ) -> Opinion {
     match opinion {
@@ -111,21 +117,34 @@ fn beside_others(
             Some(others) => Opinion::Stuck(format!("{why}; {others}")),
             None => Opinion::Failed(why),
         },
-        Opinion::Converged | Opinion::Waiting { .. } if now >= rollout.judge_from => {
-            let known = rollout.version.is_some_and(|version| region.speaks_of(version));
-            if !known {
-                return opinion;
+        Opinion::Converged | Opinion::Waiting { .. } if now >= rollout.judge_from => match fares {
+            Some(Fares::Worse(told)) => Opinion::Failed(told.why.clone()),
+            Some(Fares::Unknown(told)) if opinion == Opinion::Converged => {
+                Opinion::Undecided(told.why.clone())
             }
-            match compare(rollout, now, name, &region.tally) {
-                Fares::Worse(told) => Opinion::Failed(told.why),
-                Fares::Unknown(told) if opinion == Opinion::Converged => {
-                    Opinion::Undecided(told.why)
-                }
-                Fares::Unknown(_) | Fares::Well(_) => opinion,
-            }
-        }
+            Some(Fares::Unknown(_) | Fares::Well(_)) | None => opinion,
+        },
         other => other,
     }
+}
+
+/// A bake does not end on counts of long ago: they are waited for like a gate's word.
+fn counted_lately(
+    rollout: &Rollout,
+    now: UnixMillis,
+    (name, region): (&RegionName, &RegionFacts),
+    opinion: Opinion,
+) -> Opinion {
+    if opinion == Opinion::Converged && rollout.has_baked(now) && is_old(now, region) {
+        let told = "has not counted its hosts since the coordinator was away, or for long";
+        return Opinion::Undecided(format!("{name} {told}"));
+    }
+    opinion
+}
+
+/// Whether the region's counts are too old to end a bake on.
+pub(super) fn is_old(now: UnixMillis, region: &RegionFacts) -> bool {
+    now.since(region.told_at) >= COUNTS_GOOD_FOR
 }
 
 /// See [`shared_trouble`].

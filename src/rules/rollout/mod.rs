@@ -57,10 +57,9 @@ use crate::model::digest::{ArtifactId, ConfigId};
 use crate::model::fleet::FailureGroup;
 use crate::model::goal::{GoalVersion, Target};
 use crate::model::id::{AppName, EnvName, GateName, RegionName, ReleaseNo};
+use crate::model::judged::{Against, Judged};
 use crate::model::plan::PlanFile;
-use crate::model::rollout::{
-    Against, Approval, Judged, PlanName, RolloutKind, RolloutState, Stable, Stage, Step,
-};
+use crate::model::rollout::{Approval, PlanName, RolloutKind, RolloutState, Stable, Stage, Step};
 use crate::model::selector::Selector;
 use crate::model::time::UnixMillis;
 pub use crate::rules::rollout::admitted::Admission;
@@ -322,8 +321,9 @@ impl Rollout {
     fn run(&mut self, now: UnixMillis, facts: &Facts) -> Vec<Action> {
         self.remember_failures(facts);
         self.mark_comparison(&facts.regions);
-        self.promise_comparison(now, &facts.regions);
-        let verdict = gate::judge(self, now, facts);
+        let fared = self.compare(now, &facts.regions);
+        self.promise_comparison(&fared);
+        let verdict = gate::judge(self, now, facts, &fared);
         for region in &verdict.skipped {
             if !self.skipped.contains(region) {
                 self.skipped.push(region.clone());
@@ -344,7 +344,7 @@ impl Rollout {
             other => other,
         };
         let (step, passed) = (self.step, judged == Opinion::Converged);
-        let seen = self.seen(now, facts);
+        let seen = self.seen(facts, &fared);
         let mut actions = self.decide(now, facts, judged);
         self.record(now, (step, passed), seen);
         if self.state == RolloutState::Running && self.grant(now, facts) {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::model::gate::{Bake, Record};
 use crate::model::id::GateName;
-use crate::model::rollout::{GateWord, ProgramSaid, RolloutKind, RolloutState, Stage};
+use crate::model::judged::{GateWord, ProgramSaid};
+use crate::model::rollout::{RolloutKind, RolloutState, Stage};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::gate::{Opinion, graver};
 use crate::rules::rollout::{Facts, Rollout};

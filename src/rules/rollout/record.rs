@@ -4,11 +4,10 @@
 use std::collections::BTreeMap;
 
 use crate::model::id::RegionName;
-use crate::model::rollout::{
-    Compared, GateNumbers, GateWord, Judged, ProgramSaid, RolloutKind, RolloutState, Stage,
-};
+use crate::model::judged::{Compared, GateNumbers, GateWord, Judged, ProgramSaid};
+use crate::model::rollout::{RolloutKind, RolloutState, Stage};
 use crate::model::time::UnixMillis;
-use crate::rules::rollout::compare::compare;
+use crate::rules::rollout::compare::Fared;
 use crate::rules::rollout::gate::{self, Opinion, knows_step};
 use crate::rules::rollout::{Facts, Rollout};
 
@@ -31,7 +30,8 @@ impl Rollout {
             return all;
         }
         all.retain(|judged| judged.step != self.step);
-        let (verdict, why) = match gate::judge(self, now, facts).opinion {
+        let fared = self.compare(now, &facts.regions);
+        let (verdict, why) = match gate::judge(self, now, facts, &fared).opinion {
             Opinion::Failed(why) => (GateWord::Fail, why),
             Opinion::Stuck(why) | Opinion::Thin(why) => (GateWord::Inconclusive, why),
             Opinion::Suspect => (GateWord::Waiting, "one host failed; another is asked".into()),
@@ -48,23 +48,16 @@ impl Rollout {
                 (GateWord::Waiting, "hosts are on their way".into())
             }
         };
-        let Seen { numbers: regions, compared, programs } = self.seen(now, facts);
+        let Seen { numbers: regions, compared, programs } = self.seen(facts, &fared);
         all.push(Judged { step: self.step, verdict, why, at: now, regions, compared, programs });
         all
     }
 
     /// What the step under way is judged by now.
-    pub(super) fn seen(&self, now: UnixMillis, facts: &Facts) -> Seen {
-        let (numbers, compared) = (self.numbers(facts), self.comparisons(now, facts));
-        Seen { numbers, compared, programs: self.programs(facts) }
-    }
-
-    /// How hosts with the release fare beside others; nothing while none of them bakes.
-    fn comparisons(&self, now: UnixMillis, facts: &Facts) -> BTreeMap<RegionName, Compared> {
-        let Some(version) = self.version else { return BTreeMap::new() };
-        let known = gate::taking_part(self, facts).filter(|(_, r)| r.speaks_of(version));
-        let of = |name: &RegionName, tally| compare(self, now, name, tally).told();
-        known.map(|(name, region)| (name.clone(), of(name, &region.tally))).collect()
+    pub(super) fn seen(&self, facts: &Facts, fared: &Fared) -> Seen {
+        let told = |(name, _)| Some((RegionName::clone(name), fared.get(name)?.told().clone()));
+        let compared = gate::taking_part(self, facts).filter_map(told).collect();
+        Seen { numbers: self.numbers(facts), compared, programs: self.programs(facts) }
     }
 
     /// By what host health judges it.

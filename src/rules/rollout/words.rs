@@ -1,9 +1,10 @@
 //! What a rollout waits for, and how it ended: always one true sentence.
 
 use crate::model::id::RegionName;
-use crate::model::rollout::{GateWord, ProgramSaid, RolloutKind, RolloutState, Stage, Unavailable};
+use crate::model::judged::{GateWord, ProgramSaid};
+use crate::model::rollout::{RolloutKind, RolloutState, Stage, Unavailable};
 use crate::model::time::UnixMillis;
-use crate::rules::rollout::gate::knows_step;
+use crate::rules::rollout::gate::{is_old, knows_step, taking_part};
 use crate::rules::rollout::programs::{PASS_GOOD_FOR, is_stale};
 use crate::rules::rollout::{Facts, RegionFacts, Rollout};
 
@@ -39,7 +40,8 @@ pub fn waiting_on(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> String {
                 true => "the bake is over".to_owned(),
                 false => left("bake ends in"),
             };
-            format!("{bake}; {hosts}{}", asked(rollout, now, facts))
+            let old = uncounted(rollout, now, facts);
+            format!("{bake}; {hosts}{old}{}", asked(rollout, now, facts))
         }
         (RolloutState::Running, _) if rollout.kind == RolloutKind::Deploy => {
             count(rollout, facts).sentence(rollout) + &pace(rollout)
@@ -59,6 +61,14 @@ pub fn waiting_on(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> String {
         (RolloutState::Paused, _) => format!("a person: {}", rollout.reason),
         _ => rollout.reason.clone(),
     }
+}
+
+/// "; eu is to count its hosts again", of each region whose counts are too old for the bake's
+/// end.
+fn uncounted(rollout: &Rollout, now: UnixMillis, facts: &Facts) -> String {
+    let open = taking_part(rollout, facts).filter(|_| rollout.has_baked(now));
+    let old = open.filter(|(_, region)| !region.silent && is_old(now, region));
+    old.map(|(name, _)| format!("; {name} is to count its hosts again")).collect()
 }
 
 /// "; the gate errors has said nothing yet", of each that has not passed, or too long ago.

@@ -238,3 +238,67 @@ async fn a_drained_worker_stands_once_until_it_is_taken_away() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn picked_hosts_are_found_by_name_by_pattern_and_by_label() {
+    use crate::store::db::hosts;
+    on_both(async |db| {
+        let put = |tx: &mut Tx| {
+            for (host, env, rack, label) in [
+                ("web-1", "prod", "14", "fast"),
+                ("web-12", "prod", "", "fast"),
+                ("web-2", "staging", "14", "fast"),
+                ("web.3", "prod", "15", "slow_%"),
+                ("db-1", "prod", "14", "slow"),
+            ] {
+                let row = serde_json::json!({
+                    "info": {"host": host, "env": env, "rack": rack, "labels": {"disk": label},
+                             "peer_port": 1, "agent_version": "0"},
+                    "region": "eu", "address": "10.0.0.1", "reachable": true, "apps": [],
+                    "seen_at": "2026-11-21T00:00:00.000Z",
+                });
+                let row = serde_json::from_value(row).unwrap();
+                hosts::put(tx, &"eu".parse().unwrap(), &row)?;
+            }
+            Ok::<_, DbError>(())
+        };
+        db.write(put).await.unwrap();
+        for (selector, all) in [
+            ("web-1", &["web-1"][..]),
+            ("web-1,db-1,web-2", &["db-1", "web-1"]),
+            ("web-*", &["web-1", "web-12"]),
+            ("web-1,web-1*", &["web-1", "web-12"]),
+            ("web?*", &["web-1", "web-12", "web.3"]),
+            ("*-1", &["db-1", "web-1"]),
+            ("rack=14", &["db-1", "web-1"]),
+            ("rack=1", &[]),
+            ("disk=slow", &["db-1"]),
+            ("rack=14,disk=fast", &["web-1"]),
+            // Not picked, and told: a person named them.
+            ("db-1,web-1*,disk=fast", &["-db-1", "web-1", "web-12"]),
+            ("db-1,*-12,disk=fast", &["-db-1", "web-12"]),
+        ] {
+            let (wanted, named) = (selector.parse().unwrap(), selector.contains("db-1,"));
+            let look = move |tx: &Tx| {
+                let mut picked = Vec::new();
+                let which = (&Default::default(), &wanted);
+                hosts::each_picked(
+                    tx,
+                    &"prod".parse().unwrap(),
+                    which,
+                    |_, host, _, is_picked| match is_picked {
+                        true => picked.push(host.to_string()),
+                        false if named && host.as_str() == "db-1" => {
+                            picked.push(format!("-{host}"))
+                        }
+                        false => {}
+                    },
+                )?;
+                picked.sort();
+                Ok::<_, DbError>(picked)
+            };
+            assert_eq!(db.read(look).await.unwrap(), all, "{selector}");
+        }
+    })
+    .await;
+}

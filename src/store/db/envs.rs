@@ -1,6 +1,6 @@
 //! What each app and env runs: the decision, not the observation.
 
-use super::{DbError, Tx, values};
+use super::{DbError, Tx, json, values};
 use crate::model::goal::GoalVersion;
 use crate::model::id::{AppName, EnvName, ReleaseNo};
 use crate::model::rollout::Stable;
@@ -49,7 +49,7 @@ pub fn find(tx: &Tx, app: &AppName, env: &EnvName) -> Result<EnvRow, DbError> {
 /// # Errors
 /// When the database fails.
 pub fn next_release(tx: &mut Tx, app: &AppName, env: &EnvName) -> Result<ReleaseNo, DbError> {
-    let stable = text(&Stable::default());
+    let stable = json(&Stable::default());
     tx.exec(
         "INSERT INTO envs (app, env, last_release, stable) VALUES (?1, ?2, 1, ?3)
          ON CONFLICT (app, env) DO UPDATE SET last_release = envs.last_release + 1",
@@ -66,7 +66,7 @@ pub fn settle(tx: &mut Tx, app: &AppName, env: &EnvName, stable: &Stable) -> Res
     tx.exec_guarded(
         "the env",
         "UPDATE envs SET stable = ?3 WHERE app = ?1 AND env = ?2",
-        values![app, env, text(stable)],
+        values![app, env, json(stable)],
     )
 }
 
@@ -127,8 +127,4 @@ pub fn raise(tx: &mut Tx, version: GoalVersion) -> Result<(), DbError> {
         )?;
     }
     Ok(())
-}
-
-fn text(stable: &Stable) -> String {
-    serde_json::to_string(stable).expect("plain values are plain JSON")
 }

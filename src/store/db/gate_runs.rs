@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{DbError, Tx, values};
+use super::{DbError, Tx, json, values};
 use crate::model::gate::{Bake, Record, Said};
 use crate::model::id::{AppName, EnvName, GateName};
 use crate::model::time::UnixMillis;
@@ -109,7 +109,7 @@ pub fn claim(
          ON CONFLICT (app, env, gate) DO UPDATE SET run = excluded.run,
              claimed_until = excluded.claimed_until, began_at = excluded.began_at,
              record = excluded.record",
-        values![app, env, gate, run, pace.until, pace.now, text(&record)],
+        values![app, env, gate, run, pace.until, pace.now, json(&record)],
     )?;
     Ok(Some(Claim { app: app.clone(), env: env.clone(), gate: gate.clone(), run }))
 }
@@ -128,7 +128,7 @@ pub fn ended(tx: &mut Tx, claim: &Claim, said: Said) -> Result<Option<(Record, R
     tx.exec(
         "UPDATE gate_runs SET claimed_until = 0, record = ?1
          WHERE app = ?2 AND env = ?3 AND gate = ?4 AND run = ?5",
-        values![text(&after), app, env, gate, *run],
+        values![json(&after), app, env, gate, *run],
     )?;
     Ok(Some((before, after)))
 }
@@ -147,14 +147,10 @@ pub fn give_back(tx: &mut Tx, claim: &Claim) -> Result<(), DbError> {
     Ok(())
 }
 
-fn text(record: &Record) -> String {
-    serde_json::to_string(record).expect("plain values are plain JSON")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::rollout::GateWord;
+    use crate::model::judged::GateWord;
     use crate::store::db::conformance::both;
 
     fn bake(step: u32) -> Bake {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{DbError, Tx, Value, values};
+use super::{DbError, Tx, Value, json, values};
 use crate::model::id::{AppName, EnvName, HostId, RegionName};
 use crate::model::picked::{HostSelector, Place, Said};
 use crate::model::selector::{Labels, Selector};
@@ -54,10 +54,6 @@ pub fn forget(tx: &mut Tx, before: UnixMillis) -> Result<usize, DbError> {
     tx.exec("DELETE FROM hosts WHERE reachable = 0 AND seen_at < ?1", values![before])
 }
 
-fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("plain values are plain JSON")
-}
-
 /// Hosts of `env` that `selector` selects: known and reachable, by region.
 ///
 /// # Errors
@@ -104,8 +100,9 @@ pub fn each(
     Ok(())
 }
 
-/// Tells `take` each host of `env` that `covers` selects, whether it is reachable, and whether
-/// `wanted` picks it.
+/// Tells `take` hosts of `env` that `covers` selects, whether they are reachable, and whether
+/// `wanted` picks them: all that it picks, and those that carry other labels than it asks for
+/// under a name that it asks for. Of a large fleet only rows that come into question are read.
 ///
 /// # Errors
 /// When the database fails.
@@ -115,12 +112,15 @@ pub fn each_picked(
     (covers, wanted): (&Selector, &HostSelector),
     mut take: impl FnMut(RegionName, HostId, bool, bool),
 ) -> Result<(), DbError> {
-    let sql = "SELECT region, host, labels, reachable, info FROM hosts WHERE env = ?1";
-    tx.rows(sql, values![env], |row| {
+    let asks = |label| wanted.labels().0.contains_key(label);
+    let in_its_place = asks("rack") || asks("zone");
+    let (matching, values) = in_question(env, wanted);
+    let sql = format!("SELECT region, host, labels, reachable, info, env FROM hosts {matching}");
+    tx.rows(&sql, &values, |row| {
         let labels: Labels = row.json(2)?;
-        if covers.selects(&labels) {
+        if row.text(5)? == env.as_str() && covers.selects(&labels) {
             let (region, host): (RegionName, HostId) = (row.parse(0)?, row.parse(1)?);
-            let document: Document = row.json(4)?;
+            let document = if in_its_place { row.json(4)? } else { Document::default() };
             let picked = wanted.picks(&host, &labels, document.place(&region));
             take(region, host, row.flag(3)?, picked);
         }
@@ -147,12 +147,12 @@ pub fn said(tx: &Tx, env: &EnvName, covers: &Selector) -> Result<Said, DbError> 
 }
 
 /// What a row's document says of the host's place; the rest is passed over.
-#[derive(serde::Deserialize)]
+#[derive(Default, serde::Deserialize)]
 struct Document {
     info: RackAndZone,
 }
 
-#[derive(serde::Deserialize)]
+#[derive(Default, serde::Deserialize)]
 struct RackAndZone {
     #[serde(default)]
     rack: String,
@@ -164,6 +164,40 @@ impl Document {
     fn place<'a>(&'a self, region: &'a RegionName) -> Place<'a> {
         Place { region: region.as_str(), rack: &self.info.rack, zone: &self.info.zone }
     }
+}
+
+/// Which rows [`each_picked`] looks at: by their names when it can, for there is an index of
+/// these (and it would not be used beside one of envs), else those with the labels.
+fn in_question(env: &EnvName, wanted: &HostSelector) -> (String, Vec<Value>) {
+    if let Some(beginnings) = wanted.beginnings() {
+        let (mut terms, mut values) = (Vec::new(), Vec::<Value>::new());
+        for (text, is_whole) in beginnings {
+            let at = values.len() + 1;
+            values.push(text.into());
+            if is_whole {
+                terms.push(format!("host = ?{at}"));
+            } else {
+                // Beyond all that a host can be called.
+                values.push(format!("{text}\u{7f}").into());
+                terms.push(format!("(host >= ?{at} AND host < ?{})", at + 1));
+            }
+        }
+        return (format!("WHERE {}", terms.join(" OR ")), values);
+    }
+    let (mut sql, mut values) = ("WHERE env = ?1".to_owned(), vec![Value::from(env)]);
+    // Those that are named and carry other labels are told, too.
+    for (key, value) in wanted.labels().0.iter().filter(|_| wanted.exact().next().is_none()) {
+        // `info` is our own JSON: what hosts say of their labels and place is written so.
+        let at = values.len() + 1;
+        values.push(format!("%{}%", escape(&format!("{}:{}", json(key), json(value)))).into());
+        sql += &format!(" AND (info LIKE ?{at} ESCAPE '\\'");
+        if key == "region" {
+            values.push(value.as_str().into());
+            sql += &format!(" OR region = ?{}", at + 1);
+        }
+        sql.push(')');
+    }
+    (sql, values)
 }
 
 /// Up to `limit` hosts by region and id, and how many there are without the limit.

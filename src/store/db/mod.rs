@@ -65,7 +65,7 @@ pub use place::{BadPlace, Place};
 pub use postgres::Address;
 pub use tx::{Row, Tx};
 pub use value::Value;
-pub(crate) use value::values;
+pub(crate) use value::{json, values};
 pub use writer::Topic;
 
 /// Why the database did not do what was asked.

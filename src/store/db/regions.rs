@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{DbError, Tx, values};
+use super::{DbError, Tx, json, values};
 use crate::model::id::RegionName;
 use crate::model::time::UnixMillis;
 use crate::wire::v1::goal_store::RegionStores;
@@ -91,7 +91,7 @@ fn stores(report: &RegionReport) -> String {
     if report.goal_stores.is_none() {
         return String::new();
     }
-    let stores = serde_json::to_string(&report.goal_stores).expect("plain values are plain JSON");
+    let stores = json(&report.goal_stores);
     if stores.len() > STORES_BYTES_MAX {
         tracing::warn!(region = %report.region, bytes = stores.len(), "too much about its etcds");
         return String::new();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{DbError, Row, Topic, Tx, Value, envs, values};
+use super::{DbError, Row, Topic, Tx, Value, envs, json, values};
 use crate::model::commit::CommitId;
 use crate::model::config::Bits;
 use crate::model::digest::ArtifactId;
@@ -297,10 +297,6 @@ fn changed(tx: &mut Tx, rollout: &Rollout) -> Result<(), DbError> {
     envs::stamp(tx, &rollout.app, &rollout.env)?;
     tx.touch(Topic::Rollouts);
     Ok(())
-}
-
-fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("plain values are plain JSON")
 }
 
 /// The newest release that succeeded, is not bad, is older than `before`, and

@@ -20,6 +20,11 @@ pub enum Value {
     Bytes(Vec<u8>),
 }
 
+/// A document as it is kept in a column of text.
+pub(crate) fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("plain values are plain JSON")
+}
+
 /// The parameters of a statement: `values![app, commit, 5]` for `?1`, `?2`, `?3`.
 macro_rules! values {
     ($($value:expr),* $(,)?) => { &[$($crate::store::db::Value::from($value)),*] };

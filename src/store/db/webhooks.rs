@@ -4,10 +4,10 @@
 //! the outbox for each event that is under way. A delivery is claimed by counting its
 //! attempt, so two coordinators never make the same attempt.
 
-use super::{DbError, Row, Tx, events, values};
+use super::{DbError, Row, Tx, events, json, values};
 use crate::model::id::WebhookName;
 use crate::model::time::UnixMillis;
-use crate::model::webhook::{Webhook, WebhookFormat, WebhookScope};
+use crate::model::webhook::{Webhook, WebhookFormat};
 use crate::wire::v1::event::Event;
 
 /// Events under way for one webhook at most; more wait in the events themselves.
@@ -94,7 +94,7 @@ pub fn insert(tx: &mut Tx, new: &Secret) -> Result<(), DbError> {
             &webhook.origin,
             &new.url,
             webhook.format.word(),
-            scope(&webhook.scope),
+            json(&webhook.scope),
             &new.nonce,
             &webhook.actor,
             webhook.created_at,
@@ -102,10 +102,6 @@ pub fn insert(tx: &mut Tx, new: &Secret) -> Result<(), DbError> {
         ],
     )?;
     Ok(())
-}
-
-fn scope(scope: &WebhookScope) -> String {
-    serde_json::to_string(scope).expect("plain values are plain JSON")
 }
 
 /// Removes a webhook with all that waits for it; whether there was one.

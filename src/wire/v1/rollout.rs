@@ -11,12 +11,11 @@ use crate::model::freeze::Freeze;
 use crate::model::goal::{GoalVersion, Target};
 use crate::model::hold::Hold;
 use crate::model::id::{AppName, EnvName, RegionName};
+pub use crate::model::judged::{Compared, GateNumbers, GateWord, Judged, ProgramSaid};
 use crate::model::picked::HostSelector;
 use crate::model::plan::{PlanFile, Wave};
-pub use crate::model::rollout::{
-    Compared, GateNumbers, GateWord, Judged, ProgramSaid, Stage, Step as StepView,
-};
 use crate::model::rollout::{OnConflict, PlanName, Release, RolloutKind, Unavailable};
+pub use crate::model::rollout::{Stage, Step as StepView};
 use crate::model::time::UnixMillis;
 use crate::wire::v1::config::ConfigWish;
 

@@ -14,14 +14,16 @@ use proptest::test_runner::TestCaseError;
 use crate::model::fleet::Tally;
 use crate::model::goal::{Goal, GoalVersion, HostView, Target};
 use crate::model::id::{RegionName, ReleaseNo};
+use crate::model::judged::GateWord;
 use crate::model::rollout::{
-    Approval, GateWord, PlanName, RolloutKind, RolloutState, Stable, Stage, Unavailable,
+    Approval, PlanName, RolloutKind, RolloutState, Stable, Stage, Unavailable,
 };
 use crate::model::selector::{Labels, Selector};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::command::Command;
 use crate::rules::rollout::permits::LOST_AFTER;
 use crate::rules::rollout::simulation::world::{CALM, Host, Weather, World, bits, target};
+use crate::rules::rollout::words::waiting_on;
 use crate::rules::rollout::{Action, Admission, Rollout};
 
 fn deploy(base: Option<Target>, bake_s: u32) -> Admission {
@@ -194,6 +196,43 @@ proptest! {
         }
         prop_assert!(!world.is_open(), "still {:?}", world.rollout);
         check_documents(&world.goals, &world.regions)?;
+    }
+
+    #[test]
+    fn no_bake_ends_on_counts_from_before_an_outage(
+        seed in any::<u64>(),
+        sizes in prop::collection::vec(1usize..10, 1..4),
+        bake_s in prop::sample::select(vec![7u32, 60, 200]),
+        hours in prop::collection::vec((0u8..8, 0u64..900), 1..120),
+    ) {
+        let mut world = World::new(seed, &sizes, CALM, deploy(Some(target(1)), bake_s));
+        world.begin();
+        for (what, away_s) in hours {
+            match what {
+                // Regions are heard again only some time after the coordinator looks again.
+                0 => {
+                    world.now = world.now + Duration::from_secs(away_s);
+                    world.cut_off = true;
+                }
+                1 => world.cut_off = true,
+                _ => world.cut_off = false,
+            }
+            let (step, stage) = (world.rollout.step, world.rollout.stage);
+            world.tick();
+            let on = world.rollout.step > step || world.rollout.state == RolloutState::Succeeded;
+            if stage == Stage::Baking && on {
+                for (name, region) in &world.facts.regions {
+                    let age = world.now.since(region.told_at);
+                    prop_assert!(age < Duration::from_secs(15), "{name} told {age:?} ago");
+                }
+            }
+            if !world.is_open() {
+                break;
+            }
+        }
+        prop_assert!(
+            matches!(world.rollout.state, RolloutState::Running | RolloutState::Paused | RolloutState::Succeeded)
+        );
     }
 
     #[test]
@@ -449,6 +488,36 @@ fn a_rollout_of_some_regions_leaves_the_others_alone() {
     for host in &world.hosts {
         let expected = if host.region == world.regions[1] { 2 } else { 1 };
         assert_eq!(host.running, Some(bits(expected)), "{}", host.id);
+    }
+}
+
+#[test]
+fn a_bake_that_was_over_in_an_outage_ends_once_hosts_are_counted_again() {
+    for counted in [true, false] {
+        let mut world = calm(&[6, 4], 0);
+        world.begin();
+        while world.rollout.stage != Stage::Baking {
+            world.tick();
+        }
+        world.now = world.now + Duration::from_secs(600);
+        // Nobody has told anything yet when the coordinator is back.
+        world.cut_off = true;
+        world.tick();
+        assert_eq!((world.rollout.step, world.rollout.stage), (0, Stage::Baking));
+        let told = waiting_on(&world.rollout, world.now, &world.facts);
+        assert!(told.starts_with("the bake is over; "), "{told}");
+        assert!(told.ends_with("; r0 is to count its hosts again"), "{told}");
+        if counted {
+            world.cut_off = false;
+            world.tick();
+            assert_eq!(world.rollout.step, 1, "it is not waited for longer than for the counts");
+            continue;
+        }
+        while world.is_open() {
+            world.tick();
+        }
+        assert_eq!(world.rollout.state, RolloutState::Paused);
+        assert!(world.rollout.reason.contains("has not counted its hosts"));
     }
 }
 

@@ -127,6 +127,8 @@ pub(super) struct World {
     pub(super) goals: Vec<Goal>,
     pub(super) generation: u64,
     pub(super) bad: bool,
+    /// Whether no region is heard.
+    pub(super) cut_off: bool,
     /// How each region's hosts fare; nothing where no agent tells.
     pub(super) ledgers: BTreeMap<RegionName, Ledger>,
 }
@@ -179,6 +181,7 @@ impl World {
             goals: vec![],
             generation: GENERATION,
             bad: false,
+            cut_off: false,
             ledgers: BTreeMap::new(),
         };
         world.pair_up();
@@ -354,8 +357,14 @@ impl World {
 
     pub(super) fn observe(&mut self) {
         self.facts.fresh = self.fresh();
+        if self.cut_off {
+            return;
+        }
         for region in self.regions.clone() {
             if self.rng.below(100) < self.weather.late {
+                // It has not heard its hosts yet, and says again what it said before.
+                let before = self.facts.regions.get_mut(&region);
+                before.into_iter().for_each(|before| before.told_at = self.now);
                 continue;
             }
             for host in self.hosts.iter_mut().filter(|host| host.region == region) {
@@ -368,7 +377,8 @@ impl World {
             let mut tally = tally.unwrap_or_default();
             tally.comparison = self.ledgers.get_mut(&region).and_then(|l| l.told(span(self.now)));
             let buckets = self.buckets(&region);
-            let facts = RegionFacts { tally, silent: false, known, reachable, buckets };
+            let told_at = self.now;
+            let facts = RegionFacts { tally, told_at, silent: false, known, reachable, buckets };
             self.facts.regions.insert(region, facts);
         }
     }
