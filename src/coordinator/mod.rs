@@ -44,7 +44,7 @@ mod notify;
 mod once;
 mod openapi;
 mod outbox;
-mod owner;
+pub mod owner;
 mod patches;
 mod patience;
 mod peers;

@@ -241,9 +241,12 @@ fn answering(reply: &Regions) -> Check {
 }
 
 fn owning(reply: &Regions) -> Check {
+    let hint = "deployctl admin gc --adopt-store --dry-run";
     match reply.main_store_not_owned.as_str() {
         "" => Check::ok("collector", "the main store is this installation's"),
-        why => Check::look("collector", why, "deployctl admin gc --adopt-store --dry-run"),
+        // Builds may go that hosts need.
+        why if reply.main_store_anothers => Check::failed("collector", why, hint),
+        why => Check::look("collector", why, hint),
     }
 }
 
