@@ -64,6 +64,7 @@ pub mod run;
 mod scale;
 pub mod state;
 mod status;
+mod steadiness;
 mod steer;
 mod synchronizer;
 mod tick;

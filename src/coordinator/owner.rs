@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use prometheus::IntGaugeVec;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,8 @@ use crate::wire::problem::{Code, Problem};
 pub(super) const ADOPT: &str = "deployctl admin gc --adopt-store --confirm=main -m WHY";
 /// Longest wait between two words: a copy of the whole disk that starts later is behind.
 pub(super) const RENEWED: Duration = Duration::from_secs(600);
+/// Artifacts of the store that are looked up at a time.
+const PAGE: usize = 1_000;
 /// How long the store may take to say whose it is, or to write it down.
 const STORE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two looks before the first is believed: another coordinator of this database may be
@@ -330,12 +333,11 @@ async fn claim(shared: &Shared, known: Installation) -> Result<(), Problem> {
     if !known.sure {
         return judge(Standing::Nobody(known));
     }
-    let there = within(shared.blobs.list(Kind::Manifest)).await?;
-    let unknown = shared.db.read(move |tx| collected::unknown(tx, &there)).await?;
-    if unknown > 0 {
+    let Strangers { artifacts, .. } = strangers(shared, usize::MAX).await?;
+    if artifacts > 0 {
         return Err(refused(
             "the main store names no owner",
-            format!("it holds {unknown} artifacts that this database does not know"),
+            format!("it holds {artifacts} artifacts that this database does not know"),
         ));
     }
     let known = shared.db.write(|tx: &mut Tx| owner::next_word(tx, None)).await?;
@@ -343,6 +345,37 @@ async fn claim(shared: &Shared, known: Installation) -> Result<(), Problem> {
     // A server may know no such condition: then the last of two stands there by now.
     tokio::time::sleep(LOOKED_AGAIN).await;
     judge(look(shared).await?)
+}
+
+/// Artifacts in the main store that this database does not know: another's, or newer than it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Strangers {
+    /// How many were found.
+    pub(super) artifacts: u64,
+    /// Whether there may be more: not all of the store was looked at.
+    pub(super) more: bool,
+}
+
+/// Looks for them among the first `looked` artifacts of the store, or a page more.
+///
+/// # Errors
+/// When the store or the database fails.
+pub(super) async fn strangers(shared: &Shared, looked: usize) -> Result<Strangers, Problem> {
+    let mut pages = shared.blobs.ages(Kind::Manifest).try_chunks(PAGE);
+    let (mut artifacts, mut seen) = (0, 0);
+    loop {
+        let page = async { pages.try_next().await.map_err(|error| error.1) };
+        let Some(page) = within(page).await? else {
+            return Ok(Strangers { artifacts, more: false });
+        };
+        if seen >= looked {
+            return Ok(Strangers { artifacts, more: true });
+        }
+        seen += page.len();
+        let names: Vec<_> = page.into_iter().map(|one| one.artifact).collect();
+        let unknown = shared.db.read(move |tx| collected::unknown(tx, &names)).await?;
+        artifacts += unknown.len() as u64;
+    }
 }
 
 fn note(shared: &Shared, known: &Installation) -> Vec<u8> {

@@ -190,6 +190,10 @@ async fn a_store_without_an_owner_is_claimed_only_where_all_in_it_is_known() {
     });
     let problem = refused(&coordinator).await;
     assert!(problem.to_string().contains("1 artifacts that this database does not know"));
+    // Who is about to adopt it is told so before.
+    let look = json!({"adopt_store": true, "dry_run": true});
+    let look = collect(&coordinator, look).await.unwrap();
+    assert_eq!((look.unknown, look.unknown_more), (1, false));
     for object in objects(&coordinator.data().join("blobs"), stranger) {
         std::fs::remove_file(object).unwrap();
     }
