@@ -68,7 +68,8 @@ impl Seen {
         if *last != trouble && trouble.is_empty() {
             tracing::info!("the main store is this installation's again");
         } else if *last != trouble {
-            tracing::warn!(why = trouble, hint = ADOPT, "nothing is collected");
+            let hint = look.as_ref().err().and_then(|problem| problem.hints.first());
+            tracing::warn!(why = trouble, hint = hint.map(String::as_str), "nothing is collected");
         }
         *last = trouble;
     }

@@ -3,6 +3,8 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use deployctl::net::client::http_client;
+
 use crate::fake::Fake;
 
 /// Long enough for a loaded machine; a test that waits for it has failed.
@@ -13,7 +15,7 @@ async fn a_region_whose_store_is_the_main_one_by_another_name_does_not_start() {
     let fake = Fake::start().await;
     let (_, endpoint) = fake.url.split_once("endpoint=").unwrap();
     let note = format!("{}/bucket/p/owner", endpoint.split('&').next().unwrap());
-    let put = reqwest::Client::new().put(note).body("{}").send().await.unwrap();
+    let put = http_client().put(note).body("{}").send().await.unwrap();
     assert!(put.status().is_success(), "{put:?}");
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
