@@ -8,6 +8,8 @@ mod contract;
 mod fake;
 #[path = "blobs/faults.rs"]
 mod faults;
+#[path = "blobs/names.rs"]
+mod names;
 #[path = "blobs/server.rs"]
 mod server;
 #[path = "blobs/signed.rs"]

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helper fails by panicking")]
 
+#[path = "coordinator/aging.rs"]
+mod aging;
 #[path = "coordinator/api.rs"]
 mod api;
 #[path = "coordinator/collecting.rs"]

@@ -19,7 +19,7 @@ pub struct Collector {
     pub delay_minutes: u32,
     /// How often it is looked for what may go, milliseconds, 10 to 86,400,000.
     pub every_ms: u64,
-    /// How long logs of builds are kept, days, 1 to 3,650.
+    /// How long logs of builds are kept, days, 1 to 3,650; those of artifacts that are there stay.
     pub keep_log_days: u32,
     /// How long events are kept, days, 7 to 36,500.
     pub keep_event_days: u32,

@@ -9,9 +9,10 @@ use axum::extract::State;
 
 use crate::coordinator::admission::MESSAGE_BYTES_MAX;
 use crate::coordinator::collector::{self, Order, Part};
+use crate::coordinator::owner::Strangers;
 use crate::coordinator::router::{Route, post};
 use crate::coordinator::state::Shared;
-use crate::coordinator::{leftovers, owner};
+use crate::coordinator::{leftovers, owner, steadiness};
 use crate::model::id::{AppName, RegionName};
 use crate::net::auth::Identity;
 use crate::net::server::Json;
@@ -24,6 +25,9 @@ use crate::wire::v1::collect::{
     CollectRequest, CollectedApp, CollectedStore, CollectedWaiting, Collection,
 };
 
+/// Artifacts in the main store of which it is looked whether they are known, before it is
+/// adopted: a hundred pages of a bucket's listing, some ten seconds.
+const LOOKED_MAX: usize = 100_000;
 /// Longest `older_than_s`: ten years.
 const OLDER_THAN_S_MAX: u64 = 3650 * 86_400;
 
@@ -45,9 +49,18 @@ async fn collect(
     if request.adopt_store {
         return adopt(&shared, &who.name, &request, order).await.map(Json);
     }
+    if request.trust_clock && !request.dry_run {
+        steadiness::trust(&shared, &who.name, &request.message).await?;
+        let sum = told(&shared, &request, order, vec![]);
+        shared.collect.notify_one();
+        return Ok(Json(sum));
+    }
     let parts = if request.dry_run {
         collector::would_go(&shared, order.policy).await?
     } else {
+        if !request.force {
+            steadiness::check(&shared).await?;
+        }
         if request.force || request.at_once {
             announce(&shared, &who.name, &request).await?;
         }
@@ -59,26 +72,30 @@ async fn collect(
         shared.collect.notify_one();
     }
     let owned = owner::check(&shared).await;
+    let clock_doubted = shared.clock_doubt.why();
     let not_owner = owned.err().map(|problem| problem.to_string()).unwrap_or_default();
     let (sum, error) = shared.db.read(collected::waiting).await?;
     let waiting = told_of(sum, error.unwrap_or_default());
     let told = told(&shared, &request, order, parts);
-    Ok(Json(Collection { left_over, waiting, not_owner, ..told }))
+    Ok(Json(Collection { left_over, waiting, not_owner, clock_doubted, ..told }))
 }
 
-/// Makes the main store this installation's, or says whose it is; collects nothing.
+/// Makes the main store this installation's, or says whose it is and what in it is unknown here:
+/// of that nobody may be robbed by mistake. Collects nothing.
 async fn adopt(
     shared: &Shared,
     who: &str,
     request: &CollectRequest,
     order: Order,
 ) -> Result<Collection, Problem> {
-    let whose = if request.dry_run {
-        owner::whose(shared).await?
-    } else {
-        owner::adopt(shared, who, &request.message).await?
-    };
-    Ok(Collection { whose, ..told(shared, request, order, vec![]) })
+    let told = told(shared, request, order, vec![]);
+    if !request.dry_run {
+        let whose = owner::adopt(shared, who, &request.message).await?;
+        return Ok(Collection { whose, ..told });
+    }
+    let whose = owner::whose(shared).await?;
+    let Strangers { artifacts: unknown, more } = owner::strangers(shared, LOOKED_MAX).await?;
+    Ok(Collection { whose, unknown, unknown_more: more, ..told })
 }
 
 fn order(shared: &Shared, request: &CollectRequest) -> Result<Order, Problem> {
@@ -104,9 +121,11 @@ fn order(shared: &Shared, request: &CollectRequest) -> Result<Order, Problem> {
         }
         order.policy.grace = asked;
     }
-    let severe = (request.force || request.at_once || request.adopt_store) && !request.dry_run;
+    let settles = request.adopt_store || request.trust_clock;
+    let severe = (request.force || request.at_once || settles) && !request.dry_run;
     if severe && request.message.trim().is_empty() {
-        return Err(Problem::new(Code::Usage, "force, at_once and adopt_store need a reason")
+        let title = "force, at_once, adopt_store and trust_clock need a reason";
+        return Err(Problem::new(Code::Usage, title)
             .hint("deployctl admin gc --force --confirm=main -m WHY"));
     }
     if request.at_once {

@@ -16,7 +16,7 @@ use futures_util::StreamExt;
 use prometheus::{IntCounterVec, IntGaugeVec};
 
 use crate::coordinator::state::{Coordinator, Shared};
-use crate::coordinator::{features, owner};
+use crate::coordinator::{features, owner, steadiness};
 use crate::model::digest::{ArtifactId, Digest};
 use crate::model::id::{AppName, RegionName};
 use crate::model::replication::ReplicationStatus;
@@ -119,12 +119,19 @@ pub(super) async fn run(shared: Shared) {
                 tracing::debug!(%problem, "the main store is not this installation's");
                 return;
             }
+            // What a person asked for goes all the same.
+            let asked = shared.collect_now.swap(false, Ordering::Relaxed);
+            if let Err(problem) = steadiness::check(&shared).await
+                && !asked
+            {
+                tracing::debug!(%problem, "ages are not believed");
+                return;
+            }
             let enabled = shared.config.collector.enabled;
             if enabled && takes_round(&shared, coordinators::COLLECTOR, every).await {
                 look_through(&shared).await;
             }
             // Switched off it deletes nothing that is marked either, but what a person asked for.
-            let asked = shared.collect_now.swap(false, Ordering::Relaxed);
             if !enabled && !asked {
                 return;
             }
@@ -153,6 +160,9 @@ pub(super) async fn takes_round(shared: &Shared, what: &'static str, every: Dura
 }
 
 async fn look_through(shared: &Shared) {
+    if steadiness::check(shared).await.is_err() {
+        return;
+    }
     match collect_all(shared, Order::usual(shared)).await {
         Ok(parts) => {
             let mut all = Part::default();
@@ -271,6 +281,8 @@ fn measure(tx: &Tx, all: &[ArtifactId]) -> Result<Part, DbError> {
 async fn collect(shared: &Shared, app: &AppName, order: Order) -> Result<Part, Problem> {
     let mut all = Part::default();
     loop {
+        // Right before: regions delete their copies of what is marked at once.
+        owner::check(shared).await?;
         let (within, app) = (shared.clone(), app.clone());
         let mark = move |tx: &mut Tx| {
             features::begin(tx, &within, &features::COLLECTS)?;

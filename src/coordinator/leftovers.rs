@@ -9,18 +9,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
+use futures_util::TryStreamExt;
+
 use crate::coordinator::collector::check_may_delete;
-use crate::coordinator::features;
 use crate::coordinator::state::Shared;
+use crate::coordinator::{features, owner};
 use crate::model::digest::ArtifactId;
-use crate::store::blobs::{BlobError, Blobs, Kind, Stored};
+use crate::store::blobs::{Kind, Stored};
+use crate::store::db::Tx;
 use crate::store::db::collected;
 use crate::store::db::events::NewEvent;
-use crate::store::db::{Tx, artifacts};
 use crate::wire::problem::{Code, Problem};
 
-/// Most artifacts that are compared; more than that are looked at in no round.
-const ARTIFACTS_MAX: u32 = 1_000_000;
+/// Objects whose rows are looked for at a time; of the listing no more is in memory.
+const PAGE: usize = 1_000;
+/// Most artifacts without a row that are remembered, some 10 MB; of more nobody believes it.
+const LEFT_MAX: usize = 100_000;
 /// Most names given up in one round; the next takes the rest.
 const TAKEN_MAX: usize = 1_000;
 /// Names given up in one transaction.
@@ -38,29 +42,36 @@ pub(super) async fn find(
     shared: &Shared,
     age: Duration,
 ) -> Result<BTreeMap<ArtifactId, u64>, Problem> {
-    // Listed before the rows are read: what comes in between is known by then.
-    let stored = list(&shared.blobs).await.map_err(|error| {
-        Problem::new(Code::Unavailable, "the main store can't be listed").because(error)
-    })?;
-    let known = shared.db.read(|tx| artifacts::all(tx, ARTIFACTS_MAX)).await?;
-    if known.len() >= ARTIFACTS_MAX as usize {
-        return Err(Problem::new(Code::TooLarge, "there are too many artifacts to compare"));
+    let mut found = Found::default();
+    for kind in [Kind::Manifest, Kind::Signature, Kind::Pack] {
+        let mut pages = shared.blobs.ages(kind).try_chunks(PAGE);
+        while let Some(page) = pages.try_next().await.map_err(|error| {
+            Problem::new(Code::Unavailable, "the main store can't be listed").because(error.1)
+        })? {
+            // Listed before the rows are read: what comes in between is known by then.
+            let names: Vec<ArtifactId> = page.iter().map(|one| one.artifact).collect();
+            let unnamed = shared.db.read(move |tx| collected::unnamed(tx, &names)).await?;
+            found.add(&page, &unnamed.into_iter().collect());
+            if found.unnamed.len() > LEFT_MAX {
+                return Err(implausible(found.unnamed.len(), found.named));
+            }
+        }
     }
-    let waiting = shared.db.read(collected::names_waiting).await?;
-    let known: BTreeSet<ArtifactId> = known.into_iter().chain(waiting).collect();
-    let left = left_over(&stored, &known, age);
-    let there: BTreeSet<ArtifactId> = stored.iter().map(|one| one.artifact).collect();
-    let there = there.intersection(&known).count();
-    let objects = stored.iter().filter(|one| known.contains(&one.artifact)).count();
-    if left.len() > PLAUSIBLE.max(objects / 10) {
-        let title = "too much is left over in the main store, and none of it is touched";
-        return Err(Problem::new(Code::Blocked, title).because(format!(
-            "{} artifacts that no row names, {there} that one does: is it another installation's \
-             store, too, or is the database older than it?",
-            left.len()
-        )));
+    let named = found.named;
+    let left = found.older_than(age);
+    // An artifact has up to three objects.
+    if left.len() > PLAUSIBLE.max(named / 10) {
+        return Err(implausible(left.len(), named));
     }
     Ok(left)
+}
+
+fn implausible(left: usize, named: usize) -> Problem {
+    let title = "too much is left over in the main store, and none of it is touched";
+    Problem::new(Code::Blocked, title).because(format!(
+        "{left} artifacts that no row names, {named} objects of those that one does: is it \
+         another installation's store, too, or is the database older than it?"
+    ))
 }
 
 /// Gives up what [`find`] finds, at most a thousand artifacts; how many, and their bytes.
@@ -77,6 +88,8 @@ pub(super) async fn give_up(shared: &Shared, age: Duration) -> Result<(u64, u64)
 async fn take(shared: &Shared, left: Vec<(ArtifactId, u64)>) -> Result<(u64, u64), Problem> {
     let (mut count, mut bytes) = (0, 0);
     for some in left.chunks(TAKEN_PER_WRITE) {
+        // Right before: whoever made the store its own since needs what is there.
+        owner::check(shared).await?;
         let (some, within) = (some.to_vec(), shared.clone());
         let write = move |tx: &mut Tx| {
             features::begin(tx, &within, &features::COLLECTS)?;
@@ -102,31 +115,39 @@ async fn take(shared: &Shared, left: Vec<(ArtifactId, u64)>) -> Result<(u64, u64
     Ok((count, bytes))
 }
 
-async fn list(store: &Blobs) -> Result<Vec<Stored>, BlobError> {
-    let mut all = vec![];
-    for kind in [Kind::Manifest, Kind::Signature, Kind::Pack] {
-        all.append(&mut store.list_ages(kind).await?);
-    }
-    Ok(all)
+/// What a listing shows, page after page.
+#[derive(Debug, Default)]
+struct Found {
+    /// The newest object: the store's own clock.
+    newest: Option<SystemTime>,
+    /// Objects of artifacts that a row names.
+    named: usize,
+    /// Bytes of all others, and when they were last written.
+    unnamed: BTreeMap<ArtifactId, (u64, SystemTime)>,
 }
 
-/// Artifacts of which something is stored, nothing is known, and nothing was written within
-/// `age` of the newest object; with their bytes.
-fn left_over(
-    stored: &[Stored],
-    known: &BTreeSet<ArtifactId>,
-    age: Duration,
-) -> BTreeMap<ArtifactId, u64> {
-    let newest = stored.iter().map(|one| one.written).max().unwrap_or(SystemTime::UNIX_EPOCH);
-    let young = |one: &&Stored| newest.duration_since(one.written).is_ok_and(|since| since < age);
-    let young: BTreeSet<ArtifactId> = stored.iter().filter(young).map(|one| one.artifact).collect();
-    let mut left = BTreeMap::new();
-    for one in stored {
-        if !known.contains(&one.artifact) && !young.contains(&one.artifact) {
-            *left.entry(one.artifact).or_insert(0) += one.bytes;
+impl Found {
+    /// Adds a page, of which no row names the artifacts `unnamed`.
+    fn add(&mut self, page: &[Stored], unnamed: &BTreeSet<ArtifactId>) {
+        for one in page {
+            self.newest = self.newest.max(Some(one.written));
+            if unnamed.contains(&one.artifact) {
+                let left = self.unnamed.entry(one.artifact).or_insert((0, one.written));
+                *left = (left.0 + one.bytes, left.1.max(one.written));
+            } else {
+                self.named += 1;
+            }
         }
     }
-    left
+
+    /// Artifacts of which nothing was written within `age` of the newest object; with their
+    /// bytes.
+    fn older_than(self, age: Duration) -> BTreeMap<ArtifactId, u64> {
+        let newest = self.newest.unwrap_or(SystemTime::UNIX_EPOCH);
+        let young = |written| newest.duration_since(written).is_ok_and(|since| since < age);
+        let old = self.unnamed.into_iter().filter(|(_, (_, written))| !young(*written));
+        old.map(|(artifact, (bytes, _))| (artifact, bytes)).collect()
+    }
 }
 
 #[cfg(test)]
@@ -144,7 +165,7 @@ mod tests {
             bytes,
             written: SystemTime::UNIX_EPOCH + HOUR * hours,
         };
-        let known = [id(1)].into();
+        let unnamed = (2..=4).map(id).collect();
         let stored = [
             one(1, 1, 9),
             one(2, 1, 5),
@@ -154,10 +175,19 @@ mod tests {
             one(3, 50, 7),
             one(4, 49, 1),
         ];
-        let left = left_over(&stored, &known, HOUR * 24);
-        assert_eq!(left, [(id(2), 11)].into());
+        let left = |pages: &[&[Stored]], age| {
+            let mut found = Found::default();
+            pages.iter().for_each(|page| found.add(page, &unnamed));
+            (found.named, found.older_than(age))
+        };
+        let day = HOUR * 24;
+        assert_eq!(left(&[&stored], day), (1, [(id(2), 11)].into()));
+        // However the listing is cut, and wherever the newest is.
+        let (one, two) = stored.split_at(2);
+        assert_eq!(left(&[one, two], day), (1, [(id(2), 11)].into()));
+        assert_eq!(left(&[two, one], day), (1, [(id(2), 11)].into()));
         // The newest object is the store's clock: alone nothing is old.
-        assert!(left_over(&stored[..3], &known, HOUR * 24).is_empty());
-        assert!(left_over(&[], &known, Duration::ZERO).is_empty());
+        assert!(left(&[&stored[..3]], day).1.is_empty());
+        assert!(left(&[], Duration::ZERO).1.is_empty());
     }
 }

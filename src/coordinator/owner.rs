@@ -5,18 +5,21 @@
 //! installation, and with it a word that this installation's database had written last and that
 //! changes all the time. It is looked at before anything is marked or deleted; see decision 0050.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use prometheus::IntGaugeVec;
 use serde::{Deserialize, Serialize};
 
 use crate::coordinator::run::place;
 use crate::coordinator::state::Shared;
+use crate::host::clock;
 use crate::net::metrics::gauges;
-use crate::store::blobs::{BlobError, Kind, Note};
+use crate::store::blobs::{BlobError, Blobs, Kind, Note};
 use crate::store::db::events::NewEvent;
-use crate::store::db::owner::{self, Installation};
+use crate::store::db::owner::{self, Here, Installation};
 use crate::store::db::{DbError, Tx, collected};
 use crate::wire::problem::{Code, Problem};
 
@@ -24,6 +27,8 @@ use crate::wire::problem::{Code, Problem};
 pub(super) const ADOPT: &str = "deployctl admin gc --adopt-store --confirm=main -m WHY";
 /// Longest wait between two words: a copy of the whole disk that starts later is behind.
 pub(super) const RENEWED: Duration = Duration::from_secs(600);
+/// Artifacts of the store that are looked up at a time.
+const PAGE: usize = 1_000;
 /// How long the store may take to say whose it is, or to write it down.
 const STORE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two looks before the first is believed: another coordinator of this database may be
@@ -40,12 +45,19 @@ static OWNED: LazyLock<IntGaugeVec> = LazyLock::new(|| {
 pub(super) struct Seen {
     /// Why it was not at the last one; empty: it was.
     trouble: Mutex<String>,
+    /// Whether somebody else may delete what lies there.
+    others: AtomicBool,
 }
 
 impl Seen {
     /// Why nothing is collected; empty: nothing is wrong.
     pub(super) fn trouble(&self) -> String {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether another installation, or a copy of this one, may delete what this one needs.
+    pub(super) fn is_anothers(&self) -> bool {
+        self.others.load(Ordering::Relaxed)
     }
 
     fn note(&self, look: &Result<(), Problem>) {
@@ -56,7 +68,8 @@ impl Seen {
         if *last != trouble && trouble.is_empty() {
             tracing::info!("the main store is this installation's again");
         } else if *last != trouble {
-            tracing::warn!(why = trouble, hint = ADOPT, "nothing is collected");
+            let hint = look.as_ref().err().and_then(|problem| problem.hints.first());
+            tracing::warn!(why = trouble, hint = hint.map(String::as_str), "nothing is collected");
         }
         *last = trouble;
     }
@@ -85,6 +98,10 @@ impl Owner {
         })
     }
 
+    fn bytes(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("plain values are plain JSON")
+    }
+
     fn told(&self) -> String {
         let Self { installation, database, written, .. } = self;
         format!("installation {installation}, database {database}, written {written}")
@@ -99,9 +116,20 @@ enum Standing {
     Nobody(Installation),
     /// The database is not where it was.
     Moved,
+    /// Nobody says where the database is, so a copy of it would look the same.
+    Placeless {
+        role: String,
+    },
     /// Another database with this one's id wrote last.
     Overtaken(Owner),
     Another(Owner, Installation),
+}
+
+impl Standing {
+    /// Whether somebody else may delete what lies in the store.
+    fn is_anothers(&self) -> bool {
+        matches!(self, Self::Moved | Self::Overtaken(_) | Self::Another(..))
+    }
 }
 
 /// Whether this installation owns the main store. One that names nobody is claimed if that is
@@ -153,6 +181,9 @@ fn tell(shared: &Shared, look: Result<(), Problem>) -> Result<(), Problem> {
 /// # Errors
 /// When the store or the database fails.
 pub(super) async fn adopt(shared: &Shared, who: &str, why: &str) -> Result<String, Problem> {
+    if let (_, Here::Unsaid { role }) = known(shared).await? {
+        return judge(Standing::Placeless { role }).map(|()| String::new());
+    }
     let before = whose(shared).await?;
     let (now, who) = (shared.steady_now(), who.to_owned());
     let message = format!("{who} made the main store this installation's ({before}): {why}");
@@ -171,12 +202,41 @@ pub(super) async fn adopt(shared: &Shared, who: &str, why: &str) -> Result<Strin
 /// # Errors
 /// When the store does not say.
 pub(super) async fn whose(shared: &Shared) -> Result<String, Problem> {
-    let said = said(shared).await?;
+    let said = said(&shared.blobs).await?;
     Ok(said.map_or("it named no owner".to_owned(), |owner| owner.told()))
 }
 
+/// An installation moved to another database at `to`: from here on the main store names it with
+/// a word that nobody has. So no copy of its former database collects, also one that runs, and
+/// the new one only once a person says so. Returns whether the store named it: what names
+/// another, or nobody, stays as it is.
+///
+/// # Errors
+/// When the store fails, or somebody goes on to write that the store is theirs.
+pub async fn take_away(blobs: &Blobs, former: &str, to: &str) -> Result<bool, Problem> {
+    let Some(owner) = said(blobs).await?.filter(|owner| owner.installation == former) else {
+        return Ok(false);
+    };
+    let nobodys = Owner {
+        word: owner::random(),
+        database: format!("moved to {to}"),
+        written: clock::now().to_string(),
+        ..owner
+    };
+    within(blobs.own(nobodys.bytes())).await?;
+    // Whoever had looked before may write once more.
+    tokio::time::sleep(LOOKED_AGAIN).await;
+    match said(blobs).await? {
+        Some(there) if there == nobodys => Ok(true),
+        there => {
+            let who = there.map_or("nobody".to_owned(), |owner| owner.told());
+            Err(silent(format!("a coordinator still writes to it: {who}")))
+        }
+    }
+}
+
 /// What the database knows of itself, and where it is.
-async fn known(shared: &Shared) -> Result<(Installation, String), DbError> {
+async fn known(shared: &Shared) -> Result<(Installation, Here), DbError> {
     let read = |tx: &Tx| {
         let known = owner::find(tx)?.ok_or(DbError::Missing("the installation's id"))?;
         Ok::<_, DbError>((known, owner::place(tx)?))
@@ -194,21 +254,30 @@ async fn within<T>(call: impl Future<Output = Result<T, BlobError>>) -> Result<T
     called.map_err(|_| silent("it does not answer"))?.map_err(silent)
 }
 
-async fn said(shared: &Shared) -> Result<Option<Owner>, Problem> {
-    Ok(within(shared.blobs.owner()).await?.as_ref().map(Owner::read))
+async fn said(blobs: &Blobs) -> Result<Option<Owner>, Problem> {
+    Ok(within(blobs.owner()).await?.as_ref().map(Owner::read))
 }
 
 async fn look(shared: &Shared) -> Result<Standing, Problem> {
     // The store first: whatever this database had written there it knew before.
-    let said = said(shared).await?;
+    let said = said(&shared.blobs).await?;
     let (known, here) = known(shared).await?;
-    Ok(match said {
-        _ if known.home != here => Standing::Moved,
+    let standing = match (said, here) {
+        (_, Here::Unsaid { role }) => Standing::Placeless { role },
+        (_, Here::At(here)) if known.home != here => Standing::Moved,
+        (said, _) => compare(said, known),
+    };
+    shared.store_owner.others.store(standing.is_anothers(), Ordering::Relaxed);
+    Ok(standing)
+}
+
+fn compare(said: Option<Owner>, known: Installation) -> Standing {
+    match said {
         None => Standing::Nobody(known),
         Some(owner) if owner.installation != known.id => Standing::Another(owner, known),
         Some(owner) if known.words.contains(&owner.word) => Standing::Ours(owner),
         Some(owner) => Standing::Overtaken(owner),
-    })
+    }
 }
 
 async fn look_twice(shared: &Shared) -> Result<Standing, Problem> {
@@ -232,13 +301,24 @@ fn judge(standing: Standing) -> Result<(), Problem> {
             "this database is not where it was, as a copy of one is not",
             "the other, if it lives, needs what this one would delete".to_owned(),
         ),
+        Standing::Placeless { role } => {
+            let title = "the database's server does not say which one it is";
+            let why = format!("a copy would look the same; {role} may not ask pg_control_system()");
+            let grant = format!("GRANT EXECUTE ON FUNCTION pg_control_system() TO \"{role}\"");
+            let problem = Problem::new(Code::Blocked, format!("nothing is collected: {title}"));
+            return Err(problem.because(why).hint(grant));
+        }
         Standing::Overtaken(owner) => (
             "the main store was written to by another copy of this database",
-            format!("{}; stop all but one", owner.told()),
+            format!("{}; it may delete what this one needs: stop all but one", owner.told()),
         ),
         Standing::Another(owner, known) => (
             "the main store is another installation's",
-            format!("its owner is {}; this is installation {}", owner.told(), known.id),
+            format!(
+                "its owner is {}; that owner may delete what this installation, {}, needs",
+                owner.told(),
+                known.id
+            ),
         ),
     };
     Err(refused(title, why))
@@ -254,12 +334,11 @@ async fn claim(shared: &Shared, known: Installation) -> Result<(), Problem> {
     if !known.sure {
         return judge(Standing::Nobody(known));
     }
-    let there = within(shared.blobs.list(Kind::Manifest)).await?;
-    let unknown = shared.db.read(move |tx| collected::unknown(tx, &there)).await?;
-    if unknown > 0 {
+    let Strangers { artifacts, .. } = strangers(shared, usize::MAX).await?;
+    if artifacts > 0 {
         return Err(refused(
             "the main store names no owner",
-            format!("it holds {unknown} artifacts that this database does not know"),
+            format!("it holds {artifacts} artifacts that this database does not know"),
         ));
     }
     let known = shared.db.write(|tx: &mut Tx| owner::next_word(tx, None)).await?;
@@ -269,6 +348,37 @@ async fn claim(shared: &Shared, known: Installation) -> Result<(), Problem> {
     judge(look(shared).await?)
 }
 
+/// Artifacts in the main store that this database does not know: another's, or newer than it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Strangers {
+    /// How many were found.
+    pub(super) artifacts: u64,
+    /// Whether there may be more: not all of the store was looked at.
+    pub(super) more: bool,
+}
+
+/// Looks for them among the first `looked` artifacts of the store, or a page more.
+///
+/// # Errors
+/// When the store or the database fails.
+pub(super) async fn strangers(shared: &Shared, looked: usize) -> Result<Strangers, Problem> {
+    let mut pages = shared.blobs.ages(Kind::Manifest).try_chunks(PAGE);
+    let (mut artifacts, mut seen) = (0, 0);
+    loop {
+        let page = async { pages.try_next().await.map_err(|error| error.1) };
+        let Some(page) = within(page).await? else {
+            return Ok(Strangers { artifacts, more: false });
+        };
+        if seen >= looked {
+            return Ok(Strangers { artifacts, more: true });
+        }
+        seen += page.len();
+        let names: Vec<_> = page.into_iter().map(|one| one.artifact).collect();
+        let unknown = shared.db.read(move |tx| collected::unknown(tx, &names)).await?;
+        artifacts += unknown.len() as u64;
+    }
+}
+
 fn note(shared: &Shared, known: &Installation) -> Vec<u8> {
     let owner = Owner {
         installation: known.id.clone(),
@@ -276,7 +386,7 @@ fn note(shared: &Shared, known: &Installation) -> Vec<u8> {
         database: place(&shared.config).map(|place| place.to_string()).unwrap_or_default(),
         written: shared.steady_now().to_string(),
     };
-    serde_json::to_vec_pretty(&owner).expect("plain values are plain JSON")
+    owner.bytes()
 }
 
 async fn write(

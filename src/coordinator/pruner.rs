@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use crate::coordinator::collector::takes_round;
 use crate::coordinator::state::Shared;
-use crate::model::time::UnixMillis;
+use crate::coordinator::steadiness;
+use crate::model::id::JobNo;
+use crate::store::db::job_log::Forgotten;
 use crate::store::db::{DbError, Tx, collected, coordinators, events, job_log};
 
-/// Jobs whose logs are dropped in one transaction: 16 MiB each at most.
-const LOGS: u32 = 20;
+/// Jobs whose logs are looked at in one transaction: 16 MiB each at most.
+const LOGS: usize = 100;
 /// Bytes of their logs after which no other is taken into the same transaction.
 const LOG_BYTES: u64 = 16 << 20;
 /// Old events, or names, dropped in one transaction.
@@ -36,7 +38,8 @@ pub(super) async fn run(shared: Shared) {
     let mut stop = shared.stop.clone();
     loop {
         let round = async {
-            if takes_round(&shared, coordinators::PRUNER, every).await
+            if steadiness::check(&shared).await.is_ok()
+                && takes_round(&shared, coordinators::PRUNER, every).await
                 && let Err(error) = prune(&shared).await
             {
                 tracing::warn!(%error, "old rows could not be dropped");
@@ -58,23 +61,23 @@ async fn prune(shared: &Shared) -> Result<(), DbError> {
     let days = |days: u32| Duration::from_secs(u64::from(days) * 86_400);
     let now = shared.steady_now();
     let (logs, told) = (now - days(config.keep_log_days), now - days(config.keep_event_days));
+    // Logs that stay are passed once in a round.
+    let mut after = Some(JobNo(0));
     for _ in 0..WRITES_MAX {
-        let drop = move |tx: &mut Tx| drop_some(tx, logs, told, now - REMEMBERED);
-        if shared.db.write(drop).await? == 0 {
+        let drop = move |tx: &mut Tx| {
+            let none = Forgotten { jobs: 0, next: None };
+            let logs = after.map(|after| job_log::forget(tx, logs, after, LOGS, LOG_BYTES));
+            let logs = logs.unwrap_or(Ok(none))?;
+            let rest =
+                events::forget(tx, told, ROWS)? + collected::forget(tx, now - REMEMBERED, ROWS)?;
+            Ok::<_, DbError>((logs.next, logs.jobs + rest))
+        };
+        let (next, went) = shared.db.write(drop).await?;
+        if went == 0 && next.is_none() {
             break;
         }
+        after = next;
         tokio::time::sleep(PAUSE).await;
     }
     Ok(())
-}
-
-fn drop_some(
-    tx: &mut Tx,
-    logs: UnixMillis,
-    told: UnixMillis,
-    names: UnixMillis,
-) -> Result<usize, DbError> {
-    Ok(job_log::forget(tx, logs, LOGS, LOG_BYTES)?
-        + events::forget(tx, told, ROWS)?
-        + collected::forget(tx, names, ROWS)?)
 }

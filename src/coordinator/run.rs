@@ -12,7 +12,7 @@ use crate::coordinator::first_start::FirstStartError;
 use crate::coordinator::state::{Coordinator, Keys, Shared};
 use crate::coordinator::{
     attempts, claims, collector, first_start, gates, metrics, monitor, notify, outbox, patience,
-    peers, pruner, publisher, router, synchronizer, tick,
+    peers, pruner, publisher, router, steadiness, synchronizer, tick,
 };
 use crate::net::tls::{Security, TlsError, TlsFiles};
 use crate::net::{metrics as listeners, server};
@@ -121,6 +121,8 @@ async fn open(place: Place, config: Config) -> Result<(Db, Keys), FirstStartErro
 }
 
 async fn grant_grace(shared: Shared) -> Result<(), FirstStartError> {
+    // Before any loop notes when it ran.
+    steadiness::begin(&shared).await?;
     Ok(monitor::grant_grace(&shared).await?)
 }
 

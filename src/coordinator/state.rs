@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::daemon::Config;
 use crate::coordinator::attempts::Waiting;
 use crate::coordinator::claims::Waiter;
-use crate::coordinator::{owner, peers};
+use crate::coordinator::{owner, peers, steadiness};
 use crate::model::id::RegionName;
 use crate::model::time::UnixMillis;
 use crate::net::auth::{Identity, Key, Keyring};
@@ -65,6 +65,8 @@ pub struct Coordinator {
     pub(super) collect_now: AtomicBool,
     /// Whose the main store was at the last look.
     pub(super) store_owner: owner::Seen,
+    /// Why ages by the clock are not believed.
+    pub(super) clock_doubt: steadiness::Doubt,
     /// What was wrong with a blob store at the last look; the main one is nobody's.
     stores: Mutex<BTreeMap<Option<RegionName>, String>>,
     keyring: RwLock<Keyring>,
@@ -119,6 +121,7 @@ impl Coordinator {
             collect: tokio::sync::Notify::new(),
             collect_now: AtomicBool::new(false),
             store_owner: owner::Seen::default(),
+            clock_doubt: steadiness::Doubt::default(),
             stores: Mutex::default(),
             keyring,
             reloading,

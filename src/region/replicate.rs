@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
@@ -78,6 +78,8 @@ struct Book {
 pub struct Replicator {
     source: Source,
     book: Mutex<Book>,
+    /// The regional store was seen not to be the main one.
+    apart: OnceCell<()>,
     wake: Notify,
     news: Arc<Notify>,
 }
@@ -109,7 +111,8 @@ impl Replicator {
         let Places { main, local, staging, http, landings, processes } = places;
         let reads = Semaphore::new(READS);
         let source = Source { main, local, staging, mirror, http, landings, reads, processes };
-        Self { source, book: Mutex::default(), wake: Notify::new(), news }
+        let apart = OnceCell::new();
+        Self { source, book: Mutex::default(), apart, wake: Notify::new(), news }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -353,6 +356,10 @@ impl Replicator {
                 return Ok(false);
             }
         } else if !by_store {
+            // The main store may have had no owner yet when the region started.
+            let Source { main, local, mirror, .. } = &self.source;
+            let region = mirror.region().as_str();
+            self.apart.get_or_try_init(|| local.check_apart(main, region)).await?;
             for kind in [Kind::Manifest, Kind::Signature, Kind::Pack] {
                 self.source.local.delete(Key::new(kind, artifact)).await?;
             }

@@ -38,7 +38,7 @@ use crate::region::replicate::{Places, Replicator};
 use crate::region::report::{self, Reporter};
 use crate::region::serve::{self, Listener};
 use crate::region::tracker::{Replicas, Settings, Tracker};
-use crate::store::blobs::{BlobError, Blobs};
+use crate::store::blobs::{BlobError, Blobs, REACH_TIMEOUT};
 use crate::store::goals::{GoalError, Goals};
 
 /// Open files that a region asks for: 18,000 connections and as many reads of the store.
@@ -179,6 +179,7 @@ pub async fn run(
     let (main, local) = (&options.main_blobs, &options.blobs);
     Blobs::apart(main, local, options.name.as_str())?;
     let blobs = tokio::try_join!(Blobs::open_at_start(main), Blobs::open_at_start(local))?;
+    apart(&blobs, &options.name).await?;
     let direct = direct(&options, &blobs.1)?;
     let parts = Parts::open(&options, &token, blobs)?;
     let named = |source| RegionError::Io { path: options.listen.to_string().into(), source };
@@ -237,6 +238,20 @@ pub async fn run(
         }
     }
     Ok(())
+}
+
+/// Refuses a regional store that is the main one by another name. Stores that can't be asked now
+/// are asked before anything is deleted.
+async fn apart((main, local): &(Blobs, Blobs), region: &RegionName) -> Result<(), BlobError> {
+    let asked = local.check_apart(main, region.as_str());
+    match tokio::time::timeout(REACH_TIMEOUT, asked).await {
+        Ok(Err(same @ BlobError::Same { .. })) => Err(same),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "not known yet whether the store is the main one");
+            Ok(())
+        }
+        Ok(Ok(())) | Err(_) => Ok(()),
+    }
 }
 
 /// What hosts may read at the store themselves.

@@ -17,6 +17,7 @@ pub mod replication;
 pub mod retention;
 pub mod rollout;
 pub mod scale;
+pub mod steadiness;
 pub mod swarm;
 pub mod tally;
 pub mod tracker;

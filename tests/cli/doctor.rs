@@ -73,9 +73,16 @@ fn each_fault_of_the_service_fails_its_own_check_with_code_1() {
     let silent = json!({"regions": [{"region": "eu", "blobs": "", "seen_at": ago(900), "hosts": 4,
         "unreachable": 0, "artifacts": 1, "owed": 0, "goals_revision": 1,
         "store_trouble": "s3://b: there is no such bucket"}],
-        "main_store_not_owned": "the main store is another's"});
+        "main_store_not_owned": "the main store is another's", "main_store_anothers": true});
     coordinator.gives("GET /v1/regions", &silent);
     coordinator.gives("GET /v1/workers", &json!({"workers": []}));
+    // Nobody else deletes what is needed: worth a look. Somebody else does: broken.
+    let done = Person::of(&coordinator).ends(&["doctor", "-o", "json"], 1);
+    let collector = ("failed".into(), "the main store is another's".into());
+    assert_eq!(check(&done, "collector"), collector);
+    let mut nobodys = silent.clone();
+    nobodys["main_store_anothers"] = false.into();
+    coordinator.gives("GET /v1/regions", &nobodys);
     let done = Person::of(&coordinator).ends(&["doctor", "-o", "json"], 1);
     assert!(check(&done, "clock").1.contains("1m ahead of"), "{done:?}");
     let stores = ("failed".into(), "eu: s3://b: there is no such bucket".into());

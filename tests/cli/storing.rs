@@ -73,8 +73,13 @@ fn gc_says_what_goes_by_store() {
     let mut whose = would;
     whose["whose"] = "installation 77, database /srv/db".into();
     coordinator.gives("POST /v1/collect", &whose);
+    whose["unknown"] = 12.into();
+    whose["unknown_more"] = true.into();
+    coordinator.gives("POST /v1/collect", &whose);
     let adopt = ["admin", "gc", "--adopt-store", "--confirm=main", "-m", "restored"];
     let done = person.ends(&adopt, 0);
+    let warned = "at least 12 artifacts that this installation does not know";
+    assert!(done.stderr.contains(warned), "{}", done.stderr);
     assert!(done.stderr.contains("before, installation 77, database /srv/db"), "{}", done.stderr);
     let bad = person.ends(&["admin", "gc", "--older-than", "4000d"], 2);
     assert!(bad.stderr.contains("at most 3650d"), "{}", bad.stderr);

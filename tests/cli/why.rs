@@ -233,6 +233,8 @@ fn a_rollout_that_bakes_says_what_comes_after() {
             regions: vec![],
             main_store_trouble: String::new(),
             main_store_not_owned: String::new(),
+            main_store_anothers: false,
+            clock_doubted: String::new(),
         },
     );
     let done = Person::of(&coordinator).ends(&["why", "r2"], 0);

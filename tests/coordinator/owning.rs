@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::collecting::{AT_ONCE, LATER, all, built, collect, objects};
 use crate::process::{Coordinator, PATIENCE, refusal};
 use crate::replication::Region;
+use crate::server::{fresh_database, server};
 
 fn owner(coordinator: &Coordinator) -> PathBuf {
     coordinator.data().join("blobs/owner")
@@ -28,6 +29,22 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     while !holds() {
         assert!(Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Makes the store another's. A coordinator that looked right before may write its word over it
+/// once.
+async fn give(coordinator: &Coordinator, other: &Value) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let staged = coordinator.data().join("staged");
+        std::fs::write(&staged, other.to_string()).unwrap();
+        std::fs::rename(staged, owner(coordinator)).unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if note(coordinator) == *other {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the coordinator goes on to write");
     }
 }
 
@@ -73,16 +90,13 @@ fn put(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn another_installations_store_is_left_alone_until_it_is_adopted() {
-    let mut coordinator = Coordinator::new(LATER).await;
+    let coordinator = Coordinator::new(LATER).await;
     let artifact = unneeded(&coordinator).await;
     until("it claims what is its own", || note(&coordinator)["word"].is_string()).await;
     // It is marked while the store is its own, and due when it is not any more.
     assert_eq!(collect(&coordinator, all()).await.unwrap().artifacts, 1);
     let other = json!({"installation": "77", "word": "x", "database": "/srv/other"});
-    // While it does not run: it writes a new word now and then.
-    coordinator.restart_after(|folder| {
-        std::fs::write(folder.join("data/blobs/owner"), other.to_string()).unwrap();
-    });
+    give(&coordinator, &other).await;
     let problem = refused(&coordinator).await;
     for said in ["another installation's", "installation 77", "/srv/other"] {
         assert!(problem.to_string().contains(said), "{said}: {problem:?}");
@@ -192,6 +206,10 @@ async fn a_store_without_an_owner_is_claimed_only_where_all_in_it_is_known() {
     });
     let problem = refused(&coordinator).await;
     assert!(problem.to_string().contains("1 artifacts that this database does not know"));
+    // Who is about to adopt it is told so before.
+    let look = json!({"adopt_store": true, "dry_run": true});
+    let look = collect(&coordinator, look).await.unwrap();
+    assert_eq!((look.unknown, look.unknown_more), (1, false));
     for object in objects(&coordinator.data().join("blobs"), stranger) {
         std::fs::remove_file(object).unwrap();
     }
@@ -281,4 +299,89 @@ fn a_region_in_the_main_store_is_refused_by_both_that_know_it() {
         assert!(said.contains("region eu") && said.contains("shares its objects"), "{said}");
         assert_eq!(said.trim_end().lines().count(), 1, "{said}");
     }
+}
+
+/// Moves a stopped coordinator's file to a server.
+fn move_over(folder: &Path, url: &str) {
+    let mut admin = Command::new(env!("CARGO_BIN_EXE_deployctl"));
+    admin.args(["admin", "db", "copy", "--to", url, "--config"]).arg(folder.join("config.toml"));
+    admin.arg("--data").arg(folder.join("data")).env("DEPLOYCTL_NO_INPUT", "1");
+    let done = admin.output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success() && said.contains("--adopt-store"), "{said}");
+}
+
+#[tokio::test]
+async fn after_a_move_to_a_server_nobody_collects_until_one_adopts() {
+    let mut coordinator = Coordinator::over(None, AT_ONCE).await;
+    let artifact = unneeded(&coordinator).await;
+    until("it claims what is its own", || note(&coordinator)["word"].is_string()).await;
+    let (database, url) = (coordinator.data().join("coordinator.db"), fresh_database());
+    let clone = coordinator.data().join("clone.db");
+    coordinator.restart_after(|folder| {
+        put(&database, &clone);
+        move_over(folder, &url);
+    });
+    // Started once more by mistake on the file.
+    let problem = refused(&coordinator).await;
+    for said in ["another installation's", "moved to postgres", "may delete what this install"] {
+        assert!(problem.to_string().contains(said), "{said}: {problem:?}");
+    }
+    let regions: Value = coordinator.admin().get("/v1/regions", PATIENCE).await.unwrap();
+    assert_eq!(regions["main_store_anothers"], true, "{regions}");
+    // A clone of the file, made before, that knows all that was ever written.
+    coordinator.restart_after(|_| put(&clone, &database));
+    let problem = refused(&coordinator).await;
+    assert!(problem.to_string().contains("another copy of this database"), "{problem:?}");
+    // On the server.
+    coordinator.restart_after(|folder| {
+        let config = folder.join("config.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(config, format!("database = '{url}'\n{text}")).unwrap();
+    });
+    let problem = refused(&coordinator).await;
+    assert!(problem.to_string().contains("another installation's"), "{problem:?}");
+    assert!(is_whole(&coordinator, artifact));
+    adopt(&coordinator).await;
+    assert_eq!(collect(&coordinator, all()).await.unwrap().artifacts, 1);
+    until_deleted(&coordinator, artifact).await;
+    let regions: Value = coordinator.admin().get("/v1/regions", PATIENCE).await.unwrap();
+    assert_eq!(regions["main_store_anothers"], Value::Null, "{regions}");
+}
+
+fn psql(url: &str, sql: &str) {
+    let mut psql = Command::new(server().binaries.join("psql"));
+    let done = psql.args(["-q", "-v", "ON_ERROR_STOP=1", "-c", sql, url]).output().unwrap();
+    assert!(done.status.success(), "{sql}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_ask_which_server_it_is_collects_nothing_and_says_what_to_grant() {
+    let url = fresh_database();
+    let name = url.split(['/', '?']).nth(3).unwrap().to_owned();
+    psql(&url, "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC");
+    psql(&url, &format!("CREATE ROLE \"plain-{name}\" LOGIN"));
+    psql(&url, &format!("ALTER DATABASE {name} OWNER TO \"plain-{name}\""));
+    psql(&url, &format!("ALTER SCHEMA public OWNER TO \"plain-{name}\""));
+    let plain = url.replace("postgres@", &format!("plain-{name}@"));
+    let coordinator = Coordinator::over(Some(plain), AT_ONCE).await;
+    let artifact = unneeded(&coordinator).await;
+    let grant = format!("GRANT EXECUTE ON FUNCTION pg_control_system() TO \"plain-{name}\"");
+    let adoption = json!({"adopt_store": true, "message": "a test"});
+    for asked in [all(), adoption] {
+        let problem = refusal(collect(&coordinator, asked).await);
+        assert_eq!((problem.code, &*problem.hints), (Code::Blocked, &[grant.clone()][..]));
+        assert!(problem.title.contains("does not say which one it is"), "{problem:?}");
+    }
+    assert!(!coordinator.event_kinds().await.contains(&"artifacts.store_adopted".into()));
+    assert!(!owner(&coordinator).exists() && is_whole(&coordinator, artifact));
+    let regions: Value = coordinator.admin().get("/v1/regions", PATIENCE).await.unwrap();
+    let why = regions["main_store_not_owned"].as_str().unwrap();
+    assert!(why.contains("pg_control_system()"), "{regions}");
+    // The line that it names helps: with it a person's word lasts.
+    psql(&url, &grant);
+    assert!(refused(&coordinator).await.to_string().contains("not where it was"));
+    adopt(&coordinator).await;
+    assert_eq!(collect(&coordinator, all()).await.unwrap().artifacts, 1);
+    until_deleted(&coordinator, artifact).await;
 }

@@ -33,9 +33,13 @@ pub(crate) struct Coordinator {
 impl Coordinator {
     /// A coordinator whose `[queue]` table holds `queue`, with the app `web`.
     pub(crate) async fn new(queue: &str) -> Self {
+        Self::over(crate::configured::configured(), queue).await
+    }
+
+    /// The same on this database; `None`: a file.
+    pub(crate) async fn over(database: Option<String>, queue: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let eu = folder.path().join("eu");
-        let database = crate::configured::configured();
         let database = database.map(|url| format!("database = '{url}'\n")).unwrap_or_default();
         let config = format!(
             "{database}[queue]\n{queue}\n[regions.eu]\nblobs = 'file://{}'\n",

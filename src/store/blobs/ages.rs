@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-use futures_util::TryStreamExt;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 
 use super::{BlobError, Blobs, Kind, folder_of};
@@ -20,17 +21,15 @@ pub struct Stored {
 }
 
 impl Blobs {
-    /// Every artifact's object of `kind`, with its age, in no order.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn list_ages(&self, kind: Kind) -> Result<Vec<Stored>, BlobError> {
-        let folder = folder_of(kind);
-        let names = self.store.list(Some(&folder)).try_filter_map(|meta| async move {
+    /// Every artifact's object of `kind`, with its age, in no order, as the store lists them: a
+    /// page of the listing is in memory, and not all of it.
+    pub fn ages(&self, kind: Kind) -> BoxStream<'_, Result<Stored, BlobError>> {
+        let listed = self.store.list(Some(&folder_of(kind)));
+        let named = listed.try_filter_map(|meta| async move {
             let artifact = meta.location.filename().and_then(|name| name.parse().ok());
             let written = SystemTime::from(meta.last_modified);
             Ok(artifact.map(|artifact| Stored { artifact, bytes: meta.size, written }))
         });
-        names.try_collect().await.map_err(|source| self.failed(source))
+        named.map_err(|source| self.failed(source)).boxed()
     }
 }

@@ -273,20 +273,32 @@ pub fn names_waiting(tx: &Tx) -> Result<Vec<ArtifactId>, DbError> {
     tx.rows("SELECT artifact FROM collected WHERE state <> 'gone'", &[], |row| row.parse(0))
 }
 
-/// How many of `artifacts` no row names.
+/// Which of `artifacts` no row names: they were never known, or were taken away whole.
 ///
 /// # Errors
 /// When the database fails.
-pub fn unknown(tx: &Tx, artifacts: &[ArtifactId]) -> Result<usize, DbError> {
+pub fn unnamed(tx: &Tx, artifacts: &[ArtifactId]) -> Result<Vec<ArtifactId>, DbError> {
+    let sql = "SELECT 1 FROM artifacts WHERE artifact = ?1
+               UNION ALL SELECT 1 FROM collected WHERE artifact = ?1 AND state <> 'gone'";
+    without(tx, artifacts, sql)
+}
+
+/// Which of `artifacts` this database never knew, or not for a year.
+///
+/// # Errors
+/// When the database fails.
+pub fn unknown(tx: &Tx, artifacts: &[ArtifactId]) -> Result<Vec<ArtifactId>, DbError> {
     let sql = "SELECT 1 FROM artifacts WHERE artifact = ?1
                UNION ALL SELECT 1 FROM collected WHERE artifact = ?1";
-    let mut unknown = 0;
-    for some in artifacts.chunks(1_000) {
-        let each: Vec<_> = some.iter().map(|artifact| values![artifact].to_vec()).collect();
-        let found = tx.rows_for_each(sql, &each, |row| row.int(0))?;
-        unknown += found.iter().filter(|rows| rows.is_empty()).count();
-    }
-    Ok(unknown)
+    without(tx, artifacts, sql)
+}
+
+/// Those of `artifacts` for which `sql` finds nothing.
+fn without(tx: &Tx, artifacts: &[ArtifactId], sql: &str) -> Result<Vec<ArtifactId>, DbError> {
+    let each: Vec<_> = artifacts.iter().map(|artifact| values![*artifact].to_vec()).collect();
+    let found = tx.rows_for_each(sql, &each, |row| row.int(0))?;
+    let both = artifacts.iter().zip(found);
+    Ok(both.filter(|(_, rows)| rows.is_empty()).map(|(artifact, _)| *artifact).collect())
 }
 
 /// Makes everything that is marked due at once.

@@ -1,15 +1,17 @@
 //! Moving an installation from its SQLite file to a PostgreSQL server, whole or not at all.
 //!
 //! Tables are made, filled, read back from the server and compared row by row in one
-//! transaction. The file is only read, and locked meanwhile.
+//! transaction. The file is locked meanwhile, and all that is written into it is that it is not
+//! who it was to the main store: what it would collect the server may need.
 
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
+use super::owner::{self, Installation};
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
-use super::{Address, DbError, Tx, Value, owner, schema, values};
+use super::{Address, DbError, Tx, Value, schema, values};
 use crate::model::digest::to_hex;
 
 /// Rows read at a time. A piece of a job's log is its longest, a few dozen KiB.
@@ -26,6 +28,16 @@ pub struct Copied {
     pub rows: u64,
     /// SHA-256 of all of them, the same on both sides.
     pub sha256: String,
+}
+
+/// What was copied, and who the file was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// Every table.
+    pub tables: Vec<Copied>,
+    /// The installation that the main store may still name as its owner: neither side is it any
+    /// more. `None`: the file was no installation yet.
+    pub former: Option<String>,
 }
 
 /// Why nothing was copied.
@@ -75,7 +87,7 @@ struct Table {
 ///
 /// # Errors
 /// See [`CopyError`]; nothing was changed then, but for [`DbError::Unknown`].
-pub fn copy(from: &Path, to: &Address) -> Result<Vec<Copied>, CopyError> {
+pub fn copy(from: &Path, to: &Address) -> Result<Moved, CopyError> {
     if !from.exists() {
         return Err(CopyError::NoFile(from.display().to_string()));
     }
@@ -89,17 +101,40 @@ pub fn copy(from: &Path, to: &Address) -> Result<Vec<Copied>, CopyError> {
     server.check()?;
     let mut target = Tx::from(server);
     target.begin()?;
-    let done = copy_all(&source, &mut target, to).and_then(|copied| {
-        // The file stays, and may be started again: it is another installation to the store.
-        owner::forget(&mut target)?;
-        target.commit()?;
-        Ok(copied)
+    let copied = copy_all(&source, &mut target, to);
+    let done = copied.and_then(|tables| {
+        let former = hand_over(&mut source, &mut target)?;
+        Ok(Moved { tables, former: former.map(|former| former.id) })
     });
     if done.is_err() {
         target.roll_back();
     }
     source.roll_back();
     done
+}
+
+/// Commits the copy. The file stays and may be started again, so neither of them is the
+/// installation that the file was: none collects before a person says which it is. The file
+/// forgets first, so that at no moment it owns what the copy needs.
+fn hand_over(source: &mut Tx, target: &mut Tx) -> Result<Option<Installation>, CopyError> {
+    owner::forget(target)?;
+    source.roll_back();
+    source.begin()?;
+    let former = owner::find(source)?;
+    owner::forget(source)?;
+    source.commit()?;
+    match (target.commit(), &former) {
+        (Ok(()), _) => {}
+        // The copy may be there.
+        (Err(error @ DbError::Unknown(_)), _) | (Err(error), None) => return Err(error.into()),
+        (Err(error), Some(former)) => {
+            source.begin()?;
+            owner::remember(source, former)?;
+            source.commit()?;
+            return Err(error.into());
+        }
+    }
+    Ok(former)
 }
 
 fn copy_all(source: &Tx, target: &mut Tx, to: &Address) -> Result<Vec<Copied>, CopyError> {

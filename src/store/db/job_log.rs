@@ -105,34 +105,54 @@ pub fn read(tx: &Tx, job: JobNo, from: u64, limit: usize) -> Result<Vec<Stretch>
     )
 }
 
-/// Drops the logs of jobs that ended before `before`, the oldest jobs first. Returns of how
-/// many: at most `limit`, and none after the one with which they have `bytes` or more.
+/// How far a look for old logs came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Jobs whose logs were dropped.
+    pub jobs: usize,
+    /// The next look goes on after this job; `None`: there is no log behind it.
+    pub next: Option<JobNo>,
+}
+
+/// Drops the logs of jobs that ended before `before` and whose artifact, if any, was collected:
+/// what can still be deployed, or runs, keeps the log of its build. Looks at the first `limit`
+/// jobs with logs after `after`; none goes after the one with which they have `bytes` or more.
 ///
 /// # Errors
 /// When the database fails.
-pub fn forget(tx: &mut Tx, before: UnixMillis, limit: u32, bytes: u64) -> Result<usize, DbError> {
+pub fn forget(
+    tx: &mut Tx,
+    before: UnixMillis,
+    after: JobNo,
+    limit: usize,
+    bytes: u64,
+) -> Result<Forgotten, DbError> {
     // In the order of the key, so that only what is looked at is read.
-    let first = "SELECT DISTINCT job FROM job_log ORDER BY job LIMIT ?1";
-    let first: Vec<u64> = tx.rows(first, values![limit], |row| row.num(0))?;
+    let first = "SELECT DISTINCT job FROM job_log WHERE job > ?1 ORDER BY job LIMIT ?2";
+    let first: Vec<u64> = tx.rows(first, values![after, limit], |row| row.num(0))?;
     let keys: Vec<_> = first.iter().map(|job| values![*job].to_vec()).collect();
-    let ended = "SELECT id, ended_at, log_bytes FROM jobs WHERE id IN ({rows})";
+    // What is only marked may come back.
+    let ended = "SELECT id, ended_at, log_bytes FROM jobs WHERE id IN ({rows})
+        AND NOT EXISTS (SELECT 1 FROM artifacts WHERE artifacts.artifact = jobs.artifact)
+        AND NOT EXISTS (SELECT 1 FROM collected
+                        WHERE collected.artifact = jobs.artifact AND collected.state = 'marked')";
     let mut ended: Vec<(u64, Option<UnixMillis>, u64)> =
         tx.rows_of(ended, &keys, |row| Ok((row.num(0)?, row.opt_time(1)?, row.num(2)?)))?;
+    ended.retain(|(_, ended, _)| ended.is_some_and(|ended| ended < before));
     ended.sort_unstable();
-    let mut taken = 0;
-    let old: Vec<u64> = ended
-        .into_iter()
-        .filter(|(_, ended, _)| ended.is_some_and(|ended| ended < before))
-        .take_while(|(_, _, more)| {
-            let room = taken < bytes;
-            taken += more;
-            room
-        })
-        .map(|(job, ..)| job)
-        .collect();
+    let (mut taken, mut old) = (0, vec![]);
+    for (job, _, more) in &ended {
+        if taken >= bytes {
+            break;
+        }
+        taken += more;
+        old.push(*job);
+    }
     let keys: Vec<_> = old.iter().map(|job| values![*job].to_vec()).collect();
     tx.exec_rows(None, "DELETE FROM job_log WHERE job IN ({rows})", &[], &keys)?;
-    Ok(old.len())
+    let last = if old.len() < ended.len() { old.last() } else { first.last() };
+    let more = old.len() < ended.len() || first.len() == limit;
+    Ok(Forgotten { jobs: old.len(), next: last.filter(|_| more).map(|job| JobNo(*job)) })
 }
 
 #[cfg(test)]
@@ -160,14 +180,68 @@ mod tests {
                     append(tx, JobNo(u64::try_from(job).unwrap_or(0)), 1, "0123456789")?;
                 }
                 tx.settle()?;
-                let before = UnixMillis(50);
+                let (before, first) = (UnixMillis(50), JobNo(0));
                 // The bytes of the first are enough.
-                assert_eq!(forget(tx, before, 9, 10)?, 1);
+                let went = forget(tx, before, first, 9, 10)?;
+                assert_eq!(went, Forgotten { jobs: 1, next: Some(JobNo(1)) });
                 assert_eq!(read(tx, JobNo(1), 0, 9)?, []);
                 assert_eq!(read(tx, JobNo(2), 0, 9)?.len(), 1);
-                assert_eq!(forget(tx, before, 9, 11)?, 2);
-                assert_eq!(forget(tx, before, 9, 11)?, 0);
+                assert_eq!(forget(tx, before, JobNo(1), 9, 11)?, Forgotten { jobs: 2, next: None });
+                assert_eq!(forget(tx, before, first, 9, 11)?, Forgotten { jobs: 0, next: None });
                 assert_eq!(tx.number("SELECT CAST(sum(job) AS BIGINT) FROM job_log", &[])?, 3 + 4);
+                Ok::<_, DbError>(())
+            });
+            asked.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn logs_of_what_is_there_stay_and_do_not_stand_in_the_way() {
+        let (_folder, databases) = both().await;
+        for db in databases {
+            let asked = db.write(|tx| {
+                tx.exec("INSERT INTO apps VALUES ('web', '{}', 0, 0)", &[])?;
+                for job in 1..=8_i64 {
+                    // 1 and 2 run still, 3 has its artifact, that of 4 is marked, 5 and 6 lost
+                    // theirs, 7 and 8 never had one.
+                    let ended = (job > 2).then_some(10);
+                    let artifact = (3..=6).contains(&job).then(|| format!("a{job}"));
+                    tx.exec(
+                        "INSERT INTO jobs (id, app, commit_id, recipe_digest, status, attempt,
+                             max_attempts, not_before, queued_at, actor, subject, repo, trunk,
+                             recipe, ended_at, artifact)
+                         VALUES (?1, 'web', 'c', ?3, 'FAILED', 1, 3, 0, 0, '', '', '',
+                             '', '', ?2, ?4)",
+                        values![job, ended, format!("r{job}"), artifact],
+                    )?;
+                    append(tx, JobNo(job.unsigned_abs()), 1, "0123456789")?;
+                }
+                tx.exec(
+                    "INSERT INTO artifacts (artifact, app, commit_id, job, size, wire_size, pieces,
+                         entries, manifest_bytes, replication_status, created_at)
+                     VALUES ('a3', 'web', 'c', 3, 9, 9, 1, 1, 1, 'complete', 1)",
+                    &[],
+                )?;
+                for (artifact, state) in [("a4", "marked"), ("a5", "going"), ("a6", "gone")] {
+                    tx.exec(
+                        "INSERT INTO collected (artifact, wire_size, state, marked_at, due_at)
+                         VALUES (?1, 1, ?2, 1, 1)",
+                        values![artifact, state],
+                    )?;
+                }
+                tx.settle()?;
+                let (mut after, mut went) = (JobNo(0), vec![]);
+                loop {
+                    let done = forget(tx, UnixMillis(50), after, 2, 1 << 20)?;
+                    went.push(done.jobs);
+                    let Some(next) = done.next else { break };
+                    assert!(next > after, "it goes on");
+                    after = next;
+                }
+                assert_eq!(went, [0, 0, 2, 2, 0]);
+                let left =
+                    tx.rows("SELECT job FROM job_log ORDER BY job", &[], |row| row.int(0))?;
+                assert_eq!(left, [1, 2, 3, 4]);
                 Ok::<_, DbError>(())
             });
             asked.await.unwrap();

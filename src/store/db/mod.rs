@@ -47,6 +47,7 @@ pub mod requirements;
 mod schema;
 pub mod sessions;
 mod sqlite;
+pub mod steadiness;
 pub mod tallies;
 #[cfg(test)]
 #[path = "../../../tests/postgres/server.rs"]

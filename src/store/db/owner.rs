@@ -19,7 +19,7 @@ const WORDS: usize = 8;
 pub struct Installation {
     /// 128 random bits, as hexadecimal digits.
     pub id: String,
-    /// Where the database was when it was drawn, as [`place`] says it.
+    /// Where the database was when it was drawn, as [`place`] says it; empty: it was not said.
     pub home: String,
     /// Whether it was drawn before there was anything in the database, or a person said that the
     /// store is its own: then a store without an owner may be claimed.
@@ -39,31 +39,53 @@ pub fn random() -> String {
     to_hex(&bytes)
 }
 
+/// Where a database is, as far as that is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Here {
+    /// What no copy of it has.
+    At(String),
+    /// The server does not tell it to this role: a copy looks the same.
+    Unsaid {
+        /// Who must be allowed to call `pg_control_system()`.
+        role: String,
+    },
+}
+
+impl Here {
+    /// As it is written down; empty: it is not known.
+    fn text(self) -> String {
+        match self {
+            Self::At(place) => place,
+            Self::Unsaid { .. } => String::new(),
+        }
+    }
+}
+
 /// Where this database is: a SQLite file by its inode, which a copy of it does not have; on a
 /// server its cluster, database and schema.
 ///
 /// # Errors
 /// When the database fails, or its file can't be looked at.
-pub fn place(tx: &Tx) -> Result<String, DbError> {
+pub fn place(tx: &Tx) -> Result<Here, DbError> {
     use std::os::unix::fs::MetadataExt;
     if tx.is_shared() {
         let may = "SELECT count(*) FROM pg_proc
                    WHERE proname = 'pg_control_system' AND has_function_privilege(oid, 'EXECUTE')";
         if tx.number(may, &[])? == 0 {
-            // Nowhere it was before: a person says that the store is its own, and not for long.
-            return Ok(format!("postgres that does not say which it is, {}", random()));
+            let role = tx.row("SELECT CAST(current_user AS TEXT)", &[], |row| row.text(0))?;
+            return Ok(Here::Unsaid { role: role.unwrap_or_default() });
         }
         let sql = "SELECT 'postgres ' || system_identifier || ' ' ||
                        (SELECT CAST(oid AS TEXT) FROM pg_database WHERE datname = current_database())
                        || ' ' || current_schema()
                    FROM pg_control_system()";
         let at = tx.row(sql, &[], |row| row.text(0))?;
-        return at.ok_or(DbError::Missing("the server's control data"));
+        return at.map(Here::At).ok_or(DbError::Missing("the server's control data"));
     }
     let sql = "SELECT file FROM pragma_database_list WHERE name = 'main'";
     let path = tx.row(sql, &[], |row| row.text(0))?.unwrap_or_default();
     let meta = std::fs::metadata(&path).map_err(|source| DbError::Io { path, source })?;
-    Ok(format!("file {}", meta.ino()))
+    Ok(Here::At(format!("file {}", meta.ino())))
 }
 
 /// What the database knows of itself; `None`: nothing yet.
@@ -87,7 +109,7 @@ pub fn ensure(tx: &mut Tx) -> Result<Installation, DbError> {
     let any = "SELECT (SELECT count(*) FROM meta WHERE key = ?1) + (SELECT count(*) FROM apps)
                    + (SELECT count(*) FROM artifacts) + (SELECT count(*) FROM collected)";
     let sure = tx.number(any, values![KEY])? == 0;
-    let fresh = Installation { id: random(), home: place(tx)?, sure, words: vec![] };
+    let fresh = Installation { id: random(), home: place(tx)?.text(), sure, words: vec![] };
     put(tx, &fresh)?;
     Ok(fresh)
 }
@@ -114,7 +136,7 @@ pub fn next_word(tx: &mut Tx, kept: Option<&str>) -> Result<Installation, DbErro
 /// When the database fails.
 pub fn adopt(tx: &mut Tx) -> Result<Installation, DbError> {
     let known = ensure(tx)?;
-    let here = Installation { home: place(tx)?, sure: true, ..known };
+    let here = Installation { home: place(tx)?.text(), sure: true, ..known };
     put(tx, &here)?;
     next_word(tx, None)
 }
@@ -125,6 +147,14 @@ pub fn adopt(tx: &mut Tx) -> Result<Installation, DbError> {
 /// When the database fails.
 pub fn forget(tx: &mut Tx) -> Result<(), DbError> {
     tx.exec(FORGET, &[]).map(drop)
+}
+
+/// It is no copy after all: whoever was forgotten is back.
+///
+/// # Errors
+/// When the database fails.
+pub(super) fn remember(tx: &mut Tx, known: &Installation) -> Result<(), DbError> {
+    put(tx, known)
 }
 
 /// The same as [`forget`] in words of SQL, for a file that nobody has open.
@@ -152,7 +182,7 @@ mod tests {
             let asked = db.write(|tx| {
                 let first = ensure(tx)?;
                 assert_eq!((first.id.len(), first.sure, first.words.len()), (32, true, 0));
-                assert_eq!(first.home, place(tx)?);
+                assert_eq!(Here::At(first.home.clone()), place(tx)?);
                 assert_eq!(ensure(tx)?, first);
                 // One write after the other fails: what stands in the store stays known.
                 let standing = next_word(tx, None)?.words.remove(0);

@@ -26,7 +26,10 @@ pub struct CollectRequest {
     /// it is.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adopt_store: bool,
-    /// Why, at most 2,000 bytes; `force`, `at_once` and `adopt_store` need one.
+    /// Only say that the coordinator's clock is right, though it jumped ahead.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trust_clock: bool,
+    /// Why, at most 2,000 bytes; `force`, `at_once`, `adopt_store` and `trust_clock` need one.
     #[serde(default)]
     pub message: String,
 }
@@ -57,9 +60,19 @@ pub struct Collection {
     /// Why nothing may be collected from the main store; empty: it is this installation's.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub not_owner: String,
+    /// Why nothing goes for its age, when the coordinator's clock jumped ahead; empty: it did not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub clock_doubted: String,
     /// Whose the main store was before `adopt_store`, or is; empty: nobody asked.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub whose: String,
+    /// Artifacts in the main store that this installation does not know; only with `adopt_store`
+    /// and `dry_run`.
+    #[serde(default, skip_serializing_if = "crate::model::is_zero")]
+    pub unknown: u64,
+    /// Whether there may be more of them: not all of the store was looked at.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unknown_more: bool,
     /// Nothing is collected, and nothing that waits is deleted, but when a person asks for it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub switched_off: bool,

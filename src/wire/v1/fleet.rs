@@ -164,6 +164,13 @@ pub struct Regions {
     /// it is.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub main_store_not_owned: String,
+    /// Whether another installation, or a copy of this one, may delete what lies there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub main_store_anothers: bool,
+    /// Why nothing is collected for its age, when the coordinator's clock jumped ahead; empty: it
+    /// did not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub clock_doubted: String,
 }
 
 /// `GET /v1/workers`.

@@ -1,7 +1,7 @@
 //! `deployctl admin db check|migrate|copy`: the database itself, through no coordinator.
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::Path;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -12,11 +12,14 @@ use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::output::Tone;
 use crate::cli::table::{Cell, Table};
 use crate::config::daemon::Flags;
+use crate::coordinator::owner;
 use crate::coordinator::run::place;
 use crate::host::clock;
+use crate::store::blobs::Blobs;
 use crate::store::db::check::{Health, check};
-use crate::store::db::copy::{CopyError, copy};
+use crate::store::db::copy::{CopyError, Moved, copy};
 use crate::store::db::{Address, Db, DbError, Place};
+use crate::wire::problem::{Code, Problem};
 
 /// Check or migrate the database, or move it to PostgreSQL
 #[derive(Debug, Args)]
@@ -69,15 +72,15 @@ struct MigrateArgs {
 /// Copy a stopped coordinator's SQLite file to a fresh PostgreSQL database
 ///
 /// All or nothing: every table is read back and compared before anything is kept. The file
-/// stays. Start the coordinator on the same data folder with the new database.
+/// stays, and owns the main store no more: nobody collects from it until a person says whose
+/// it is. Start the coordinator on the same data folder with the new database.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  deployctl admin db copy --data /var/lib/deployctl --to postgres://deployctl@db/deployctl\n  deployctl admin db copy --to postgres://deployctl@db/deployctl -o json"
+    after_help = "Examples:\n  deployctl admin db copy --data /var/lib/deployctl --to postgres://deployctl@db/deployctl\n  deployctl admin db copy --config /etc/deployctl/coordinator.toml --to postgres://deployctl@db/deployctl"
 )]
 struct CopyArgs {
-    /// The coordinator's data folder
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    data: super::Which,
     /// The fresh database: postgres://USER@HOST/DATABASE
     #[arg(long, value_name = "URL")]
     to: String,
@@ -187,16 +190,32 @@ async fn migrate(ctx: &Context, which: WhichDatabase) -> Result<ExitCode, Failur
     Ok(ExitCode::Ok)
 }
 
+/// Takes the main store at `blobs` from whoever else has what `former` knew. A folder that is not
+/// there is nobody's.
+async fn take_away(blobs: &str, former: &str, to: &str) -> Result<bool, Problem> {
+    let folder = blobs.strip_prefix("file://");
+    if folder.is_some_and(|folder| !Path::new(folder).exists()) {
+        return Ok(false);
+    }
+    let title = "the main store can't be told that its owner moved";
+    let failed = |why| Problem::new(Code::Unavailable, title).because(why);
+    let blobs = Blobs::open(blobs).map_err(|error| failed(error.to_string()))?;
+    owner::take_away(&blobs, former, to).await
+}
+
 async fn move_over(ctx: &Context, args: CopyArgs) -> Result<ExitCode, Failure> {
     // Not parsed by clap, whose refusal would show the password.
     let CopyArgs { data, to } = args;
     let to = Address::parse(&to).map_err(|why| Failure::usage(format!("--to: {why}")))?;
-    let config = configured(&Flags { data, ..Flags::default() })?;
+    let super::Which { config, data } = data;
+    let config = configured(&Flags { config, data, ..Flags::default() })?;
     let Ok(Place::File(from)) = place(&config) else {
         return Err(Failure::usage("only a SQLite file can be copied"));
     };
     let (file, shown) = (from.display().to_string(), to.to_string());
-    let copied = blocking(move || copy(&from, &to)).await.map_err(|error| not_copied(&error))?;
+    let moved = blocking(move || copy(&from, &to)).await.map_err(|error| not_copied(&error))?;
+    let Moved { tables: copied, former } = moved;
+    let owner = take_away(&config.blobs, former.as_deref().unwrap_or_default(), &shown).await;
     let mut table = Table::new(&["TABLE", "ROWS", "SHA-256"], 3, "there was nothing to copy");
     for one in &copied {
         table.push([one.table.as_str().into(), one.rows.to_string().into(), Cell::id(&one.sha256)]);
@@ -210,5 +229,11 @@ async fn move_over(ctx: &Context, args: CopyArgs) -> Result<ExitCode, Failure> {
     ctx.out
         .story(&format!("start the coordinator on this data folder with database = \"{shown}\""));
     ctx.out.story(&format!("then put {file} away: it does not change any more"));
+    if let Err(problem) = owner {
+        ctx.out.warning(&problem.to_string());
+        ctx.out.warning("another copy of the file, if one runs, may still collect");
+    }
+    ctx.out.story("nobody owns the main store now; when the coordinator runs on the server:");
+    ctx.out.hint("deployctl admin gc --adopt-store --confirm=main -m \"moved to PostgreSQL\"");
     Ok(ExitCode::Ok)
 }

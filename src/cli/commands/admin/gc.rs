@@ -47,7 +47,12 @@ pub(super) struct GcArgs {
     /// from it no more. With --dry-run say whose it is
     #[arg(long, conflicts_with_all = ["force", "at_once", "older_than"])]
     adopt_store: bool,
-    /// For scripts: confirm --force, --at-once or --adopt-store by naming the main store: main
+    /// Only say that the coordinator's clock is right, though it jumped ahead: nothing is collected
+    /// for its age meanwhile
+    #[arg(long, conflicts_with_all = ["force", "at_once", "older_than", "adopt_store", "dry_run"])]
+    trust_clock: bool,
+    /// For scripts: confirm --force, --at-once, --adopt-store or --trust-clock by naming the main
+    /// store: main
     #[arg(long, value_name = "NAME")]
     confirm: Option<String>,
     /// Why; everybody is told
@@ -63,6 +68,7 @@ pub(super) async fn run(ctx: &Context, args: GcArgs) -> Result<ExitCode, Failure
         force: args.force,
         at_once: args.at_once,
         adopt_store: args.adopt_store,
+        trust_clock: args.trust_clock,
         message: args.message.clone(),
     };
     if let Some(flag) = severe(&args) {
@@ -78,6 +84,9 @@ pub(super) async fn run(ctx: &Context, args: GcArgs) -> Result<ExitCode, Failure
     if args.adopt_store {
         let was = if args.dry_run { "" } else { "the main store is this installation's; before, " };
         ctx.out.story(&format!("{was}{}", done.whose));
+        warn_of_unknown(ctx, &done);
+    } else if args.trust_clock {
+        ctx.out.story("the coordinator's clock is taken for right: it collects as before");
     } else {
         tell(ctx, &done);
     }
@@ -89,6 +98,7 @@ fn severe(args: &GcArgs) -> Option<&'static str> {
     match args {
         GcArgs { dry_run: true, .. } => None,
         GcArgs { adopt_store: true, .. } => Some("--adopt-store"),
+        GcArgs { trust_clock: true, .. } => Some("--trust-clock"),
         GcArgs { force: true, .. } => Some("--force"),
         GcArgs { at_once: true, .. } => Some("--at-once"),
         _ => None,
@@ -100,7 +110,21 @@ async fn say_whose(ctx: &Context, api: &Api, asked: &CollectRequest) -> Result<(
     let look = CollectRequest { dry_run: true, ..asked.clone() };
     let now: Collection = api.change(Method::POST, "/v1/collect", &look).await?;
     ctx.out.story(&format!("the main store: {}", now.whose));
+    warn_of_unknown(ctx, &now);
     Ok(())
+}
+
+/// What lies there and is not known may be what another installation deploys.
+fn warn_of_unknown(ctx: &Context, now: &Collection) {
+    if now.unknown == 0 && !now.unknown_more {
+        return;
+    }
+    let least = if now.unknown_more { "at least " } else { "" };
+    ctx.out.warning(&format!(
+        "it holds {least}{} that this installation does not know: they would count as left over, \
+         and `deployctl admin gc --force` would delete them",
+        count(now.unknown, "artifact")
+    ));
 }
 
 fn table(done: &Collection) -> Table {
@@ -147,6 +171,10 @@ fn tell(ctx: &Context, done: &Collection) {
     }
     if !waiting.error.is_empty() {
         ctx.out.warning(&waiting.error);
+    }
+    if !done.clock_doubted.is_empty() {
+        ctx.out.warning(&format!("the coordinator's clock jumped ahead: {}", done.clock_doubted));
+        ctx.out.hint("deployctl admin gc --trust-clock --confirm=main -m WHY");
     }
     if !done.not_owner.is_empty() {
         ctx.out.warning(&done.not_owner);

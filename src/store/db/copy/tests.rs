@@ -82,7 +82,7 @@ async fn every_table_is_copied_whole_and_goes_on_where_it_was() {
     };
     fill(&path).await;
     let (from, to) = (path.clone(), address.clone());
-    let copied = run(move || copy(&from, &to)).await.unwrap();
+    let Moved { tables: copied, former } = run(move || copy(&from, &to)).await.unwrap();
 
     let db = Db::open_at(&server).await.unwrap();
     let there = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1";
@@ -95,6 +95,12 @@ async fn every_table_is_copied_whole_and_goes_on_where_it_was() {
     let asked = db.write(|tx| Ok::<_, DbError>((owner::find(tx)?, owner::ensure(tx)?)));
     let (known, drawn) = asked.await.unwrap();
     assert!(known.is_none() && !drawn.sure);
+    // The file is not who it was either: started again it owns nothing.
+    let file = Db::open(&path).unwrap();
+    let again = file.write(|tx| Ok::<_, DbError>((owner::find(tx)?, owner::ensure(tx)?)));
+    let (known, again) = again.await.unwrap();
+    assert!(known.is_none() && !again.sure && Some(again.id) != former && former.is_some());
+    file.close().await;
     for one in copied {
         assert!(one.rows > 0, "{} had nothing to copy", one.table);
         let sql = format!("SELECT count(*) FROM {}", one.table);
@@ -149,9 +155,15 @@ async fn what_can_not_be_copied_leaves_nothing_behind() {
     // A value in the last table that the server refuses: those before it are written by then.
     raw("INSERT INTO meta VALUES ('a', 'b')");
     raw("INSERT INTO coordinators VALUES ('c', '1', 'u', 'no number', 2, '')");
+    let known = "SELECT value FROM meta WHERE key = 'store_owner'";
+    raw("INSERT INTO meta VALUES ('store_owner', '{\"id\": \"7\"}')");
     let refused = attempt(&path).await;
     assert!(matches!(refused, Err(CopyError::Db(_))), "{refused:?}");
-    raw("DELETE FROM coordinators");
+    let db = rusqlite::Connection::open(&path).unwrap();
+    let known: String = db.query_row(known, [], |row| row.get(0)).unwrap();
+    assert_eq!(known, "{\"id\": \"7\"}", "it is who it was");
+    drop(db);
+    raw("DELETE FROM coordinators; DELETE FROM meta WHERE key = 'store_owner'");
     let count = |sql: &'static str| {
         let place = server.clone();
         run(move || {
