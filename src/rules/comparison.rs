@@ -110,7 +110,7 @@ impl Ledger {
     pub fn pass(&mut self, now: Duration, strikes: &[Strike<'_>], groups: &Groups<'_>) {
         let length = self.at.map_or(Duration::ZERO, |at| now.saturating_sub(at));
         let strikes = if length > STRETCH_MAX { &[] } else { strikes };
-        self.count(now, length.min(STRETCH_MAX), strikes);
+        self.count(now, length.min(STRETCH_MAX), strikes, (groups.next, groups.control));
         self.at = Some(now);
         let of = (groups.version.epoch, groups.version.generation);
         if self.of != Some(of) {
@@ -127,7 +127,15 @@ impl Ledger {
         self.control.struck.retain(|host, _| (groups.arm)(host) != Some(Arm::Next));
     }
 
-    fn count(&mut self, now: Duration, length: Duration, strikes: &[Strike<'_>]) {
+    /// Time is that of the groups since the last look, `strikes` are on hosts of the groups that
+    /// there are `now`: a host that changed sides in between must not be one of few that were.
+    fn count(
+        &mut self,
+        now: Duration,
+        length: Duration,
+        strikes: &[Strike<'_>],
+        (next_now, control_now): (u32, u32),
+    ) {
         let (next, control) = (self.next.hosts, self.control.hosts);
         let events = |arm: Arm| -> u64 {
             let own = strikes.iter().filter(|strike| strike.2 == arm);
@@ -135,11 +143,18 @@ impl Ledger {
         };
         let (on_next, on_control) = (events(Arm::Next), events(Arm::Control));
         if next > 0 && control > 0 {
-            self.next.add(next, length, on_next);
-            self.control.add(control, length, on_control);
-            self.expected_micro += on_control * 1_000_000 * u64::from(next) / u64::from(control);
+            self.next.add(next, length, 0);
+            self.control.add(control, length, 0);
         } else if next > 0 {
-            self.alone.add(next, length, on_next);
+            self.alone.add(next, length, 0);
+        }
+        if next_now > 0 && control_now > 0 {
+            self.next.events += on_next;
+            self.control.events += on_control;
+            let expected = on_control * 1_000_000 * u64::from(next_now) / u64::from(control_now);
+            self.expected_micro += expected;
+        } else if next_now > 0 {
+            self.alone.events += on_next;
         }
         for (host, _, arm) in strikes {
             let side = if *arm == Arm::Next { &mut self.next } else { &mut self.control };
@@ -260,6 +275,21 @@ mod tests {
         // What the sums alone would say.
         let rate = |side: Side| side.span.events as f64 / side.span.host_s as f64;
         assert!(rate(told.next) > 3.0 * rate(told.control));
+    }
+
+    #[test]
+    fn an_outage_while_hosts_get_the_release_does_not_look_like_it() {
+        let (mut ledger, mut now) = (Ledger::default(), Duration::from_secs(5));
+        live(&mut ledger, &mut now, (1, 99), (0, 0));
+        // Forty more have it since the last look, and everything restarts.
+        now += Duration::from_secs(5);
+        let all: Vec<HostId> = (0..41).chain(100..159).map(host).collect();
+        let strikes: Vec<Strike<'_>> = all.iter().map(|h| (h, 1, arm(h).unwrap())).collect();
+        ledger.pass(now, &strikes, &groups((41, 59)));
+        let told = ledger.told(now).unwrap();
+        assert_eq!((told.next.span.events, told.control.span.events), (41, 59));
+        assert_eq!(told.expected_milli, 41_000, "as many as it has");
+        assert_eq!(told.next.span.host_s, 15, "only one of them was watched since then");
     }
 
     #[test]
