@@ -15,6 +15,7 @@ const RARE: &[(&str, &[&str])] = &[
     ("add", &["trunk", "hosts", "waves", "start", "stop", "health"]),
     ("set", &["trunk", "hosts", "waves", "start", "stop", "health"]),
     ("hosts", &["exit_code", "all", "region"]),
+    ("gc", &["at_once", "trust_clock"]),
     (
         "simulate",
         &[
