@@ -34,10 +34,12 @@ impl Sqlite {
         }
         let lock = lock(path)?;
         let connection = Connection::open_with_flags(path, WRITER)?;
-        // FULL: an answered write survives power loss, not only a crash.
+        // FULL: an answered write survives power loss, not only a crash. What the savepoint of each
+        // write may have to undo is kept in memory: in a file it was a sixth of the writer's time.
         connection.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
              PRAGMA mmap_size = 0; PRAGMA journal_size_limit = 67108864;
+             PRAGMA temp_store = MEMORY;
              PRAGMA busy_timeout = 5000; PRAGMA cache_size = -16384;
              PRAGMA wal_autocheckpoint = 4096;",
         )?;
