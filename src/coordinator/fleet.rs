@@ -65,7 +65,7 @@ async fn report(
         let teller = regions::teller(tx, &report, now)?;
         let under_way = releases::under_way(tx)?;
         // Processes of a region all know its hosts: only one of them is believed.
-        let mut news = teller == report.process && take_hosts(tx, &report, &under_way, now)?;
+        let mut news = teller == report.process && take_hosts(tx, &report, now)?;
         for replica in &report.replicas {
             news |= replicas::claim(tx, region, replica, now)?;
         }
@@ -83,21 +83,18 @@ async fn report(
 }
 
 /// Takes what a region says of its hosts; says whether anything is new. A bake ends on counts
-/// that were told lately: those of rollouts `under_way` are noted also when they are as before.
-fn take_hosts(
-    tx: &mut Tx,
-    report: &RegionReport,
-    under_way: &[(AppName, EnvName)],
-    now: UnixMillis,
-) -> Result<bool, DbError> {
+/// that were told lately: those that a rollout is judged on are noted also when they are as
+/// before.
+fn take_hosts(tx: &mut Tx, report: &RegionReport, now: UnixMillis) -> Result<bool, DbError> {
     let region = &report.region;
     regions::put(tx, report, now)?;
+    let judged = releases::judged(tx)?;
     let mut news = !report.hosts.is_empty();
     for counts in &report.tallies {
         if tallies::put(tx, region, counts, now)? {
             curves::sample(tx, (&counts.app, &counts.env), now)?;
             news = true;
-        } else if under_way.iter().any(|(app, env)| (app, env) == (&counts.app, &counts.env)) {
+        } else if judged.contains(&(counts.app.clone(), counts.env.clone())) {
             tallies::repeat(tx, region, (&counts.app, &counts.env), now)?;
         }
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use prometheus::IntGaugeVec;
 
+use crate::coordinator::peers;
 use crate::coordinator::state::Shared;
+use crate::model::time::UnixMillis;
 use crate::net::metrics::gauges;
 use crate::rules::steadiness::{Bounds, Jump};
 use crate::store::db::events::NewEvent;
@@ -43,6 +45,12 @@ impl Doubt {
     }
 }
 
+/// The clock itself, and not [`steady_now`](Shared): that one stands still while a machine
+/// sleeps, and all of its sleep would look like one jump at the next start.
+fn clock(shared: &Shared) -> UnixMillis {
+    peers::now(&shared.db)
+}
+
 fn kept(shared: &Shared) -> Duration {
     Duration::from_secs(u64::from(shared.config.collector.keep_days) * 86_400)
 }
@@ -53,7 +61,7 @@ fn kept(shared: &Shared) -> Duration {
 /// When the database fails.
 pub(super) async fn begin(shared: &Shared) -> Result<(), DbError> {
     let (within, bounds) = (shared.clone(), Bounds::of(kept(shared)));
-    let look = move |tx: &mut Tx| steadiness::look(tx, within.steady_now(), bounds);
+    let look = move |tx: &mut Tx| steadiness::look(tx, clock(&within), bounds);
     let known = shared.db.write(look).await?;
     shared.clock_doubt.note(known.jump.map(|jump| told(jump, shared)).unwrap_or_default());
     Ok(())
@@ -66,7 +74,7 @@ pub(super) async fn begin(shared: &Shared) -> Result<(), DbError> {
 pub(super) async fn check(shared: &Shared) -> Result<(), Problem> {
     let bounds = Bounds::of(kept(shared));
     let known = shared.db.read(steadiness::find).await?;
-    let now = shared.steady_now();
+    let now = clock(shared);
     let fresh = known.filter(|known| {
         let next = known.look(now, bounds);
         next.jump == known.jump && known.seen <= now && now.since(known.seen) < WRITTEN
@@ -100,7 +108,7 @@ fn told(jump: Jump, shared: &Shared) -> String {
 /// # Errors
 /// When the database fails.
 pub(super) async fn trust(shared: &Shared, who: &str, why: &str) -> Result<(), Problem> {
-    let (now, who) = (shared.steady_now(), who.to_owned());
+    let (now, who) = (clock(shared), who.to_owned());
     let message = format!("{who} says that the clock is right: {why}");
     let write = move |tx: &mut Tx| {
         tx.event(&NewEvent::new(now, "artifacts.clock_trusted", &who, message))?;

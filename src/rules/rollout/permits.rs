@@ -45,9 +45,16 @@ pub struct Opened {
     /// Hosts that could not be reached when they were let in, or were written off since,
     /// and still can't be.
     pub dark: u32,
+    /// Hosts that were let in, had not failed and could not be reached at the last count.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub away: u32,
     /// Since when nobody is on the way but hosts that were lost there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stuck_since: Option<UnixMillis>,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Opened {
@@ -61,10 +68,12 @@ impl Opened {
     }
 
     /// The same under counts that know of all that was opened: who came back is not dark
-    /// any more, and who is lost for too long is.
+    /// any more, and who is lost for too long is. Of a dark one and a lost one counts can't
+    /// tell which came back: it was the dark one, for the other may still be in a switch.
     fn recounted(self, now: UnixMillis, tally: &Tally) -> Self {
-        let dark = self.dark.min(away(tally));
-        let own = Self { dark, ..self };
+        let back = self.away.saturating_sub(away(tally));
+        let dark = self.dark.saturating_sub(back).min(away(tally));
+        let own = Self { dark, away: away(tally), ..self };
         let moving = own.on_the_way(tally);
         if moving == 0 || moving > away(tally) - dark {
             return Self { stuck_since: None, ..own };
@@ -142,7 +151,8 @@ impl Rollout {
                 let (below, dark) = open(buckets, (opened.below, target), room, moving);
                 if below > opened.below {
                     let (step, dark) = (version.step + 1, opened.dark + dark);
-                    opened = Opened { below, step, dark, stuck_since: None };
+                    let away = opened.away + dark - opened.dark;
+                    opened = Opened { below, step, dark, away, stuck_since: None };
                     any = true;
                 }
             }
@@ -228,7 +238,7 @@ mod tests {
             (1, counted(4, 2, 0, 0, 2), (1, 1, true), "one is lost and one was dark"),
             (0, counted(3, 1, 1, 1, 2), (1, 0, true), "one failed and died, one is lost"),
         ] {
-            let before = Opened { below: 10_000, step: 1, dark, stuck_since: None };
+            let before = Opened { below: 10_000, step: 1, dark, ..Opened::default() };
             let after = before.recounted(now, &tally);
             let stuck = after.stuck_since.is_some();
             assert_eq!((after.on_the_way(&tally), after.dark, stuck), wanted, "{what}");
@@ -236,6 +246,25 @@ mod tests {
             let left = if stuck { 0 } else { wanted.0 };
             assert_eq!(later.on_the_way(&tally), left, "{what}, for five minutes");
         }
+    }
+
+    #[test]
+    fn of_a_dark_host_and_a_lost_one_the_dark_one_came_back() {
+        let counted = |healthy, admitted_unreachable| Tally {
+            admitted: 4,
+            healthy,
+            admitted_unreachable,
+            ..Tally::default()
+        };
+        let now = UnixMillis(1_000_000);
+        let opened = Opened { below: 10_000, step: 1, dark: 1, away: 1, stuck_since: None };
+        let lost = opened.recounted(now, &counted(2, 2));
+        assert_eq!((lost.dark, lost.on_the_way(&counted(2, 2))), (1, 1));
+        let one_is_back = lost.recounted(now, &counted(3, 1));
+        assert_eq!((one_is_back.dark, one_is_back.on_the_way(&counted(3, 1))), (0, 1));
+        // If it was the other one, the region waits for no longer than for any that is lost.
+        let later = one_is_back.recounted(now + LOST_AFTER, &counted(3, 1));
+        assert_eq!((later.dark, later.on_the_way(&counted(3, 1))), (1, 0));
     }
 
     #[test]

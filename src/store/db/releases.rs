@@ -1,6 +1,6 @@
 //! Releases: one row each, with the rollout that tries it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{DbError, Row, Topic, Tx, Value, envs, json, values};
 use crate::model::commit::CommitId;
@@ -149,6 +149,18 @@ pub fn under_way(tx: &Tx) -> Result<Vec<(AppName, EnvName)>, DbError> {
          ORDER BY app, env LIMIT 1000"
     );
     tx.rows(&sql, &[], |row| Ok((row.parse(0)?, row.parse(1)?)))
+}
+
+/// Apps and envs whose hosts a deploy is judged on now.
+///
+/// # Errors
+/// When the database fails.
+pub fn judged(tx: &Tx) -> Result<BTreeSet<(AppName, EnvName)>, DbError> {
+    let sql = format!(
+        "SELECT app, env FROM releases WHERE {OPEN} AND state = 'running' AND kind = 'deploy'"
+    );
+    let rows = tx.rows(&sql, &[], |row| Ok((row.parse(0)?, row.parse(1)?)))?;
+    Ok(rows.into_iter().collect())
 }
 
 /// Releases before `before` (or all), newest first.

@@ -69,11 +69,11 @@ mod tests {
                 assert_eq!(find(tx)?, Some(Steadiness::at(UnixMillis(5_000))));
                 let bounds = Bounds::of(Duration::from_secs(4));
                 assert_eq!(look(tx, UnixMillis(6_000), bounds)?.jump, None);
-                let known = look(tx, UnixMillis(8_000), bounds)?;
+                let known = look(tx, UnixMillis(9_000), bounds)?;
                 assert!(known.jump.is_some());
                 assert_eq!(find(tx)?, Some(known));
-                trust(tx, UnixMillis(8_001))?;
-                assert_eq!(find(tx)?, Some(Steadiness::at(UnixMillis(8_001))));
+                trust(tx, UnixMillis(9_001))?;
+                assert_eq!(find(tx)?, Some(Steadiness::at(UnixMillis(9_001))));
                 Ok::<_, DbError>(())
             });
             asked.await.unwrap();
