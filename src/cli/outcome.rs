@@ -10,11 +10,11 @@ use crate::model::job::BuildFailure;
 use crate::model::rollout::{Release, RolloutState};
 use crate::wire::v1::build::Build;
 use crate::wire::v1::rollout::Rollout;
-use crate::wire::words::is_held_at_canary;
 pub use crate::wire::words::{
     build_tone, merged_failures, progress_of, replication_tone, rollout_tone, stage_word,
     step_name, sum,
 };
+use crate::wire::words::{is_held_at_canary, waits};
 
 /// Causes that are spelled out of one failure.
 const GROUPS_SHOWN: usize = 4;
@@ -69,7 +69,8 @@ pub fn rollout_line(rollout: &Rollout) -> (String, String) {
         line.push_str(&format!(" failed={faults} unreachable={}", all.unreachable));
     }
     if !rollout.waiting_on.is_empty() {
-        line.push_str(&format!("; {}", rollout.waiting_on));
+        let said = if rollout.held { waits(rollout) } else { rollout.waiting_on.clone() };
+        line.push_str(&format!("; {said}"));
     }
     // A health check may take half a minute: the wait for it is a change worth a line.
     let switched = all.admitted > 0 && all.on_next >= all.admitted;

@@ -60,7 +60,8 @@ pub async fn tell(
 }
 
 /// The rollout whose place it takes, and what becomes of its hosts.
-fn ends(open: &Rollout) -> String {
+#[must_use]
+pub fn ends(open: &Rollout) -> String {
     let release = open.release.release;
     let on_it: u32 = open.regions.values().map(|tally| tally.on_next).sum();
     let hosts = count(u64::from(on_it), "host");

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use super::api::{Api, with_query};
 use super::context::Context;
 use super::failure::{ExitCode, Failure};
-use super::rollouts;
 use super::table::{Cell, Table};
+use super::{preview, rollouts};
 use crate::model::goal::{BUCKETS, bucket};
 use crate::model::id::{AppName, EnvName, RegionName};
 use crate::model::rollout::Step;
@@ -75,11 +75,19 @@ pub async fn tell_dry(
     mut request: RolloutRequest,
 ) -> Result<ExitCode, Failure> {
     request.dry_run = true;
-    let planned = api.start_rollout(app, env, &request).await?;
-    ctx.out.story(&match planned.joined {
-        true => rollouts::there_already(&planned),
-        false => rollouts::headline(ctx, &planned),
-    });
+    let planned = api.start_rollout(app, env, &request).await.map_err(still_dry)?;
+    if planned.joined {
+        ctx.out.story(&rollouts::there_already(&planned));
+        let nothing = Rollout { steps: vec![], ..planned };
+        ctx.out.answer(&nothing, &table(&nothing, None));
+        return Ok(ExitCode::Ok);
+    }
+    ctx.out.story(&rollouts::headline(ctx, &planned));
+    let status = api.status(Some(app), Some(env)).await.ok();
+    let open = status.and_then(|status| status.apps.into_iter().next()?.rollout);
+    if let Some(open) = open.filter(|open| !open.release.state.is_final()) {
+        ctx.out.story(&format!("ends {}", preview::ends(&open)));
+    }
     for lacks in &planned.unmet {
         ctx.out.warning(&format!("{lacks}; --allow-unmet does not wait for it"));
     }
@@ -88,6 +96,15 @@ pub async fn tell_dry(
     let reached = hosts.and_then(|hosts| reached(&planned, &hosts));
     ctx.out.answer(&planned, &table(&planned, reached.as_deref()));
     Ok(ExitCode::Ok)
+}
+
+/// Who asked what would happen is not to begin it by a line that is pasted.
+fn still_dry(mut failure: Failure) -> Failure {
+    let begins = |hint: &&mut String| {
+        ["deploy", "rollback"].iter().any(|verb| hint.starts_with(&format!("deployctl {verb} ")))
+    };
+    failure.hints.iter_mut().filter(begins).for_each(|hint| hint.push_str(" -n"));
+    failure
 }
 
 fn table(planned: &Rollout, reached: Option<&[Reached]>) -> Table {

@@ -144,7 +144,9 @@ fn what_would_be_taken_back_is_said_and_nothing_is_sent() {
     for said in ["back     1 host that runs r2", "Stop r2 and go back?", "r2 is as it was"] {
         assert!(asked.stdout.contains(said), "{said}: {asked:?}");
     }
-    person.ends(&["rollback", "-n"], 0);
+    let back = person.ends(&["rollback", "-n"], 0);
+    let ends = "ends r2, which is paused with 1 host on it: this takes its place";
+    assert!(back.stderr.contains(ends), "{}", back.stderr);
     let sent = coordinator.requests_of("POST ");
     assert!(sent.iter().all(|request| request.body["dry_run"] == true), "{sent:?}");
 }

@@ -62,6 +62,9 @@ fn a_deploy_that_is_frozen_ends_with_7_and_says_how_to_pass() {
     let person = Person::of(&coordinator);
     let done = person.ends(&["deploy", "b1", "--yes"], 7);
     assert!(done.stderr.contains("--break-glass -m WHY"), "{}", done.stderr);
+    // Who asked what would happen pastes a line that asks the same.
+    let dry = person.ends(&["deploy", "b1", "-n"], 7);
+    assert!(dry.stderr.contains("--break-glass -m WHY -n"), "{}", dry.stderr);
     person.ends(&["deploy", "b1", "--yes", "--break-glass"], 2);
     person.ends(&["deploy", "b1", "--confirm=web", "--break-glass", "-m", "INC-1"], 7);
     assert_eq!(coordinator.requests_of("POST").last().unwrap().body["break_glass"], true);

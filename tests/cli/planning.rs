@@ -272,8 +272,16 @@ fn whoever_looks_at_a_held_canary_is_told_of_both_ways_on() {
     }
     assert!(why.contains("deployctl hosts --hosts 'web-*' -a web -e prod"), "{why}");
     assert!(!why.contains("hosts --failed"), "nothing failed: {why}");
+    let open = now.apps[0].rollout.as_mut().unwrap();
+    open.waiting_on = "a person to promote the rest or cancel".into();
+    coordinator.gives("GET /v1/status", &now);
     let shown = on_terminal(&person, &["status"], ("\0", "")).stdout;
     assert!(shown.contains("a canary by name: web-1, web-2"), "{shown}");
+    assert!(shown.contains("go on: deployctl promote r2 -a web -e prod"), "{shown}");
+    // A hold is ended by `promote`, and by no `resume`.
+    let paused = person.ends(&["pause", "r2"], 0).stderr;
+    assert!(paused.contains("r2 is held already"), "{paused}");
+    assert!(paused.contains("deployctl promote r2") && !paused.contains("resume"), "{paused}");
     // Paused for another reason, it is not known whether the canary is well.
     now.apps[0].rollout.as_mut().unwrap().held = false;
     coordinator.gives(R2, now.apps[0].rollout.as_ref().unwrap());

@@ -7,6 +7,7 @@ use crate::cli::api::Api;
 use crate::cli::args::WaitArgs;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
+use crate::cli::outcome::paused_lines;
 use crate::cli::{complete, rollouts};
 use crate::model::id::ReleaseNo;
 use crate::model::rollout::RolloutState;
@@ -45,15 +46,16 @@ pub async fn pause(ctx: &Context, args: PauseArgs) -> Result<ExitCode, Failure> 
     let api = Api::new(ctx)?;
     let (id, now) = rollouts::pick_open(ctx, &api, args.rollout, "history").await?;
     let rollout = if now.release.state == RolloutState::Paused {
-        ctx.out.story(&format!("{} is paused already", id.release));
+        let word = if now.held { "held" } else { "paused" };
+        ctx.out.story(&format!("{} is {word} already", id.release));
         now
     } else {
         api.steer_rollout(&id, "pause", &PauseRequest { message: args.message }).await?
     };
     ctx.out.answer(&rollout, &rollouts::table(&[&rollout.release]));
-    let scope = Context::scope_flags(&id.app, &id.env);
-    ctx.out.hint(&format!("deployctl resume {} {scope}", id.release));
-    ctx.out.hint(&format!("deployctl cancel {} {scope}", id.release));
+    for (_, line) in paused_lines(&rollout).into_iter().flatten() {
+        ctx.out.hint(&line);
+    }
     Ok(ExitCode::Ok)
 }
 

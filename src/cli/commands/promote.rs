@@ -81,9 +81,14 @@ fn question(now: &Rollout, full: bool) -> String {
         (false, true) => ", without this step's bake and hold",
         (false, false) => "",
     };
-    match now.steps.get(at + 1) {
+    let rest = now.steps.get(at + 1..).unwrap_or_default();
+    // It goes on by itself from there, to a hold or to the end.
+    let until = rest.iter().position(|step| step.hold).map_or(rest, |hold| &rest[..=hold]);
+    let last = until.get(1..).and_then(<[_]>::last);
+    let then = last.map_or(String::new(), |last| format!(", then by itself to {:?}", last.name));
+    match rest.first() {
         _ if full => "Skip every step that is left?".into(),
-        Some(next) => format!("Go on to step {:?}{left_out}?", next.name),
+        Some(next) => format!("Go on to step {:?}{left_out}{then}?", next.name),
         None => "End the last step without its bake?".into(),
     }
 }
@@ -103,14 +108,20 @@ mod tests {
             bake_s: 60,
             hold,
         };
-        let mut rollout = running(vec![step("canary web-1", true), step("eu 25%", false)]);
+        let steps = vec![step("canary web-1", true), step("eu 25%", false)];
+        let mut rollout = running(steps.clone());
         rollout.stage = Stage::Baking;
         let asked =
             "Go on to step \"eu 25%\", without the rest of this bake and the hold after it?";
         assert_eq!(question(&rollout, false), asked);
         (rollout.release.state, rollout.held) = (RolloutState::Paused, true);
         assert_eq!(question(&rollout, false), "Go on to step \"eu 25%\"?");
-        rollout.step = 1;
+        rollout.steps.extend([step("eu 100%", false), step("us 1%", true), step("us", false)]);
+        assert_eq!(
+            question(&rollout, false),
+            "Go on to step \"eu 25%\", then by itself to \"us 1%\"?"
+        );
+        (rollout.step, rollout.steps) = (1, steps);
         assert!(question(&rollout, false).starts_with("End the last step"));
         assert!(question(&rollout, true).starts_with("Skip every step"));
     }

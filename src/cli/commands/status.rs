@@ -9,7 +9,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::fields::FieldsArgs;
 use crate::cli::live::{self, LiveArgs, Part, Shown};
-use crate::cli::outcome::{failure_lines, rollout_tone, stage_word, sum};
+use crate::cli::outcome::{failure_lines, paused_lines, rollout_tone, stage_word, sum};
 use crate::cli::output::Tone;
 use crate::cli::table::{Cell, Mode, Table};
 use crate::host::clock;
@@ -182,6 +182,9 @@ fn more(ctx: &Context, reply: &Status, regions_too: bool) -> Vec<Part> {
         }
         if let Some(open) = row.rollout.as_ref().filter(|open| !open.waiting_on.is_empty()) {
             say(format!("\n{place} {} {}", open.release.release, waits(open)));
+            for (what, line) in paused_lines(open).into_iter().flatten() {
+                say(format!("  {what}: {line}"));
+            }
         }
         if let Some(open) = row.rollout.as_ref()
             && let Some(file) = &open.release.plan_file
