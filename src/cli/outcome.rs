@@ -162,31 +162,24 @@ fn ways_on(rollout: &Rollout) -> String {
     format!("promote goes on with the rest by the plan, {back}")
 }
 
-/// The lines that a person may type where a rollout is held, and in a word what each does.
+/// The lines that a person may type where a rollout is held or paused, and in a word what each
+/// does.
 #[must_use]
 pub fn held_lines(rollout: &Rollout) -> [(&'static str, String); 2] {
     let release = &rollout.release;
     let (name, scope) = (release.release, format!("-a {} -e {}", release.app, release.env));
-    let on = ("go on", format!("deployctl promote {name} {scope}"));
+    let verb = if rollout.held { "promote" } else { "resume" };
+    let on = ("go on", format!("deployctl {verb} {name} {scope}"));
     match rollout.base {
         Some(_) => [on, ("go back", format!("deployctl cancel {name} {scope}"))],
         None => [on, ("end it", format!("deployctl cancel {name} --keep {scope}"))],
     }
 }
 
-/// The same for one that is paused for any reason, and `None` for what is not.
+/// The same, and `None` for what is neither.
 #[must_use]
 pub fn paused_lines(rollout: &Rollout) -> Option<[(&'static str, String); 2]> {
-    let release = &rollout.release;
-    if release.state != RolloutState::Paused {
-        return None;
-    }
-    let mut lines = held_lines(rollout);
-    if !rollout.held {
-        let scope = format!("-a {} -e {}", release.app, release.env);
-        lines[0].1 = format!("deployctl resume {} {scope}", release.release);
-    }
-    Some(lines)
+    (rollout.release.state == RolloutState::Paused).then(|| held_lines(rollout))
 }
 
 /// What a rollout that failed left behind: how many hosts run what it brought.

@@ -63,8 +63,7 @@ pub async fn tell(
 #[must_use]
 pub fn ends(open: &Rollout) -> String {
     let release = open.release.release;
-    let on_it: u32 = open.regions.values().map(|tally| tally.on_next).sum();
-    let hosts = count(u64::from(on_it), "host");
+    let hosts = count(u64::from(sum(open.regions.values()).on_next), "host");
     format!("{release}, which is {} with {hosts} on it: this takes its place", stage_word(open))
 }
 

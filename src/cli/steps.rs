@@ -84,8 +84,7 @@ pub async fn tell_dry(
     }
     ctx.out.story(&rollouts::headline(ctx, &planned));
     let status = api.status(Some(app), Some(env)).await.ok();
-    let open = status.and_then(|status| status.apps.into_iter().next()?.rollout);
-    if let Some(open) = open.filter(|open| !open.release.state.is_final()) {
+    if let Some(open) = status.and_then(|status| status.apps.into_iter().next()?.rollout) {
         ctx.out.story(&format!("ends {}", preview::ends(&open)));
     }
     for lacks in &planned.unmet {

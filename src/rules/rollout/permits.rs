@@ -46,15 +46,11 @@ pub struct Opened {
     /// and still can't be.
     pub dark: u32,
     /// Hosts that were let in, had not failed and could not be reached at the last count.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::model::is_zero")]
     pub away: u32,
     /// Since when nobody is on the way but hosts that were lost there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stuck_since: Option<UnixMillis>,
-}
-
-fn is_zero(count: &u32) -> bool {
-    *count == 0
 }
 
 impl Opened {

@@ -1,12 +1,11 @@
 //! What a rollout waits for, and how it ended: always one true sentence.
 
-use crate::model::id::RegionName;
 use crate::model::judged::{GateWord, ProgramSaid};
 use crate::model::rollout::{RolloutKind, RolloutState, Stage, Unavailable};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::gate::{is_old, knows_step, taking_part};
 use crate::rules::rollout::programs::{PASS_GOOD_FOR, is_stale};
-use crate::rules::rollout::{Facts, RegionFacts, Rollout};
+use crate::rules::rollout::{Facts, Rollout};
 
 /// Hosts of the regions that the present step admits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -157,10 +156,7 @@ pub(crate) fn went_back_to(rollout: &Rollout) -> String {
 fn count(rollout: &Rollout, facts: &Facts) -> Count {
     let mut sum = Count::default();
     let Some(version) = rollout.version else { return sum };
-    let takes_part = |name: &RegionName, region: &RegionFacts| {
-        rollout.reaches(name) && rollout.covers(name) && region.hosts() > 0
-    };
-    for (name, region) in facts.regions.iter().filter(|(name, region)| takes_part(name, region)) {
+    for (name, region) in taking_part(rollout, facts) {
         let tally = &region.tally;
         if !region.speaks_of(version) || !knows_step(rollout, name, tally) {
             sum.mute += 1;

@@ -1,6 +1,6 @@
 //! The coordinators that share this database, and what they agree on.
 
-use super::{DbError, Row, Tx, schema, values};
+use super::{DbError, Row, Tx, meta, schema, values};
 use crate::model::id::RegionName;
 use crate::model::time::UnixMillis;
 
@@ -140,12 +140,7 @@ pub fn take_round(
 /// # Errors
 /// When the database fails.
 pub fn note_round(tx: &mut Tx, region: &RegionName, now: UnixMillis) -> Result<(), DbError> {
-    tx.exec(
-        "INSERT INTO meta (key, value) VALUES (?1, ?2)
-         ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        values![format!("checked/{region}"), now.0.to_string()],
-    )?;
-    Ok(())
+    meta::put(tx, &format!("checked/{region}"), &now.0)
 }
 
 /// When the store of `region` was last compared with what is known, by any coordinator.

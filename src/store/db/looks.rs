@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{DbError, Topic, Tx, values};
+use super::{DbError, Topic, Tx, meta, values};
 use crate::model::id::AppName;
 use crate::model::time::UnixMillis;
 use crate::wire::v1::commits::{Commits, Named};
@@ -41,7 +40,7 @@ pub struct Known {
 /// # Errors
 /// When the database fails.
 pub fn known(tx: &Tx, app: &AppName) -> Result<Known, DbError> {
-    Ok(get(tx, &format!("{SEEN}{app}"))?.unwrap_or_default())
+    Ok(meta::get(tx, &format!("{SEEN}{app}"))?.unwrap_or_default())
 }
 
 /// Writes what is known about the repository of `app`.
@@ -57,7 +56,7 @@ pub fn learn(tx: &mut Tx, app: &AppName, known: &Known) -> Result<(), DbError> {
 /// # Errors
 /// When the database fails.
 pub fn asked(tx: &Tx, app: &AppName) -> Result<Option<Asked>, DbError> {
-    get(tx, &format!("{}{app}", ASKED.0))
+    meta::get(tx, &format!("{}{app}", ASKED.0))
 }
 
 /// Writes the open question about the repository of `app`; `None`: there is none any more.
@@ -85,17 +84,7 @@ pub fn open(tx: &Tx, limit: u32) -> Result<Vec<(AppName, Asked)>, DbError> {
     tx.rows(sql, values![ASKED.0, ASKED.1, limit], |row| Ok((row.parse(0)?, row.json(1)?)))
 }
 
-fn get<T: DeserializeOwned>(tx: &Tx, key: &str) -> Result<Option<T>, DbError> {
-    tx.row("SELECT value FROM meta WHERE key = ?1", values![key], |row| row.json(0))
-}
-
 fn put<T: Serialize>(tx: &mut Tx, key: &str, value: &T) -> Result<(), DbError> {
-    let text = serde_json::to_string(value).expect("plain data is JSON");
     tx.touch(Topic::Looks);
-    tx.exec(
-        "INSERT INTO meta (key, value) VALUES (?1, ?2)
-         ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        values![key, text],
-    )
-    .map(drop)
+    meta::put(tx, key, value)
 }

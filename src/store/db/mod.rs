@@ -35,6 +35,7 @@ pub mod hosts;
 pub mod job_log;
 pub mod jobs;
 pub mod looks;
+mod meta;
 mod open;
 pub mod owner;
 pub mod patches;

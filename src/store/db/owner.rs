@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DbError, Tx, values};
+use super::{DbError, Tx, meta, values};
 use crate::model::digest::to_hex;
 
 /// Key in the table `meta`.
@@ -93,8 +93,7 @@ pub fn place(tx: &Tx) -> Result<Here, DbError> {
 /// # Errors
 /// When the database fails.
 pub fn find(tx: &Tx) -> Result<Option<Installation>, DbError> {
-    let sql = "SELECT value FROM meta WHERE key = ?1";
-    let kept: Option<Option<Installation>> = tx.row(sql, values![KEY], |row| row.json(0))?;
+    let kept: Option<Option<Installation>> = meta::get(tx, KEY)?;
     Ok(kept.flatten())
 }
 
@@ -161,13 +160,7 @@ pub(super) fn remember(tx: &mut Tx, known: &Installation) -> Result<(), DbError>
 pub(super) const FORGET: &str = "UPDATE meta SET value = 'null' WHERE key = 'store_owner'";
 
 fn put(tx: &mut Tx, known: &Installation) -> Result<(), DbError> {
-    let text = serde_json::to_string(known).expect("plain data is JSON");
-    tx.exec(
-        "INSERT INTO meta (key, value) VALUES (?1, ?2)
-         ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        values![KEY, text],
-    )
-    .map(drop)
+    meta::put(tx, KEY, known)
 }
 
 #[cfg(test)]

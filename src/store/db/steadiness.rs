@@ -1,6 +1,6 @@
 //! What is known of the clock, across restarts.
 
-use super::{DbError, Tx, values};
+use super::{DbError, Tx, meta};
 use crate::model::time::UnixMillis;
 use crate::rules::steadiness::{Bounds, Steadiness};
 
@@ -12,8 +12,7 @@ const KEY: &str = "clock";
 /// # Errors
 /// When the database fails.
 pub fn find(tx: &Tx) -> Result<Option<Steadiness>, DbError> {
-    let sql = "SELECT value FROM meta WHERE key = ?1";
-    if let Some(known) = tx.row(sql, values![KEY], |row| row.json(0))? {
+    if let Some(known) = meta::get(tx, KEY)? {
         return Ok(Some(known));
     }
     let sql = "SELECT max(CAST(value AS BIGINT)) FROM meta WHERE key LIKE 'round/%'";
@@ -27,7 +26,7 @@ pub fn find(tx: &Tx) -> Result<Option<Steadiness>, DbError> {
 /// When the database fails.
 pub fn look(tx: &mut Tx, now: UnixMillis, bounds: Bounds) -> Result<Steadiness, DbError> {
     let known = find(tx)?.unwrap_or(Steadiness::at(now)).look(now, bounds);
-    put(tx, known)?;
+    meta::put(tx, KEY, &known)?;
     Ok(known)
 }
 
@@ -36,17 +35,7 @@ pub fn look(tx: &mut Tx, now: UnixMillis, bounds: Bounds) -> Result<Steadiness, 
 /// # Errors
 /// When the database fails.
 pub fn trust(tx: &mut Tx, now: UnixMillis) -> Result<(), DbError> {
-    put(tx, Steadiness::at(now))
-}
-
-fn put(tx: &mut Tx, known: Steadiness) -> Result<(), DbError> {
-    let text = serde_json::to_string(&known).expect("plain data is JSON");
-    tx.exec(
-        "INSERT INTO meta (key, value) VALUES (?1, ?2)
-         ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        values![KEY, text],
-    )
-    .map(drop)
+    meta::put(tx, KEY, &Steadiness::at(now))
 }
 
 #[cfg(test)]
