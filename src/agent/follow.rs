@@ -181,7 +181,7 @@ impl Follower {
                     }
                 }
                 Err(e) => {
-                    let wait = backoff.failed();
+                    let wait = backoff.failed_within(self.shared.reporter.wait_max());
                     tracing::warn!(error = %e, wait_ms = wait.as_millis() as u64, "poll failed");
                     tokio::time::sleep(wait).await;
                 }

@@ -16,7 +16,8 @@ use crate::rules::rendezvous;
 pub const REGION_URLS_MAX: usize = 16;
 /// Shortest wait after a failure: below it a restarting region is only hammered.
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
-/// Longest wait after failures: an agent notices a region's return within it.
+/// Longest wait after failures: an agent of a large region notices its return within it, one
+/// of a small region within two report intervals [`crate::agent::report::Reporter::wait_max`].
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// A connection beside the poll's is closed after it: a region holds one for each of

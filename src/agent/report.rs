@@ -85,6 +85,14 @@ impl Reporter {
         pace * 4 / 5 + rng.below(pace * 2 / 5 + 1)
     }
 
+    /// The longest wait between calls to a region that fail: two paces. So a region that was
+    /// away hears of all its hosts before the four paces pass after which it calls a host
+    /// unreachable, and of 1,000 a second whatever its size.
+    #[must_use]
+    pub fn wait_max(&self) -> Duration {
+        Duration::from_millis(self.report_ms.load(Ordering::Relaxed) * 2)
+    }
+
     /// The region does not have what this host says: report it again.
     pub fn again(&self) {
         self.changed.notify_one();
@@ -155,7 +163,7 @@ impl Sender {
                     reporter.due(sent_at).await;
                 }
                 Err(e) => {
-                    let wait = backoff.failed();
+                    let wait = backoff.failed_within(reporter.wait_max());
                     tracing::warn!(error = %e, wait_ms = wait.as_millis() as u64, "report failed");
                     tokio::time::sleep(wait).await;
                 }

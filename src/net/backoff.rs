@@ -1,8 +1,8 @@
 //! Waits between tries of something that failed.
 //!
 //! Each is drawn from the shortest wait to three times the last ("decorrelated
-//! jitter", AWS Architecture Blog 2015), so that many hosts or regions do not
-//! return to a process in step.
+//! jitter", AWS Architecture Blog 2015), or to the longest wait when that is less: many
+//! hosts or regions do not return to a process in step, however long it was away.
 
 use std::time::Duration;
 
@@ -28,10 +28,15 @@ impl Backoff {
 
     /// How long to wait after one more failure.
     pub fn failed(&mut self) -> Duration {
+        self.failed_within(self.most)
+    }
+
+    /// The same with another longest wait; never less than the shortest.
+    pub fn failed_within(&mut self, most: Duration) -> Duration {
         let low = self.least.as_millis() as u64;
-        let high = (self.last.unwrap_or(self.least).as_millis() as u64).saturating_mul(3);
-        let drawn = low + self.rng.below(high.max(low + 1) - low);
-        let wait = Duration::from_millis(drawn).min(self.most);
+        let high = self.last.unwrap_or(self.least).saturating_mul(3).min(most.min(self.most));
+        let drawn = low + self.rng.below((high.as_millis() as u64).max(low + 1) - low);
+        let wait = Duration::from_millis(drawn);
         self.last = Some(wait);
         wait
     }
@@ -57,5 +62,16 @@ mod tests {
         assert!(backoff.succeeded());
         assert!(!backoff.succeeded());
         assert!(backoff.failed() < 3 * least);
+    }
+
+    #[test]
+    fn a_shorter_longest_wait_holds_and_waits_still_differ() {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        (0..50).for_each(|_| assert!(backoff.failed() <= Duration::from_secs(30)));
+        let most = Duration::from_secs(2);
+        let waits: Vec<Duration> = (0..200).map(|_| backoff.failed_within(most)).collect();
+        assert!(waits.iter().all(|wait| *wait <= most));
+        assert!(waits.iter().filter(|wait| **wait == most).count() < 20, "nobody waits in step");
+        assert_eq!(backoff.failed_within(Duration::ZERO), Duration::from_millis(200));
     }
 }

@@ -2,7 +2,8 @@
 //! go upward.
 //!
 //! In memory; a coarse copy on disk only keeps hosts from vanishing with the
-//! process. After a restart nobody is unreachable for one extra interval. Counts
+//! process. After a restart a host that was heard before is not unreachable until its agent,
+//! which waits between tries, had the time to come back. Counts
 //! are made anew only for goals that a report, a silence or a new goal touched.
 //!
 //! Where several processes serve the region each knows every host (`shared`): from its
@@ -36,6 +37,9 @@ pub const HOSTS_MAX: usize = 200_000;
 const REPORT_MS_MAX: u64 = 30_000;
 /// Intervals without a word after which a host is unreachable, and after a restart.
 const MISSED: (u32, u32) = (3, 4);
+/// The least time after a restart until a host that was heard before is unreachable: the
+/// longest that an agent waits between tries [`crate::agent::link`], and a call.
+const RETURN_MIN: Duration = Duration::from_secs(35);
 /// A host that is silent for this long is decommissioned [orchestration 6.10].
 const FORGET_AFTER: Duration = Duration::from_secs(30 * 86_400);
 /// Most host rows of one report upward.
@@ -100,8 +104,19 @@ enum Standing {
     Elsewhere(usize),
     /// Nobody: the process that heard it is gone. One interval of grace.
     Left,
-    /// Nobody: known from disk only. One interval of grace.
+    /// Nobody: known from disk only. At least [`RETURN_MIN`] of grace.
     Disk,
+}
+
+impl Standing {
+    /// The silence after which a host that was told an interval is unreachable.
+    fn patience(self, told: Duration) -> Duration {
+        match self {
+            Self::Here => told * MISSED.0,
+            Self::Elsewhere(_) | Self::Left => told * MISSED.1,
+            Self::Disk => RETURN_MIN.max(told * MISSED.1),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -150,11 +165,11 @@ impl Fleet {
         let interval = Duration::from_millis(fleet.report_ms(saved.len()));
         let mut table = fleet.table();
         for row in saved.into_iter().take(HOSTS_MAX) {
-            let HostRow { info, address, seen_at, apps, .. } = row;
+            let HostRow { info, address, seen_at, apps, reachable, .. } = row;
             table.stale_envs.insert(info.env.clone());
+            table.unreachable += u64::from(!reachable);
             let host = info.host.clone();
-            let (seen, told, standing, reachable) =
-                (Instant::now(), interval, Standing::Disk, true);
+            let (seen, told, standing) = (Instant::now(), interval, Standing::Disk);
             let said = 0;
             let entry =
                 Entry { info, address, apps, said, seen, seen_at, told, standing, reachable };
@@ -360,9 +375,8 @@ impl Table {
         let wall = clock::now();
         let mut told = vec![];
         for (host, entry) in &mut self.hosts {
-            let heard = entry.standing == Standing::Here;
-            let missed = if heard { MISSED.0 } else { MISSED.1 };
-            let silent = now.saturating_duration_since(entry.seen) > entry.told * missed;
+            let silence = now.saturating_duration_since(entry.seen);
+            let silent = silence > entry.standing.patience(entry.told);
             // Who hears it says when it does not any more.
             let mine = !matches!(entry.standing, Standing::Elsewhere(_));
             if mine && entry.reachable && silent {
@@ -524,16 +538,21 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_forgets_nobody_and_gives_one_more_interval() {
+    fn a_restart_forgets_nobody_and_waits_for_agents_that_wait() {
         let first = fleet(vec![]);
+        first.hear(info("dead"), "127.0.0.1:1".into(), report()).unwrap();
+        first.sweep(Instant::now() + Duration::from_secs(4));
         first.hear(info("a"), "127.0.0.1:1".into(), report()).unwrap();
         let (rows, _) = first.take_unsaved();
         let second = fleet(rows);
         let start = Instant::now();
-        second.sweep(start + Duration::from_millis(3900));
-        assert_eq!(second.counts(), (1, 0));
-        second.sweep(start + Duration::from_millis(4100));
-        assert_eq!(second.counts(), (1, 1));
+        assert_eq!(second.counts(), (2, 1), "who was unreachable is until it is heard");
+        second.sweep(start + RETURN_MIN - Duration::from_secs(1));
+        assert_eq!(second.counts(), (2, 1));
+        second.sweep(start + RETURN_MIN + Duration::from_secs(1));
+        assert_eq!(second.counts(), (2, 2));
+        second.hear(info("dead"), "127.0.0.1:1".into(), report()).unwrap();
+        assert_eq!(second.counts(), (2, 1));
     }
 
     #[test]
