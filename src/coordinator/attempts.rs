@@ -255,6 +255,7 @@ fn take_down_all(
         rows.iter().map(|row: &JobRow| (row.no, standing(row))).collect();
     let mut beating = BTreeSet::new();
     let mut answers = Vec::with_capacity(all.len());
+    let mut rng = Rng::new(random_seed());
     for (said, made) in all {
         let Some(job) = jobs.get_mut(&said.build) else {
             answers.push(Err(unknown(said.build)));
@@ -268,7 +269,7 @@ fn take_down_all(
             answers.push(Err(artifact::refuse(collector::USED_UP)));
             continue;
         }
-        let done = job.hear(tx, said, (now, timing))?;
+        let done = job.hear(tx, said, (now, timing, &mut rng))?;
         if let (Ok((_, true)), Word::Finish { learnt, .. }) = (&done, &said.word) {
             if let Some(made) = made {
                 artifacts::insert(tx, made, regions, now)?;
@@ -306,7 +307,7 @@ impl<'a> Standing<'a> {
         &mut self,
         tx: &Tx,
         said: &'a Said,
-        (now, timing): (UnixMillis, &Timing),
+        (now, timing, rng): (UnixMillis, &Timing, &mut Rng),
     ) -> Result<Result<(Order, bool), Fenced>, DbError> {
         let holder = Holder { worker: &said.worker, attempt: said.attempt };
         let job = &mut self.job;
@@ -330,8 +331,7 @@ impl<'a> Standing<'a> {
                     (_, Some(ended)) if said.attempt == self.before.job.attempt => ended.cloned(),
                     _ => jobs::attempt(tx, said.build, said.attempt)?.and_then(|row| row.outcome),
                 };
-                let mut rng = Rng::new(random_seed());
-                let clock = (now, timing, &mut rng);
+                let clock = (now, timing, rng);
                 match queue::finish(job, holder, recorded.as_ref(), outcome, clock) {
                     Err(error) => return Ok(Err(error)),
                     Ok(Finished::Repeated) => return Ok(Ok((Order::Continue, false))),

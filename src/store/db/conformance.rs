@@ -82,6 +82,35 @@ async fn a_write_that_errs_or_panics_takes_only_itself_back() {
 }
 
 #[tokio::test]
+async fn whichever_of_a_batch_fails_the_others_stay() {
+    on_both(async |db| {
+        for failing in 0..4_i64 {
+            // All four wait while this one runs, so they are one batch.
+            let busy = db.write(|tx| {
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                tx.exec("DELETE FROM meta", &[])
+            });
+            let write = |n: i64| {
+                db.write(move |tx| {
+                    put(tx, &n.to_string())?;
+                    if n == failing { Err(DbError::Missing("on purpose")) } else { Ok(()) }
+                })
+            };
+            let (busy, a, b, c, d) = tokio::join!(busy, write(0), write(1), write(2), write(3));
+            busy.unwrap();
+            for (n, done) in (0..).zip([a, b, c, d]) {
+                assert_eq!(done.is_ok(), n != failing, "{n} of {failing}");
+            }
+            let there = "SELECT count(*) FROM meta WHERE key <> ?1";
+            let lost = failing.to_string();
+            let others = db.read(move |tx| tx.number(there, values![lost])).await.unwrap();
+            assert_eq!((others, count(&db).await), (3, 3), "{failing}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn many_writes_at_once_are_all_answered_and_all_there() {
     on_both(async |db| {
         let writes = (0..1000).map(|i| {

@@ -255,6 +255,14 @@ impl Tx {
         }
     }
 
+    /// Takes back all that was done since [`Tx::begin`], and begins again.
+    pub(super) fn start_over(&mut self) -> Result<(), DbError> {
+        if !self.roll_back() {
+            return Err(DbError::NotCommitted("a transaction can't be ended".into()));
+        }
+        self.begin()
+    }
+
     /// Begins a write of its own within the transaction.
     pub(super) fn begin_one(&mut self) -> Result<(), DbError> {
         match &mut self.engine {
