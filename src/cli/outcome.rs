@@ -96,16 +96,13 @@ pub fn rollout_failure(rollout: &Rollout, code: ExitCode) -> Failure {
         state => format!("{name} is {}", state.word()),
     };
     let mut failure = Failure::new(code, title);
-    failure.causes.extend((!release.reason.is_empty()).then(|| release.reason.clone()));
-    for told in spelled_out(&sum(rollout.regions.values()).failures) {
-        // The rollout's own reason often is the first of them, and once is enough.
-        match failure.causes.first_mut().filter(|first| first.contains(&told.reason)) {
-            Some(first) => first.push_str(&told.log),
-            None => failure.causes.push(told.sentence + &told.log),
-        }
-    }
+    failure.causes = causes(&release.reason, &sum(rollout.regions.values()).failures);
     failure.hints = match release.state {
-        RolloutState::Reverted | RolloutState::Failed => vec![
+        // Every host that failed went back, and has no failure any more.
+        RolloutState::Reverted => {
+            vec![format!("deployctl logs {name} {scope}"), format!("deployctl history {scope}")]
+        }
+        RolloutState::Failed => vec![
             format!("deployctl logs {name} {scope}"),
             format!("deployctl hosts --failed {scope}"),
         ],
@@ -146,6 +143,17 @@ pub fn held_where(rollout: &Rollout) -> String {
         Some(canary) => format!("{name} is held after the canary {}: {well}", canary.names()),
         None => format!("{name} is held after {:?}, as its plan says: {well}", step_name(rollout)),
     }
+}
+
+/// Where it is: "r2 is held after the canary web-1: 1 of 1 host healthy", "r2 is converging
+/// eu 25%".
+#[must_use]
+pub fn stands(now: &Rollout) -> String {
+    if now.release.state == RolloutState::Paused && now.held {
+        return held_where(now);
+    }
+    let text = format!("{} is {} {}", now.release.release, stage_word(now), step_name(now));
+    text.trim_end().to_owned()
 }
 
 /// What the lines of [`held_lines`] lead to, as one sentence.
@@ -194,6 +202,21 @@ fn left_on(rollout: &Rollout) -> String {
             )
         }
     }
+}
+
+/// The reason of a whole, and what failed in it, each said once.
+#[must_use]
+pub fn causes(reason: &str, groups: &[FailureGroup]) -> Vec<String> {
+    let mut causes: Vec<String> =
+        (!reason.is_empty()).then(|| reason.to_owned()).into_iter().collect();
+    for told in spelled_out(groups) {
+        // The whole's own reason often is the first of them, and once is enough.
+        match causes.first_mut().filter(|first| first.contains(&told.reason)) {
+            Some(first) => first.push_str(&told.log),
+            None => causes.push(told.sentence + &told.log),
+        }
+    }
+    causes
 }
 
 /// Equal failures as one line each, most hosts first, with the last words under it.
