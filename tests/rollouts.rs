@@ -162,7 +162,7 @@ async fn rollbacks_go_further_back_each_time_and_never_toggle() {
     let none = house.ask(&rollback("")).await.unwrap_err();
     assert_eq!(none.code, Code::NotFound);
     assert_eq!(none.title, "api has no known-good release before r5 in prod");
-    assert_eq!(none.detail, "r2, the newest that brought something else, was marked bad");
+    assert_eq!(none.detail, "r2 brought something else, and was marked bad");
     assert_eq!(none.hints[0], "deployctl rollback r2 -a api -e prod --allow-bad -m WHY");
     assert!(!none.hints.iter().any(|hint| hint.contains("REF")), "{none:?}");
     let bad = house.ask(&rollback("r3")).await.unwrap_err();

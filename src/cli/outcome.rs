@@ -7,7 +7,7 @@ use super::failure::{ExitCode, Failure};
 use super::table::count;
 use crate::model::fleet::FailureGroup;
 use crate::model::job::BuildFailure;
-use crate::model::rollout::{Release, RolloutState};
+use crate::model::rollout::{Release, RolloutKind, RolloutState};
 use crate::wire::v1::build::Build;
 use crate::wire::v1::rollout::Rollout;
 pub use crate::wire::words::{
@@ -59,10 +59,8 @@ pub fn rollout_line(rollout: &Rollout) -> (String, String) {
         line.push_str(&format!(" {step:?}"));
     }
     match rollout.release.state {
-        RolloutState::Pending => {}
-        RolloutState::Reverting => {
-            line.push_str(&format!(" left_on_{name}={}", all.on_next));
-        }
+        // On its way back those are counted who are, and it waits for the rest.
+        RolloutState::Pending | RolloutState::Reverting => {}
         _ => line.push_str(&format!(" {}/{}", all.healthy, all.admitted)),
     }
     if rollout.release.state != RolloutState::Pending {
@@ -193,6 +191,14 @@ pub fn paused_lines(rollout: &Rollout) -> Option<[(&'static str, String); 2]> {
 /// What a rollout that failed left behind: how many hosts run what it brought.
 fn left_on(rollout: &Rollout) -> String {
     let (all, name) = (sum(rollout.regions.values()), rollout.release.release);
+    let release = &rollout.release;
+    let went_back = release.kind == RolloutKind::Deploy && !release.no_auto_revert;
+    // On its way back those are counted who are.
+    if went_back && rollout.base.is_some() && release.version.is_some() {
+        let (back, asked) = progress_of(rollout);
+        let left = asked.saturating_sub(back);
+        return format!("{name} failed, and {} did not come back in time", count(left, "host"));
+    }
     match all.on_next {
         0 => format!("{name} failed; no host runs it"),
         on_next => {

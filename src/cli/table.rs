@@ -321,12 +321,13 @@ mod tests {
         let says = "one two three four five six seven eight nine ten eleven twelve";
         table.push(["stores".into(), Cell::state("failed", Tone::Bad), says.into()]);
         table.push(["queue".into(), Cell::state("ok", Tone::Good), "empty".into()]);
-        let mode = Mode::Aligned { wide: false, width: 40, color: false, unicode: false };
+        let mode = Mode::Aligned { wide: false, width: 40, color: false, unicode: true };
         let text = table.render(mode);
         let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
         assert!(lines[0].starts_with("CHECK") && lines[0].ends_with("SAYS"), "{text}");
         assert!(lines[1].starts_with("stores") && lines[1].contains("one two"), "{text}");
-        assert!(lines.iter().all(|line| line.len() <= 40 && !line.is_empty()), "{text}");
+        let fits = |line: &&str| !line.is_empty() && line.chars().count() <= 40;
+        assert!(lines.iter().all(fits), "{text}");
         let words = text.split_whitespace().filter(|word| says.contains(word)).count();
         assert_eq!(words, 12, "{text}");
     }

@@ -5,6 +5,7 @@
 //! repository before it asks.
 
 use crate::model::id::{EnvName, JobNo, ReleaseNo};
+use crate::model::rollout::RolloutState;
 use crate::store::db::deployables::{self, Deployable};
 use crate::store::db::releases::{self, ReleaseRow};
 use crate::store::db::{Tx, envs};
@@ -147,7 +148,11 @@ fn no_known_good(
     );
     let ran = |other: &ReleaseRow| other.rollout.version.is_some() && other.bits().is_some();
     let rows = releases::list(tx, name, env, Some(release), BACK_MAX)?;
-    let other = rows.into_iter().find(|other| ran(other) && other.bits() != row.bits());
+    let others: Vec<ReleaseRow> =
+        rows.into_iter().filter(|other| ran(other) && other.bits() != row.bits()).collect();
+    // One that was on every host once is likelier to be wanted than one that never was.
+    let whole = others.iter().find(|other| other.rollout.state == RolloutState::Succeeded);
+    let other = whole.or(others.first());
     let history = format!("deployctl history -a {name} -e {env}");
     Ok(match other {
         None => none.because(format!("{env} ran nothing else before it")).hint(history),
@@ -159,7 +164,7 @@ fn no_known_good(
                 true => ("was marked bad", " --allow-bad -m WHY"),
                 false => ("did not succeed", ""),
             };
-            none.because(format!("{back}, the newest that brought something else, {why}"))
+            none.because(format!("{back} brought something else, and {why}"))
                 .hint(format!("deployctl rollback {back} -a {name} -e {env}{flags}"))
                 .hint(history)
         }

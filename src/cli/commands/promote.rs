@@ -120,7 +120,11 @@ async fn tell_dry(ctx: &Context, api: &Api, now: Rollout, full: bool) -> Result<
         ctx.out.story(&format!("  {name:<8} {text}"));
     }
     let asked = Rollout { dry_run: true, ..now };
-    ctx.out.answer(&asked, &steps::part_of(&asked, reached.as_deref(), part));
+    let mut shown = asked.clone();
+    if full {
+        shown.steps.iter_mut().for_each(|step| (step.bake_s, step.hold) = (0, false));
+    }
+    ctx.out.answer(&asked, &steps::part_of(&shown, reached.as_deref(), part));
     Ok(ExitCode::Ok)
 }
 
@@ -138,10 +142,14 @@ fn check_goes_on(now: &Rollout) -> Result<(), Failure> {
         .hint(format!("deployctl watch {release} -a {app} -e {env}")))
 }
 
-/// The steps that it goes through by itself from here: to a hold, or to the end.
+/// The steps that it goes through by itself from here: to a hold, or to the end; in full only
+/// the last.
 fn left(now: &Rollout, full: bool) -> Range<usize> {
     let (next, all) = ((now.step as usize + 1).min(now.steps.len()), now.steps.len());
-    let hold = now.steps[next..].iter().position(|step| step.hold).filter(|_| !full);
+    if full {
+        return all.saturating_sub(1).max(next)..all;
+    }
+    let hold = now.steps[next..].iter().position(|step| step.hold);
     next..hold.map_or(all, |hold| next + hold + 1)
 }
 
