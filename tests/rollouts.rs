@@ -161,6 +161,10 @@ async fn rollbacks_go_further_back_each_time_and_never_toggle() {
     assert_eq!(runs(&eu, &us), only(1));
     let none = house.ask(&rollback("")).await.unwrap_err();
     assert_eq!(none.code, Code::NotFound);
+    assert_eq!(none.title, "api has no known-good release before r5 in prod");
+    assert_eq!(none.detail, "r2 brought something else, and was marked bad");
+    assert_eq!(none.hints[0], "deployctl rollback r2 -a api -e prod --allow-bad -m WHY");
+    assert!(!none.hints.iter().any(|hint| hint.contains("REF")), "{none:?}");
     let bad = house.ask(&rollback("r3")).await.unwrap_err();
     assert_eq!(bad.code, Code::Blocked);
     let there = house.ask(&rollback("r1")).await.unwrap();

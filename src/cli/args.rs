@@ -184,6 +184,36 @@ impl HowArgs {
     }
 }
 
+/// A way back to `target`; empty: to the last known-good release.
+#[must_use]
+pub fn back_to(target: String) -> RolloutRequest {
+    RolloutRequest {
+        kind: RolloutKind::Rollback,
+        target,
+        config: None,
+        plan: PlanName::default(),
+        plan_file: None,
+        hosts: None,
+        regions: vec![],
+        exclude_regions: vec![],
+        no_auto_revert: false,
+        bake_s: None,
+        spread_s: None,
+        pace_s: None,
+        max_unavailable: None,
+        when_ready_s: None,
+        allow_bad: false,
+        allow_older: false,
+        allow_unmet: false,
+        on_conflict: None,
+        break_glass: false,
+        unpin: false,
+        expect_generation: None,
+        message: String::new(),
+        dry_run: false,
+    }
+}
+
 /// Reads `90s`, `5m`, `2h`, `1d`, `250ms`; a plain number is seconds.
 ///
 /// # Errors

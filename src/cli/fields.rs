@@ -94,9 +94,10 @@ fn known(kind: &str) -> (String, Vec<String>) {
         None => says["items"].clone(),
     };
     let names = row["properties"].as_object().cloned().unwrap_or_default();
-    // What a command that waits adds is no member of a list's row.
+    // What a command that waits or only asks adds is no member of a list's row.
+    let added = ["exit_code", "error", "dry_run"];
     let names = names.into_iter().map(|(name, _)| name);
-    (list, names.filter(|name| name != "exit_code" && name != "error").collect())
+    (list, names.filter(|name| !added.contains(&name.as_str())).collect())
 }
 
 /// The names in `wanted`, each of which is there.

@@ -80,3 +80,41 @@ pub fn cells(row: &HostRow, status: Option<&AppStatus>) -> Vec<Cell> {
         Cell::maybe(Some(labels(row)).filter(|labels| !labels.is_empty())),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::table::Mode;
+
+    fn table(failed: bool) -> String {
+        let target = serde_json::json!({"release": "r12", "artifact": "07".repeat(32)});
+        let failure = serde_json::json!({"class": "release", "reason": "exited 101", "log": []});
+        let status = serde_json::json!({"app": "hello", "env": "prod",
+            "version": {"epoch": 1, "generation": 7, "step": 2}, "running": target,
+            "desired": target, "phase": "reverted", "held": [], "pieces": [0, 0],
+            "sources": {"peer": 0, "store": 0, "local": 0}, "restarts": 0,
+            "failure": failed.then_some(failure)});
+        let row = |status: serde_json::Value| -> HostRow {
+            serde_json::from_value(serde_json::json!({"info": {"host": "web-1", "env": "prod",
+                "labels": {"role": "web"}, "rack": "14", "zone": "a", "peer_port": 1,
+                "agent_version": "1"}, "region": "eu", "address": "", "reachable": true,
+                "seen_at": clock::now(), "apps": [status]}))
+            .unwrap()
+        };
+        let rows = [row(status)];
+        let mut table = new_table("");
+        show_labels(&mut table, &rows);
+        for row in &rows {
+            table.push(cells(row, row.apps.first()));
+        }
+        table.render(Mode::Aligned { wide: false, width: 80, color: false, unicode: true })
+    }
+
+    #[test]
+    fn a_reason_comes_before_labels_where_there_is_room_for_one() {
+        let failed = table(true);
+        assert!(failed.contains("exited 101") && !failed.contains("LABELS"), "{failed}");
+        let well = table(false);
+        assert!(well.contains("role=web") && !well.contains("REASON"), "{well}");
+    }
+}

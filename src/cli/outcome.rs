@@ -7,7 +7,7 @@ use super::failure::{ExitCode, Failure};
 use super::table::count;
 use crate::model::fleet::FailureGroup;
 use crate::model::job::BuildFailure;
-use crate::model::rollout::{Release, RolloutState};
+use crate::model::rollout::{Release, RolloutKind, RolloutState};
 use crate::wire::v1::build::Build;
 use crate::wire::v1::rollout::Rollout;
 pub use crate::wire::words::{
@@ -59,10 +59,8 @@ pub fn rollout_line(rollout: &Rollout) -> (String, String) {
         line.push_str(&format!(" {step:?}"));
     }
     match rollout.release.state {
-        RolloutState::Pending => {}
-        RolloutState::Reverting => {
-            line.push_str(&format!(" left_on_{name}={}", all.on_next));
-        }
+        // On its way back those are counted who are, and it waits for the rest.
+        RolloutState::Pending | RolloutState::Reverting => {}
         _ => line.push_str(&format!(" {}/{}", all.healthy, all.admitted)),
     }
     if rollout.release.state != RolloutState::Pending {
@@ -96,16 +94,13 @@ pub fn rollout_failure(rollout: &Rollout, code: ExitCode) -> Failure {
         state => format!("{name} is {}", state.word()),
     };
     let mut failure = Failure::new(code, title);
-    failure.causes.extend((!release.reason.is_empty()).then(|| release.reason.clone()));
-    for told in spelled_out(&sum(rollout.regions.values()).failures) {
-        // The rollout's own reason often is the first of them, and once is enough.
-        match failure.causes.first_mut().filter(|first| first.contains(&told.reason)) {
-            Some(first) => first.push_str(&told.log),
-            None => failure.causes.push(told.sentence + &told.log),
-        }
-    }
+    failure.causes = causes(&release.reason, &sum(rollout.regions.values()).failures);
     failure.hints = match release.state {
-        RolloutState::Reverted | RolloutState::Failed => vec![
+        // Every host that failed went back, and has no failure any more.
+        RolloutState::Reverted => {
+            vec![format!("deployctl logs {name} {scope}"), format!("deployctl history {scope}")]
+        }
+        RolloutState::Failed => vec![
             format!("deployctl logs {name} {scope}"),
             format!("deployctl hosts --failed {scope}"),
         ],
@@ -148,6 +143,17 @@ pub fn held_where(rollout: &Rollout) -> String {
     }
 }
 
+/// Where it is: "r2 is held after the canary web-1: 1 of 1 host healthy", "r2 is converging
+/// eu 25%".
+#[must_use]
+pub fn stands(now: &Rollout) -> String {
+    if now.release.state == RolloutState::Paused && now.held {
+        return held_where(now);
+    }
+    let text = format!("{} is {} {}", now.release.release, stage_word(now), step_name(now));
+    text.trim_end().to_owned()
+}
+
 /// What the lines of [`held_lines`] lead to, as one sentence.
 fn ways_on(rollout: &Rollout) -> String {
     let own = (rollout.release.artifact, rollout.release.config);
@@ -185,6 +191,14 @@ pub fn paused_lines(rollout: &Rollout) -> Option<[(&'static str, String); 2]> {
 /// What a rollout that failed left behind: how many hosts run what it brought.
 fn left_on(rollout: &Rollout) -> String {
     let (all, name) = (sum(rollout.regions.values()), rollout.release.release);
+    let release = &rollout.release;
+    let went_back = release.kind == RolloutKind::Deploy && !release.no_auto_revert;
+    // On its way back those are counted who are.
+    if went_back && rollout.base.is_some() && release.version.is_some() {
+        let (back, asked) = progress_of(rollout);
+        let left = asked.saturating_sub(back);
+        return format!("{name} failed, and {} did not come back in time", count(left, "host"));
+    }
     match all.on_next {
         0 => format!("{name} failed; no host runs it"),
         on_next => {
@@ -194,6 +208,21 @@ fn left_on(rollout: &Rollout) -> String {
             )
         }
     }
+}
+
+/// The reason of a whole, and what failed in it, each said once.
+#[must_use]
+pub fn causes(reason: &str, groups: &[FailureGroup]) -> Vec<String> {
+    let mut causes: Vec<String> =
+        (!reason.is_empty()).then(|| reason.to_owned()).into_iter().collect();
+    for told in spelled_out(groups) {
+        // The whole's own reason often is the first of them, and once is enough.
+        match causes.first_mut().filter(|first| first.contains(&told.reason)) {
+            Some(first) => first.push_str(&told.log),
+            None => causes.push(told.sentence + &told.log),
+        }
+    }
+    causes
 }
 
 /// Equal failures as one line each, most hosts first, with the last words under it.

@@ -14,7 +14,7 @@ use super::table::{age, bytes, count};
 use crate::host::clock;
 use crate::host::repo::Repo;
 use crate::model::commit::CommitId;
-use crate::model::rollout::{PlanName, RolloutKind};
+use crate::model::rollout::{PlanName, RolloutKind, RolloutState};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::STEP_CAP;
 use crate::wire::v1::diff::Diff;
@@ -63,6 +63,9 @@ pub async fn tell(
 #[must_use]
 pub fn ends(open: &Rollout) -> String {
     let release = open.release.release;
+    if open.release.state == RolloutState::Reverting {
+        return format!("{release}, which is going back: this takes its place");
+    }
     let hosts = count(u64::from(sum(open.regions.values()).on_next), "host");
     format!("{release}, which is {} with {hosts} on it: this takes its place", stage_word(open))
 }

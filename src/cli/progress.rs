@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use dialoguer::console::{measure_text_width, truncate_str};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::echo::Unechoed;
@@ -68,7 +69,8 @@ impl<'a> Progress<'a> {
     pub fn update(&mut self, key: &str, text: &str) {
         if let Some(bars) = &self.bars {
             bars.head.set_style(head_style(CUT, bars.unicode));
-            bars.head.set_message(text.to_owned());
+            // The spinner and a space stand before it.
+            bars.head.set_message(cut(text, columns().saturating_sub(2), bars.unicode));
             return;
         }
         let changed = key != self.last_key;
@@ -96,7 +98,7 @@ impl<'a> Progress<'a> {
         });
         bar.set_length(total.max(1));
         bar.set_position(if total == 0 { 1 } else { done.min(total) });
-        bar.set_message(note.to_owned());
+        bar.set_message(cut(note, columns().saturating_sub(before_note(name)), bars.unicode));
     }
 
     /// Lines under the headline, such as the end of a log; nothing without a terminal.
@@ -166,8 +168,49 @@ fn bar_template() -> &'static str {
     }
 }
 
+/// Columns that stand before the note in [`bar_template`]: the name may need more than its own.
+fn before_note(name: &str) -> usize {
+    let long = name.chars().count();
+    match columns() {
+        0..60 => 19,
+        60..100 => 25 + long.max(12),
+        _ => 33 + long.max(16),
+    }
+}
+
+/// `text` in at most `width` columns: what is left out is left out at a word's end, and marked.
+fn cut(text: &str, width: usize, unicode: bool) -> String {
+    if measure_text_width(text) <= width {
+        return text.to_owned();
+    }
+    let mark = if unicode { "…" } else { "..." };
+    let part = truncate_str(text, width.saturating_sub(measure_text_width(mark)), "");
+    let whole = text.get(part.len()..).is_some_and(|rest| rest.starts_with(' '));
+    let words = match part.rfind(' ').filter(|_| !whole) {
+        Some(end) => &part[..end],
+        None => &part,
+    };
+    format!("{}{mark}", words.trim_end_matches([' ', ';', ',', ':']))
+}
+
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
         self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut;
+
+    #[test]
+    fn a_line_that_is_too_long_ends_with_a_whole_word_and_says_that_there_is_more() {
+        let line = "r2 converging eu 25% (step 2 of 4): 1 of 2 hosts on r2; waiting for 1";
+        assert_eq!(cut(line, line.len(), true), line);
+        assert_eq!(cut(line, 60, true), "r2 converging eu 25% (step 2 of 4): 1 of 2 hosts on r2…");
+        assert_eq!(cut(line, 23, true), "r2 converging eu 25%…");
+        assert_eq!(cut(line, 23, false), "r2 converging eu 25%...");
+        assert_eq!(cut(line, 21, true), "r2 converging eu 25%…", "it fits to a column");
+        assert_eq!(cut("averyverylongword", 8, true), "averyve…");
     }
 }

@@ -206,7 +206,9 @@ pub async fn check_pushed(
     })
 }
 
-fn is_this(repo: &Repo, source: &str) -> bool {
+/// Whether `source`, from which workers fetch, is the repository itself.
+#[must_use]
+pub fn is_this(repo: &Repo, source: &str) -> bool {
     let path = source.strip_prefix("file://").unwrap_or(source);
     let real = |path: &std::path::Path| std::fs::canonicalize(path).ok();
     let root = real(repo.root());

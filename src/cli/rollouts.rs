@@ -8,7 +8,7 @@ use crate::model::rollout::{Release, RolloutKind, RolloutState};
 use crate::wire::v1::rollout::{EnvStatus, Rollout, RolloutRequest};
 
 use super::api::{Api, RolloutId};
-use super::args::WaitArgs;
+use super::args::{WaitArgs, back_to};
 use super::config_file;
 use super::confirm::Consent;
 use super::context::Context;
@@ -59,8 +59,8 @@ pub async fn pick(
     Ok(RolloutId { app: status.app, env: status.env, release })
 }
 
-/// As [`pick`], with how it stands; one that is over is refused, and `next` is
-/// the command that may be meant.
+/// As [`pick`], with how it stands; one that is over is refused, with the line that may be
+/// meant: `back`, the way back if there is one, else the history.
 ///
 /// # Errors
 /// Exit code 3 when there never was one, 6 when it is over.
@@ -68,16 +68,25 @@ pub async fn pick_open(
     ctx: &Context,
     api: &Api,
     named: Option<ReleaseNo>,
-    next: &str,
+    back: bool,
 ) -> Result<(RolloutId, Rollout), Failure> {
     let id = pick(ctx, api, named).await?;
     let now = api.rollout(&id, 0, Duration::ZERO).await?;
     if now.release.state.is_final() {
-        let state = now.release.state.word();
+        let (state, scope) = (now.release.state.word(), Context::scope_flags(&id.app, &id.env));
+        let way = if back { way_back(api, &id).await } else { None };
+        let line = way.map_or("history".to_owned(), |to| format!("rollback {to}"));
         return Err(Failure::new(ExitCode::Conflict, format!("{} is over: {state}", id.release))
-            .hint(format!("deployctl {next} {}", Context::scope_flags(&id.app, &id.env))));
+            .hint(format!("deployctl {line} {scope}")));
     }
     Ok((id, now))
+}
+
+/// The release that a rollback would go to; `None`: there is none that brings anything else.
+async fn way_back(api: &Api, id: &RolloutId) -> Option<ReleaseNo> {
+    let asked = RolloutRequest { dry_run: true, ..back_to(String::new()) };
+    let planned = api.start_rollout(&id.app, &id.env, &asked).await.ok()?;
+    planned.release.same_as.filter(|_| !planned.joined)
 }
 
 async fn newest(api: &Api, app: &AppName, env: &EnvName) -> Result<ReleaseNo, Failure> {
@@ -351,7 +360,9 @@ pub fn undo_line(rollout: &Rollout) -> Option<(&'static str, String)> {
     let base = before.release;
     Some(match release.kind {
         RolloutKind::Deploy => ("undo", format!("deployctl rollback {base} {scope}")),
-        RolloutKind::Rollback => ("redo", format!("deployctl deploy {base} --allow-bad {scope}")),
+        RolloutKind::Rollback => {
+            ("redo", format!("deployctl deploy {base} --allow-bad {scope} -m WHY"))
+        }
     })
 }
 

@@ -4,6 +4,7 @@
 //! the coordinator will admit. Changes nothing.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::api::{Api, with_query};
 use super::context::Context;
@@ -76,6 +77,8 @@ pub async fn tell_dry(
 ) -> Result<ExitCode, Failure> {
     request.dry_run = true;
     let planned = api.start_rollout(app, env, &request).await.map_err(still_dry)?;
+    // An older coordinator does not say it.
+    let planned = Rollout { dry_run: true, ..planned };
     if planned.joined {
         ctx.out.story(&rollouts::there_already(&planned));
         let nothing = Rollout { steps: vec![], ..planned };
@@ -83,16 +86,16 @@ pub async fn tell_dry(
         return Ok(ExitCode::Ok);
     }
     ctx.out.story(&rollouts::headline(ctx, &planned));
-    let status = api.status(Some(app), Some(env)).await.ok();
-    if let Some(open) = status.and_then(|status| status.apps.into_iter().next()?.rollout) {
+    // Hosts that are too many to be counted: shares say it as well.
+    let (status, hosts) = tokio::join!(api.status(Some(app), Some(env)), covered(api, app, env));
+    let open = status.ok().and_then(|status| status.apps.into_iter().next()?.rollout);
+    if let Some(open) = open {
         ctx.out.story(&format!("ends {}", preview::ends(&open)));
     }
     for lacks in &planned.unmet {
         ctx.out.warning(&format!("{lacks}; --allow-unmet does not wait for it"));
     }
-    // Too many to be counted: shares say it as well.
-    let hosts = covered(api, app, env).await.ok();
-    let reached = hosts.and_then(|hosts| reached(&planned, &hosts));
+    let reached = hosts.ok().and_then(|hosts| reached(&planned, &hosts));
     ctx.out.answer(&planned, &table(&planned, reached.as_deref()));
     Ok(ExitCode::Ok)
 }
@@ -107,9 +110,16 @@ fn still_dry(mut failure: Failure) -> Failure {
 }
 
 fn table(planned: &Rollout, reached: Option<&[Reached]>) -> Table {
+    part_of(planned, reached, 0..planned.steps.len())
+}
+
+/// The steps `part` of `planned`, and how many hosts each has reached once it is done.
+#[must_use]
+pub fn part_of(planned: &Rollout, reached: Option<&[Reached]>, part: Range<usize>) -> Table {
     let mut table =
         Table::new(&["STEP", "WAVE", "NAME", "HOSTS", "BAKE", "THEN"], 6, "nothing to do");
-    for (number, step) in planned.steps.iter().enumerate() {
+    let steps = planned.steps.iter().enumerate();
+    for (number, step) in steps.filter(|(number, _)| part.contains(number)) {
         let hosts = reached.and_then(|reached| reached.get(number)).map(hosts);
         table.push([
             (number + 1).to_string().into(),

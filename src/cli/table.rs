@@ -14,6 +14,9 @@ pub use crate::wire::words::{age, bytes, count, took};
 const FLEXIBLE: [&str; 7] =
     ["SUBJECT", "MESSAGE", "REASON", "REPO", "BLOBS", "WAITING ON", "LABELS"];
 
+/// The column of prose that is shown whole, on as many lines as it takes: a check's outcome.
+const FOLDED: &str = "SAYS";
+
 /// Columns that go, in this order, where the only prose that is left has no room.
 const SPARE: [&str; 2] = ["KIND", "ACTOR"];
 
@@ -193,12 +196,14 @@ impl Table {
                 for cells in &self.rows {
                     let cells = shown.iter().map(|column| cells[*column].styled(color, unicode));
                     let mut row = Row::from(cells.collect::<Vec<_>>());
-                    row.max_height(1);
+                    if !self.columns.contains(&FOLDED) {
+                        row.max_height(1);
+                    }
                     table.add_row(row);
                 }
                 for (column, place) in table.column_iter_mut().zip(&shown) {
                     column.set_padding((0, 2));
-                    if !FLEXIBLE.contains(&self.columns[*place]) {
+                    if !is_prose(self.columns[*place]) {
                         column.set_constraint(ColumnConstraint::ContentWidth);
                     }
                 }
@@ -219,10 +224,9 @@ impl Table {
                 .map(|row| long(&row[column].short) + usize::from(row[column].glyph) * 2);
             cells.max().unwrap_or(0).max(long(self.columns[column])) + 2
         };
-        let is_prose = |column: &usize| FLEXIBLE.contains(&self.columns[*column]);
         loop {
             let (prose, fixed): (Vec<usize>, Vec<usize>) =
-                columns.iter().partition(|c| is_prose(c));
+                columns.iter().partition(|column| is_prose(self.columns[**column]));
             let fixed: usize = fixed.into_iter().map(widest).sum();
             let wanted: usize = prose.iter().map(|column| widest(*column).min(PROSE_MIN)).sum();
             if fixed + wanted <= width {
@@ -253,6 +257,10 @@ impl Table {
         let line = |row: &Vec<Cell>| row[..shown].iter().map(clean).collect::<Vec<_>>().join("\t");
         self.rows.iter().map(|row| line(row) + "\n").collect()
     }
+}
+
+fn is_prose(column: &str) -> bool {
+    column == FOLDED || FLEXIBLE.contains(&column)
 }
 
 impl Cell {
@@ -305,6 +313,23 @@ mod tests {
         assert!(!render(40).contains("MESSAGE"), "{}", render(40));
         assert!(render(40).contains("a subject of some length"), "{}", render(40));
         assert!(render(80).contains("a message as long"), "{}", render(80));
+    }
+
+    #[test]
+    fn what_a_check_says_is_whole_however_narrow_the_terminal() {
+        let mut table = Table::new(&["CHECK", "STATE", "SAYS"], 3, "");
+        let says = "one two three four five six seven eight nine ten eleven twelve";
+        table.push(["stores".into(), Cell::state("failed", Tone::Bad), says.into()]);
+        table.push(["queue".into(), Cell::state("ok", Tone::Good), "empty".into()]);
+        let mode = Mode::Aligned { wide: false, width: 40, color: false, unicode: true };
+        let text = table.render(mode);
+        let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+        assert!(lines[0].starts_with("CHECK") && lines[0].ends_with("SAYS"), "{text}");
+        assert!(lines[1].starts_with("stores") && lines[1].contains("one two"), "{text}");
+        let fits = |line: &&str| !line.is_empty() && line.chars().count() <= 40;
+        assert!(lines.iter().all(fits), "{text}");
+        let words = text.split_whitespace().filter(|word| says.contains(word)).count();
+        assert_eq!(words, 12, "{text}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::model::fleet::Tally;
 use crate::model::id::RegionName;
 use crate::model::rollout::{RolloutState, Stage};
 use crate::wire::v1::rollout::Rollout;
-use crate::wire::words::{has_baked, stage_word, waits};
+use crate::wire::words::{stage_word, waits};
 
 /// Steps of a rollout that were told as done.
 #[derive(Debug, Default)]
@@ -86,7 +86,7 @@ fn head(rollout: &Rollout) -> String {
     }
     // The sentence is as old as the last change; what is left of a bake is not. One that is
     // over is only due for the next look at what holds it up.
-    let left = rollout.due_at.filter(|_| !has_baked(rollout)).map(|due| due.since(clock::now()));
+    let left = rollout.due_at.filter(|_| !rollout.baked).map(|due| due.since(clock::now()));
     match (rollout.stage, left) {
         (Stage::Baking, Some(left)) if release.state == RolloutState::Running => {
             text.push_str(&format!(": bake ends in {}", age(left)));
@@ -216,6 +216,7 @@ pub(super) mod tests {
         rollout.waiting_on = "bake ends in 90 min; 4 of 4 hosts on r2".into();
         assert!(head(&rollout).contains("bake ends in 1h"), "{}", head(&rollout));
         rollout.waiting_on = "the bake is over; the gate errors has said nothing yet".into();
+        rollout.baked = true;
         let expected = ": the bake is over; the gate errors has said nothing yet";
         assert!(head(&rollout).ends_with(expected), "{}", head(&rollout));
     }

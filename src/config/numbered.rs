@@ -15,11 +15,23 @@ pub fn numbered_alike<'a>(text: &str, names: impl IntoIterator<Item = &'a str>) 
     let alike = names.into_iter().filter(|name| *name != text && self::shape(name) == shape);
     // Shorter numbers are smaller ones.
     let alike: BTreeSet<(usize, &str)> = alike.map(|name| (name.len(), name)).collect();
-    let told: Vec<&str> = alike.iter().take(TOLD).map(|(_, name)| *name).collect();
-    match alike.len() - told.len() {
-        _ if told.is_empty() => None,
-        0 => Some(told.join(", ")),
-        more => Some(format!("{} and {more} more", told.join(", "))),
+    let names: Vec<&str> = alike.into_iter().map(|(_, name)| name).collect();
+    (!names.is_empty()).then(|| told(&names))
+}
+
+/// Some of `names` as "db-1, web-1, web-2 and 40 more", each kind in the order of its numbers.
+pub fn some_of<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let all: BTreeSet<(String, usize, &str)> =
+        names.into_iter().map(|name| (shape(name), name.len(), name)).collect();
+    let names: Vec<&str> = all.into_iter().map(|(.., name)| name).collect();
+    told(&names)
+}
+
+fn told(names: &[&str]) -> String {
+    let shown = &names[..names.len().min(TOLD)];
+    match names.len() - shown.len() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }
 
@@ -46,6 +58,7 @@ mod tests {
         assert_eq!(numbered_alike("eu-1", hosts).as_deref(), Some("eu-2, eu-10"));
         assert_eq!(numbered_alike("ue-1", hosts), None);
         assert_eq!(numbered_alike("eu", hosts), None);
+        assert_eq!(some_of(hosts), "eu, eu-1, eu-2, eu-10, eu-a, us-1");
         let many: Vec<String> = (1..=48).map(|n| format!("web-{n}")).collect();
         let told = numbered_alike("web-99", many.iter().map(String::as_str)).unwrap();
         assert!(

@@ -14,10 +14,11 @@ use crate::coordinator::{
     ancestry, apps, bars, bounds, canary, configs, facts, features, gates, plans, reached, steer,
     view,
 };
+use crate::model::canary::Canary;
 use crate::model::config::Bits;
 use crate::model::digest::{ArtifactId, ConfigId};
 use crate::model::id::{AppName, EnvName, RegionName, ReleaseNo};
-use crate::model::rollout::{OnConflict, RolloutKind, RolloutState};
+use crate::model::rollout::{OnConflict, RolloutKind, RolloutState, Stage};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::command::Command;
 use crate::rules::rollout::{APPROVAL_LIMIT, Admission, Rollout as Rules};
@@ -86,9 +87,15 @@ struct Load {
     /// `None`: it waits for its build.
     artifact: Option<ArtifactId>,
     config: Option<ConfigId>,
+    /// The hosts that go first, where a person named them.
+    canary: Option<Canary>,
 }
 
 impl Load {
+    fn new(build: Deployable, same_as: Option<ReleaseNo>, config: Option<ConfigId>) -> Self {
+        Self { build, same_as, artifact: None, config, canary: None }
+    }
+
     /// What it will be once its build is done; `None`: that is not known yet.
     fn bits(&self) -> Option<Bits> {
         Some(Bits { artifact: self.build.artifact?, config: self.config })
@@ -134,7 +141,7 @@ pub(super) fn admit(tx: &mut Tx, shared: &Coordinator, asked: &Asked) -> Result<
     }
     let shown = view::rollout(tx, shared, &row)?;
     let shown = if is_new { shown } else { joined(shown) };
-    if asked.request.dry_run { Err(Stop::Dry(Box::new(shown))) } else { Ok(shown) }
+    if asked.request.dry_run { Err(Stop::Dry(Box::new(only_asked(shown)))) } else { Ok(shown) }
 }
 
 enum Admitted {
@@ -146,6 +153,17 @@ fn joined(rollout: Rollout) -> Rollout {
     Rollout { joined: true, ..rollout }
 }
 
+/// What would have happened, told as what it is: nothing has begun.
+fn only_asked(shown: Rollout) -> Rollout {
+    let mut asked = Rollout { dry_run: true, ..shown };
+    if !asked.joined && asked.release.state == RolloutState::Running {
+        asked.release.state = RolloutState::Pending;
+        (asked.stage, asked.due_at) = (Stage::Idle, None);
+        "it would begin at once".clone_into(&mut asked.waiting_on);
+    }
+    asked
+}
+
 fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
     let request = &desk.asked.request;
     if request.target.is_empty() {
@@ -154,14 +172,24 @@ fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
             .hint("deployctl deploy @latest")
             .into());
     }
-    let mut load = load(tx, desk, resolve(tx, &desk.app, &desk.asked.env, &request.target)?)?;
-    if let Some(open) = &desk.open {
-        if is_same(open, desk, &load) {
-            return Ok(Admitted::Joined(Box::new(open.clone())));
-        }
-        check_may_supersede(desk, open)?;
-    } else if let Some(row) = at_goal(tx, desk, load.bits())? {
+    let named = canary::named(tx, desk.shared, &desk.app, &desk.asked.env, request);
+    let found = resolve(tx, &desk.app, &desk.asked.env, &request.target)
+        .and_then(|target| load(tx, desk, target));
+    let mut load = match found {
+        Ok(load) => load,
+        // A name that is mistyped is put right first, whatever else is to be put right.
+        Err(other) => return Err(named.err().unwrap_or(other).into()),
+    };
+    let there = match &desk.open {
+        Some(open) => is_same(open, desk, &load).then(|| open.clone()),
+        None => at_goal(tx, desk, load.bits())?,
+    };
+    if let Some(row) = there {
         return Ok(Admitted::Joined(Box::new(row)));
+    }
+    load.canary = named?;
+    if let Some(open) = &desk.open {
+        check_may_supersede(desk, open)?;
     }
     let standing = ancestry::check(tx, desk.shared, desk.asked, &load.build, &desk.env)?;
     if let Some(open) = &desk.open {
@@ -180,28 +208,7 @@ fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
     {
         return Err(bad(desk, &load).into());
     }
-    let readiness = readiness::of(tx, desk.shared, &load.build)?;
-    let unmet =
-        |tx: &Tx| requirements::unmet(tx, &desk.asked.env, &load.build, request.allow_unmet);
-    load.artifact = match (&readiness, request.when_ready_s) {
-        (Readiness::Ready(artifact), wait) => match unmet(tx)? {
-            None => Some(*artifact),
-            Some(unmet) if wait.is_some() && unmet.may_come => None,
-            Some(unmet) => {
-                let place = (&desk.app.name, &desk.asked.env);
-                return Err(unmet.refusal(place, &load.build).into());
-            }
-        },
-        (Readiness::Waiting(_), Some(_)) => None,
-        _ => {
-            return Err(readiness::refusal(
-                (&desk.app.name, &desk.asked.env),
-                &load.build,
-                &readiness,
-            )
-            .into());
-        }
-    };
+    load.artifact = ready(tx, desk, &load)?;
     // Where a deploy does not reach, hosts keep what they run, an open rollout's bits too.
     // Hosts of a healthy rollout whose place is taken stay where they are until they are
     // admitted: nobody restarts twice.
@@ -221,6 +228,23 @@ fn deploy(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
     place(tx, desk, load, tolerate)
 }
 
+/// The artifact, where it can begin now; `None`: it waits for its build or for other apps.
+fn ready(tx: &Tx, desk: &Desk<'_>, load: &Load) -> Result<Option<ArtifactId>, Problem> {
+    let (request, place) = (&desk.asked.request, (&desk.app.name, &desk.asked.env));
+    let readiness = readiness::of(tx, desk.shared, &load.build)?;
+    match (&readiness, request.when_ready_s) {
+        (Readiness::Ready(artifact), wait) => {
+            match requirements::unmet(tx, place.1, &load.build, request.allow_unmet)? {
+                None => Ok(Some(*artifact)),
+                Some(unmet) if wait.is_some() && unmet.may_come => Ok(None),
+                Some(unmet) => Err(unmet.refusal(place, &load.build)),
+            }
+        }
+        (Readiness::Waiting(_), Some(_)) => Ok(None),
+        _ => Err(readiness::refusal(place, &load.build, &readiness)),
+    }
+}
+
 /// What a deploy brings: a release that the env has run comes with its own configuration,
 /// anything else with the one that is there, unless the request says otherwise.
 fn load(tx: &Tx, desk: &Desk<'_>, named: Named) -> Result<Load, Problem> {
@@ -234,11 +258,11 @@ fn load(tx: &Tx, desk: &Desk<'_>, named: Named) -> Result<Load, Problem> {
         }
     };
     match named {
-        Named::Build(build) => Ok(Load { build, same_as: None, artifact: None, config }),
+        Named::Build(build) => Ok(Load::new(build, None, config)),
         Named::Release(row) => {
             let build = deployables::find(tx, &desk.app.name, row.build)?
                 .ok_or(DbError::Missing("a release's build"))?;
-            Ok(Load { build, same_as: Some(root(&row)), artifact: None, config })
+            Ok(Load::new(build, Some(root(&row)), config))
         }
     }
 }
@@ -357,7 +381,7 @@ fn place(tx: &mut Tx, desk: &Desk<'_>, load: Load, tolerate: Vec<Bits>) -> Resul
         kind: request.kind,
         plan: request.plan,
         plan_file: request.plan_file.clone(),
-        canary: canary::named(tx, desk.shared, &desk.app, &asked.env, request)?,
+        canary: load.canary.clone(),
         regions: request.regions.clone(),
         hosts: desk.app.hosts.clone(),
         bake_s: request.bake_s,

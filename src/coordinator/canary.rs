@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::numbered::numbered_alike;
+use crate::config::numbered::{numbered_alike, some_of};
 use crate::config::project::nearest;
 use crate::coordinator::state::Coordinator;
 use crate::model::canary::Canary;
@@ -103,12 +103,18 @@ fn nobody_like(
     let picked: Vec<&Known> = known.iter().filter(|one| one.picked).collect();
     let within = picked.iter().filter(|one| one.within).count() as u64;
     let (app, env) = (&to.app.name, to.env);
-    let problem = Problem::new(Code::NotFound, format!("no host is {selector}"));
     if picked.is_empty() {
+        let none = format!("no host of {app} in {env} matches {selector}");
         let unsaid = selector.unsaid(&hosts::said(tx, env, &to.app.hosts)?);
-        let more = unsaid.map_or(String::new(), |unsaid| format!(": {unsaid}"));
-        return Ok(problem
-            .because(format!("{selector} matches none of the hosts of {app} in {env}{more}"))
+        let why = match unsaid {
+            Some(unsaid) => unsaid,
+            None => match all_of(tx, to)? {
+                all if all.is_empty() => "no host was heard of".to_owned(),
+                all => format!("there is {}", some_of(all.iter().map(HostId::as_str))),
+            },
+        };
+        return Ok(Problem::new(Code::NotFound, none)
+            .because(why)
             .hint(format!("deployctl hosts -a {app} -e {env} -o wide")));
     }
     let why = match within {
@@ -125,7 +131,8 @@ fn nobody_like(
             format!("{} that match can't be reached, or are held or pinned", count(within, "host"))
         }
     };
-    Ok(problem.because(why).hint(to.look(&selector.to_string())))
+    let none = format!("no host of {selector} can go first");
+    Ok(Problem::new(Code::NotFound, none).because(why).hint(to.look(&selector.to_string())))
 }
 
 fn look(
@@ -144,6 +151,17 @@ fn look(
         known.push(Known { host, region, within, picked, reachable, kept });
     })?;
     Ok(known)
+}
+
+/// The hosts that it goes to.
+fn all_of(tx: &Tx, to: To<'_>) -> Result<Vec<HostId>, DbError> {
+    let mut there = Vec::new();
+    hosts::each(tx, to.env, &to.app.hosts, |region, host, _| {
+        if to.goes_to(&region) {
+            there.push(host);
+        }
+    })?;
+    Ok(there)
 }
 
 /// Whether a host that is named, in whatever regions it is, can take part.
@@ -183,12 +201,7 @@ fn nobody_called(tx: &Tx, to: To<'_>, name: &str, known: &[Known]) -> Result<Pro
     let filter = hosts::Filter { host: Some(name.to_owned()), ..hosts::Filter::default() };
     let (rows, _) = hosts::list(tx, &filter, 100)?;
     let elsewhere = rows.into_iter().find(|row| row.info.host.as_str() == name);
-    let mut there = Vec::new();
-    hosts::each(tx, env, &to.app.hosts, |region, host, _| {
-        if to.goes_to(&region) {
-            there.push(host);
-        }
-    })?;
+    let there = all_of(tx, to)?;
     let names = || there.iter().map(HostId::as_str);
     Ok(match elsewhere {
         Some(row) if row.info.env != *env => problem

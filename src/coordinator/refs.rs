@@ -5,6 +5,7 @@
 //! repository before it asks.
 
 use crate::model::id::{EnvName, JobNo, ReleaseNo};
+use crate::model::rollout::RolloutState;
 use crate::store::db::deployables::{self, Deployable};
 use crate::store::db::releases::{self, ReleaseRow};
 use crate::store::db::{Tx, envs};
@@ -123,17 +124,51 @@ pub(super) fn known_good_before(
     row: &ReleaseRow,
 ) -> Result<ReleaseRow, Problem> {
     let release = row.rollout.release;
-    let none = || {
-        Problem::new(
-            Code::NotFound,
-            format!("{} has no known-good release before {release} in {env}", app.name),
-        )
-        .because("a release is known-good once its rollout succeeded, until it is marked bad")
-        .hint(format!("deployctl history -a {} -e {env}", app.name))
-        .hint(format!("deployctl rollback REF -a {} -e {env} --allow-bad", app.name))
+    let found = match row.bits() {
+        Some(bits) => releases::known_good(tx, (&app.name, env), release, &bits)?,
+        None => None,
     };
-    let bits = row.bits().ok_or_else(none)?;
-    releases::known_good(tx, (&app.name, env), release, &bits)?.ok_or_else(none)
+    match found {
+        Some(found) => Ok(found),
+        None => Err(no_known_good(tx, app, env, row)?),
+    }
+}
+
+/// That there is none, with the newest release that brought something else, if any did.
+fn no_known_good(
+    tx: &Tx,
+    app: &AppSpec,
+    env: &EnvName,
+    row: &ReleaseRow,
+) -> Result<Problem, Problem> {
+    let (name, release) = (&app.name, row.rollout.release);
+    let none = Problem::new(
+        Code::NotFound,
+        format!("{name} has no known-good release before {release} in {env}"),
+    );
+    let ran = |other: &ReleaseRow| other.rollout.version.is_some() && other.bits().is_some();
+    let rows = releases::list(tx, name, env, Some(release), BACK_MAX)?;
+    let others: Vec<ReleaseRow> =
+        rows.into_iter().filter(|other| ran(other) && other.bits() != row.bits()).collect();
+    // One that was on every host once is likelier to be wanted than one that never was.
+    let whole = others.iter().find(|other| other.rollout.state == RolloutState::Succeeded);
+    let other = whole.or(others.first());
+    let history = format!("deployctl history -a {name} -e {env}");
+    Ok(match other {
+        None => none.because(format!("{env} ran nothing else before it")).hint(history),
+        Some(other) => {
+            // A rollback is called by what it went back to.
+            let same = other.same_as.filter(|_| other.is_rollback());
+            let back = same.unwrap_or(other.rollout.release);
+            let (why, flags) = match other.bad {
+                true => ("was marked bad", " --allow-bad -m WHY"),
+                false => ("did not succeed", ""),
+            };
+            none.because(format!("{back} brought something else, and {why}"))
+                .hint(format!("deployctl rollback {back} -a {name} -e {env}{flags}"))
+                .hint(history)
+        }
+    })
 }
 
 /// `none`, or where the rollout that is `open` brings what ran before it: that there is

@@ -337,13 +337,24 @@ fn refused(row: &ReleaseRow, refusal: Refusal) -> Problem {
             problem.hint(format!("deployctl cancel {release} --keep {place}"))
         }
         Refusal::OwnWork => Problem::new(Code::Forbidden, format!("{release} is your own"))
-            .because(refusal.to_string())
-            .because(format!("{} asked for it; a second person types the line below", row.actor))
+            .because(format!(
+                "{refusal}; {} did, and a second person types the line below",
+                row.actor
+            ))
             .hint(format!("deployctl approve {release} {place}")),
         Refusal::NotAwaited => problem.hint(format!("deployctl watch {release} {place}")),
-        Refusal::Held => problem
-            .hint(format!("deployctl promote {release} {place}"))
-            .hint(format!("deployctl cancel {release} {place}")),
+        Refusal::Held | Refusal::NoneFailed => {
+            let keep = if rules.can_revert() { "" } else { " --keep" };
+            let ways = problem
+                .hint(format!("deployctl promote {release} {place}"))
+                .hint(format!("deployctl cancel {release}{keep} {place}"));
+            // Of the same bits a rollback goes further back than to what ran before.
+            let base = rules.stable.base.filter(|base| row.bits() != Some(base.bits()));
+            match base.filter(|_| rules.can_revert()) {
+                Some(_) => ways.hint(format!("deployctl rollback {place}")),
+                None => ways,
+            }
+        }
         Refusal::NotPaused => problem.hint(format!("deployctl status {}", rules.app)),
     }
 }

@@ -1,5 +1,7 @@
 //! What runs where, for every app and env; and names for completion.
 
+use std::borrow::Cow;
+
 use axum::extract::State;
 use serde::Deserialize;
 
@@ -81,10 +83,12 @@ fn of(tx: &Tx, shared: &Coordinator, app: &AppSpec, env: &EnvName) -> Result<Env
     let goal: Option<GoalVersion> = goal.map(|goal| goal.version);
     let regions = match open.as_ref().or(newest.as_ref()) {
         Some(row) if row.rollout.regions.is_empty() => {
-            let mut rollout = row.rollout.clone();
+            let mut rollout = Cow::Borrowed(&row.rollout);
             // A way back wrote a goal after the one of the release that it went back to.
-            if open.is_none() {
-                rollout.version = goal.or(rollout.version);
+            if let Some(newer) =
+                goal.filter(|goal| open.is_none() && Some(*goal) != rollout.version)
+            {
+                rollout.to_mut().version = Some(newer);
             }
             view::counts(&rollout, &facts::load(tx, shared, &rollout)?)
         }

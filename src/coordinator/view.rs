@@ -42,6 +42,7 @@ pub(super) fn rollout(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result
         step: rules.step,
         stage: rules.stage,
         held: rules.held,
+        baked: rules.has_baked(shared.steady_now()),
         due_at: rules.due_at,
         waiting_on: waiting_on(tx, shared, row, &facts)?,
         base,
@@ -50,6 +51,7 @@ pub(super) fn rollout(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result
         regions,
         unmet,
         joined: false,
+        dry_run: false,
     })
 }
 

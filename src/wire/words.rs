@@ -183,6 +183,13 @@ pub fn is_held_at_canary(rollout: &Rollout) -> bool {
     rollout.held && rollout.step == 0 && rollout.release.canary.is_some()
 }
 
+/// Whether a host failed in it, as far as is known.
+#[must_use]
+pub fn has_failed(rollout: &Rollout) -> bool {
+    let all = sum(rollout.regions.values());
+    !all.failures.is_empty() || all.failed + all.host_faults + all.transport_faults > 0
+}
+
 /// What an open rollout waits for, as the rest of a sentence about it: "waits for a person …".
 #[must_use]
 pub fn waits(rollout: &Rollout) -> String {
@@ -193,12 +200,6 @@ pub fn waits(rollout: &Rollout) -> String {
     let is_thing = ["a person", "its build"].iter().any(|thing| text.starts_with(thing))
         || (text.ends_with(" to take the goal") && !text.contains(';'));
     if is_thing { format!("waits for {text}") } else { format!("waits: {text}") }
-}
-
-/// Whether the time of its bake is over, as the coordinator puts it: something holds it up.
-#[must_use]
-pub fn has_baked(rollout: &Rollout) -> bool {
-    rollout.stage == Stage::Baking && rollout.waiting_on.starts_with("the bake is over")
 }
 
 /// The name of the step under way; empty when there is none.

@@ -74,6 +74,52 @@ fn a_label_that_nobody_has_is_answered_with_those_that_there_are() {
 }
 
 #[test]
+fn names_that_nobody_has_are_answered_with_those_that_there_are() {
+    let (_, person) = ready();
+    for (args, title, why) in [
+        (&["x-*"][..], "no host matches x-*", "there is web-1, web-2"),
+        (&["x-*", "-A"], "no host matches x-*", "there is db-1, web-1, web-2"),
+        // The ones that are called alike, of all that there are.
+        (&["web-9", "-A"], "no host matches web-9", "there is web-1, web-2, of 3 hosts"),
+        (&["rack=14,zone=b"], "no host matches rack=14,zone=b", "there is zone=a"),
+        (&["wbe-1,rack=14"], "no host matches wbe-1,rack=14", "there is web-1, web-2"),
+    ] {
+        let done = person.ends(&[&["hosts", "--hosts"], args].concat(), 3);
+        let said = format!("error: {title}\ncause: ");
+        assert!(done.stderr.starts_with(&said) && done.stderr.contains(why), "{}", done.stderr);
+    }
+    let near = person.ends(&["hosts", "--hosts", "ewb-1"], 3).stderr;
+    assert!(near.contains("did you mean: deployctl hosts --hosts web-1\n"), "{near}");
+    // A program reads the same in JSON.
+    let json = person.ends(&["hosts", "--hosts", "x-*", "-o", "json"], 3).json();
+    assert_eq!((&json["exit_code"], &json["error"]["code"]), (&json!(3), &json!("not-found")));
+    assert_eq!(json["error"]["causes"], json!(["there is web-1, web-2"]));
+}
+
+#[test]
+fn a_name_that_is_mistyped_comes_before_what_else_is_lacking() {
+    let (coordinator, person) = ready();
+    let refusal = json!({"code": "not_found", "title": "there is no host web-9 to go first"});
+    coordinator.on(ROLLOUTS, [Reply::Json(404, refusal)]);
+    let typo = ["deploy", "r2", "--hosts", "web-9"];
+    let done = person.ends(&typo, 3);
+    assert!(done.stderr.starts_with("error: there is no host web-9"), "{}", done.stderr);
+    // Nor is anything built before.
+    let commit = "a".repeat(40);
+    person.ends(&["deploy", &commit, "--hosts", "web-9", "--build", "--yes"], 3);
+    let sent = coordinator.requests_of("POST ");
+    assert!(sent.iter().all(|request| request.body["dry_run"] == true), "{sent:?}");
+    // With a name that is one, the rest is asked for.
+    let mut planned = rollout(RolloutState::Pending, 1);
+    planned.dry_run = true;
+    coordinator.gives(ROLLOUTS, &planned);
+    let done = person.ends(&typo, 2);
+    assert!(done.stderr.contains("prod needs --yes"), "{}", done.stderr);
+    let sent = coordinator.requests_of("POST ");
+    assert!(sent.iter().all(|request| request.body["dry_run"] == true), "{sent:?}");
+}
+
+#[test]
 fn labels_are_shown_where_there_is_room() {
     let (_, person) = ready();
     let shown = on_terminal(&person, &["hosts", "-A"], ("\0", "")).stdout;

@@ -132,3 +132,34 @@ fn the_shell_and_the_repository_are_looked_at() {
     let done = person.ends(&["doctor", "-o", "json"], 0);
     assert_eq!(check(&done, "completion").0, "ok");
 }
+
+#[test]
+fn a_clone_without_a_remote_is_not_told_to_push() {
+    let coordinator = healthy();
+    let person = Person::of(&coordinator);
+    let root = person.work();
+    let git = |args: &[&str]| {
+        let who = ["-c", "user.name=ann", "-c", "user.email=ann@example.org"];
+        let mut git = std::process::Command::new("git");
+        let git = git.args(who).args(args).current_dir(&root);
+        assert!(git.output().unwrap().status.success(), "git {args:?}");
+    };
+    git(&["init", "-q", "-b", "main"]);
+    git(&["commit", "-q", "--allow-empty", "-m", "First"]);
+    let hint = |done: &Done| {
+        let checks = done.json()["checks"].as_array().unwrap().clone();
+        let git = checks.into_iter().find(|check| check["check"] == "git").unwrap();
+        git["hint"].as_str().unwrap_or_default().to_owned()
+    };
+    // Of an app that nobody knows, the URL is not known.
+    let done = person.ends(&["doctor", "-o", "json"], 0);
+    assert_eq!(hint(&done), "git remote add origin URL");
+    coordinator.gives("GET /v1/apps/web", &crate::samples::app("ssh://git.example/web.git"));
+    let done = person.ends(&["doctor", "-o", "json"], 0);
+    assert_eq!(check(&done, "git").0, "warning");
+    assert_eq!(hint(&done), "git remote add origin ssh://git.example/web.git");
+    let here = format!("file://{}", root.display());
+    coordinator.gives("GET /v1/apps/web", &crate::samples::app(&here));
+    let done = person.ends(&["doctor", "-o", "json"], 0);
+    assert_eq!(check(&done, "git").0, "ok", "{done:?}");
+}

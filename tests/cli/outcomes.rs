@@ -112,6 +112,28 @@ fn a_rollout_that_ended_has_the_same_code_for_deploy_and_for_watch() {
 }
 
 #[test]
+fn who_cancels_what_is_over_is_told_the_way_back_that_there_is() {
+    let coordinator = Coordinator::start();
+    let person = Person::of(&coordinator);
+    coordinator.gives(R2, &rollout(RolloutState::Succeeded, 2));
+    let mut back = rollout(RolloutState::Pending, 1);
+    back.release.same_as = Some("r1".parse().unwrap());
+    coordinator.gives(ROLLOUTS, &back);
+    let done = person.ends(&["cancel", "r2", "--yes"], 6);
+    assert!(
+        done.stderr.contains("hint:  deployctl rollback r1 -a web -e prod\n"),
+        "{}",
+        done.stderr
+    );
+    // None is left: a line that only leads to the next refusal is none.
+    coordinator.refuses(ROLLOUTS, 404, "not_found");
+    let done = person.ends(&["cancel", "r2", "--yes"], 6);
+    assert!(done.stderr.contains("hint:  deployctl history -a web -e prod\n"), "{}", done.stderr);
+    let sent = coordinator.requests_of("POST ");
+    assert!(sent.len() == 2 && sent.iter().all(|request| request.body["dry_run"] == true));
+}
+
+#[test]
 fn a_build_that_failed_is_code_9_with_its_last_lines() {
     let coordinator = Coordinator::start();
     let person = Person::of(&coordinator);

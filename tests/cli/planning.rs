@@ -254,6 +254,56 @@ fn a_plan_that_is_only_asked_for_counts_the_hosts_of_its_steps() {
 }
 
 #[test]
+fn how_far_a_promote_would_go_is_told_in_hosts() {
+    let (coordinator, person) = ready();
+    let mut open = held();
+    open.release.version = Some(GoalVersion { epoch: 1, generation: 7, step: 1 });
+    let free = |name: &str, eu: u32| Step { hold: false, ..step(name, eu) };
+    open.steps = vec![
+        step("canary web-1", 0),
+        free("eu 50%", 5000),
+        step("all hosts", 10_000),
+        free("rest", 10_000),
+    ];
+    let mut now = status(Some(RolloutState::Succeeded), Some(RolloutState::Paused));
+    now.apps[0].rollout = Some(open.clone());
+    coordinator.gives("GET /v1/status", &now);
+    coordinator.gives(R2, &open);
+    coordinator.gives("GET /v1/apps/web", &app("file:///x"));
+    let host = |n: u8| {
+        json!({"info": {"host": format!("web-{n}"), "env": "prod", "labels": {},
+        "rack": "", "zone": "", "peer_port": 1, "agent_version": "1"}, "region": "eu", "address": "", "reachable": true,
+        "seen_at": "2026-11-21T00:00:00.000Z", "apps": []})
+    };
+    let hosts: Vec<_> = (1..=4).map(host).collect();
+    coordinator.gives("GET /v1/hosts", &json!({"hosts": hosts, "total": 4}));
+    let done = person.ends(&["promote", "-n"], 0);
+    for said in [
+        "now      r2 is held after the canary web-1: 1 of 1 host healthy\n",
+        "would    go on to step \"eu 50%\", then by itself to \"all hosts\"\n",
+        "hosts    4 hosts once that is done; 1 may run it now\n",
+    ] {
+        assert!(done.stderr.contains(said), "{said}: {}", done.stderr);
+    }
+    let lines: Vec<&str> = done.stdout.lines().collect();
+    assert!(lines.len() == 2 && lines[0].starts_with("2\t1\teu 50%\teu "), "{lines:?}");
+    assert_eq!(lines[1], "3\t1\tall hosts\teu 4\t60s\theld");
+    let full = person.ends(&["promote", "r2", "--full", "-n"], 0);
+    assert!(full.stderr.contains("would    skip every step that is left\n"), "{}", full.stderr);
+    assert_eq!(full.stdout, "4\t1\trest\teu 4\t0s\t\n");
+    // What a promote would be refused for is said.
+    for (state, why) in
+        [(RolloutState::Pending, "not begun"), (RolloutState::Reverting, "going back")]
+    {
+        open.release.state = state;
+        coordinator.gives(R2, &open);
+        let done = person.ends(&["promote", "r2", "-n"], 6);
+        assert!(done.stderr.contains(why), "{}", done.stderr);
+    }
+    assert!(coordinator.requests_of("POST ").is_empty(), "nothing was promoted");
+}
+
+#[test]
 fn whoever_looks_at_a_held_canary_is_told_of_both_ways_on() {
     let (coordinator, person) = ready();
     let mut now = status(Some(RolloutState::Succeeded), Some(RolloutState::Paused));

@@ -90,6 +90,7 @@ pub(crate) fn rollout(state: RolloutState, stamp: u64) -> Rollout {
         step: 0,
         stage: Stage::Converging,
         held: false,
+        baked: false,
         due_at: None,
         waiting_on: String::new(),
         base: Some(Target {
@@ -102,6 +103,7 @@ pub(crate) fn rollout(state: RolloutState, stamp: u64) -> Rollout {
         gates: vec![],
         unmet: vec![],
         joined: false,
+        dry_run: false,
     }
 }
 

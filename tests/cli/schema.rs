@@ -140,6 +140,42 @@ fn rollouts_builds_and_failures_are_as_published() {
 }
 
 #[test]
+fn what_is_only_asked_says_so_in_its_document() {
+    let coordinator = Coordinator::start();
+    let person = Person::of(&coordinator);
+    let mut open = rollout(RolloutState::Paused, 1);
+    (open.held, open.baked) = (true, true);
+    let canary = json!({"asked": "web-1", "hosts": {"eu": ["web-1"]}});
+    open.release.canary = serde_json::from_value(canary).unwrap();
+    let mut now = status(Some(RolloutState::Succeeded), Some(RolloutState::Paused));
+    now.apps[0].rollout = Some(open.clone());
+    coordinator.gives("GET /v1/status", &now);
+    coordinator.gives(R2, &open);
+    coordinator.gives(B1, &build(JobState::Running));
+    // One that does not say it itself is an older coordinator's.
+    coordinator.gives(ROLLOUTS, &rollout(RolloutState::Pending, 1));
+    for args in [
+        &["deploy", COMMIT, "-n"][..],
+        &["rollback", "-n"],
+        &["cancel", "-n"],
+        &["promote", "-n"],
+        &["promote", "--from", "staging", "--to", "prod", "-n"],
+    ] {
+        holds(&person, "rollout", args, 0);
+        let json = person.ends(&[args, &["-o", "json"]].concat(), 0).json();
+        assert_eq!(json["dry_run"], true, "{args:?}");
+    }
+    holds(&person, "build", &["cancel", "b1", "-n"], 0);
+    let json = person.ends(&["cancel", "b1", "-n", "-o", "json"], 0).json();
+    assert_eq!(json["dry_run"], true);
+    let sent = coordinator.requests();
+    assert!(
+        sent.iter()
+            .all(|request| request.line.starts_with("GET ") || request.body["dry_run"] == true)
+    );
+}
+
+#[test]
 fn lists_are_as_published() {
     let coordinator = Coordinator::start();
     let person = Person::of(&coordinator);

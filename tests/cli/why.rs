@@ -222,6 +222,24 @@ fn a_rollout_says_what_it_waits_for_and_who_is_silent() {
 }
 
 #[test]
+fn a_release_that_was_reverted_says_once_why_and_where_that_can_be_read() {
+    let coordinator = Coordinator::start();
+    let mut reverted = rollout(RolloutState::Reverted, 3);
+    reverted.release.reason =
+        "1 host failed: exited 101 (first: eu-1); hosts are back on r1".into();
+    coordinator.gives(R2, &reverted);
+    coordinator.gives("GET /v1/regions", &serde_json::json!({"regions": []}));
+    let done = Person::of(&coordinator).ends(&["why", "r2"], 0);
+    let said = "r2 of web in prod is reverted\n\
+        \x20 because 1 host failed: exited 101 (first: eu-1); hosts are back on r1\n\
+        \x20     | panic: RETRY_CAP is not set\n\
+        next: nothing: fix it and deploy the fix\n\
+        hint: deployctl logs r2 -a web -e prod\n\
+        hint: deployctl history -a web -e prod\n";
+    assert_eq!(done.stdout, said);
+}
+
+#[test]
 fn a_rollout_that_bakes_says_what_comes_after() {
     let coordinator = Coordinator::start();
     let mut open = under_way().apps.remove(0).rollout.unwrap();

@@ -38,6 +38,14 @@ fn the_host_that_is_named_goes_first_and_the_rest_when_a_person_says() {
     assert_eq!(held.status.code(), Some(14), "{said}");
     assert!(said.contains("held after the canary us-2"), "{said}");
     assert_eq!(versions(&fleet), ["1", "1", "1", "2"]);
+    // It is well, so there is nothing to be tried again; how far it would go can be asked.
+    let retried = fleet.cli(at, &["retry"]);
+    let said = text(&retried.stderr);
+    assert!(retried.status.code() == Some(6) && said.contains("no host has failed"), "{said}");
+    let far = fleet.cli(at, &["promote", "-n"]);
+    let said = text(&far.stderr);
+    assert!(said.contains("4 hosts once that is done; 1 may run it now"), "{said}");
+    assert_eq!(fleet.json(at, &["promote", "-n"], 0)["dry_run"], true);
     let why = text(&fleet.cli(at, &["why", "us-1"]).stdout);
     assert!(why.contains("only the canary is admitted yet: us-2"), "{why}");
     let cohort = fleet.json(at, &["plumbing", "cohort", "us-2"], 0);

@@ -1,7 +1,7 @@
 //! `deploy --hosts`: named hosts go first, and a person says when the rest follows.
 
 use deployctl::model::rollout::RolloutState::{
-    Canceled, Paused, Reverted, Reverting, Running, Succeeded, Superseded,
+    Canceled, Paused, Pending, Reverted, Reverting, Running, Succeeded, Superseded,
 };
 use deployctl::model::rollout::{PlanName, Unavailable};
 use deployctl::wire::problem::Code;
@@ -141,20 +141,38 @@ async fn a_canary_that_fails_goes_back_and_one_that_is_pinned_meanwhile_proves_n
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_not_go_first_is_refused_and_nothing_begins() {
-    let (house, mut eu, us) = settled().await;
+    let (house, mut eu, mut us) = settled().await;
+    eu.broken.insert(artifact(3));
+    house.ask(&RolloutRequest { regions: vec![eu.name.clone()], ..deploy("b3") }).await.unwrap();
+    house.until_state("r2", &mut [&mut eu, &mut us], Reverted).await;
     eu.hosts[3].reachable = false;
     eu.live().await;
+    assert_eq!(house.ask(&first("us-2", "b3")).await.unwrap_err().code, Code::Blocked, "it is bad");
     let in_eu = |hosts| RolloutRequest { regions: vec![eu.name.clone()], ..first(hosts, "b2") };
     let most = Some("1".parse::<Unavailable>().unwrap());
     for (request, code, said, also) in [
         (first("us-*", "b2"), Code::Usage, "a canary of us-* does not fit", "4 of 7 hosts, and 1"),
         (first("us-*", "b2"), Code::Usage, "does not fit", "did you mean: --hosts us-0"),
         (first("us-*", "b2"), Code::Usage, "does not fit", "hosts --hosts 'us-*' -a api -e prod"),
+        // A name that is mistyped comes before what else stands in the way.
+        (first("us-22", "b9"), Code::NotFound, "no host us-22", "there is us-0, us-1"),
+        (first("us-22", "b3"), Code::NotFound, "no host us-22", "there is us-0, us-1"),
         // Which of the others was meant nobody can tell.
         (first("us-22", "b2"), Code::NotFound, "no host us-22", "there is us-0, us-1, us-2, us-3"),
         (first("sus-2", "b2"), Code::NotFound, "no host sus-2", "did you mean: --hosts us-2"),
         (first("mars", "b2"), Code::NotFound, "there is no host mars", "deployctl hosts"),
-        (first("rack=9", "b2"), Code::NotFound, "no host is rack=9", "matches none"),
+        (
+            first("rack=9", "b2"),
+            Code::NotFound,
+            "no host of api in prod matches rack=9",
+            "label rack",
+        ),
+        (
+            first("x-*", "b2"),
+            Code::NotFound,
+            "matches x-*",
+            "there is eu-0, eu-1, eu-2, eu-3, us-0",
+        ),
         (first("rack=9", "b2"), Code::NotFound, "rack=9", "no host has a label rack; they have"),
         (first("region=su", "b2"), Code::NotFound, "region=su", "there is region=eu, us"),
         (first("eu-3", "b2"), Code::Blocked, "eu-3 can't go first", "does not hear of it"),
@@ -188,4 +206,53 @@ async fn what_can_not_go_first_is_refused_and_nothing_begins() {
     let begun = house.ask(&first("*-3,region=us", "b2")).await.unwrap();
     assert_eq!(begun.release.canary.unwrap().names(), "us-3");
     assert_eq!(runs(&eu, &us), only(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_and_well_is_not_tried_again() {
+    let (house, mut eu, mut us) = settled().await;
+    house.ask(&first("us-2", "b2")).await.unwrap();
+    let seen = held(&house, "r2", &mut eu, &mut us).await;
+    let refused = house.retry("r2").await.unwrap_err();
+    assert_eq!((refused.code, refused.title.as_str()), (Code::Conflict, "r2 can't do that now"));
+    assert_eq!(refused.detail, "no host has failed, and it waits for a person to go on");
+    let ways = ["promote r2 -a api -e prod", "cancel r2 -a api -e prod", "rollback -a api -e prod"];
+    assert_eq!(refused.hints, ways.map(|way| format!("deployctl {way}")));
+    let now = house.show("r2").await;
+    assert_eq!(
+        (now.release.state, now.held, now.release.version),
+        (Paused, true, seen.release.version)
+    );
+
+    // A host that fails while it is held has something to try again.
+    us.broken.insert(artifact(2));
+    let failed = |rollout: &Rollout| rollout.regions[&"us".parse().unwrap()].failed == 1;
+    house.until("r2", &mut [&mut eu, &mut us], failed).await;
+    us.broken.clear();
+    assert_eq!(house.retry("r2").await.unwrap().release.state, Running);
+    held(&house, "r2", &mut eu, &mut us).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_only_asked_says_so_and_has_not_begun() {
+    let (house, _eu, _us) = settled().await;
+    let asked = |request| RolloutRequest { dry_run: true, ..request };
+    for request in [first("us-2", "b2"), deploy("b2")] {
+        let planned = house.ask(&asked(request)).await.unwrap();
+        assert!(planned.dry_run && !planned.joined, "{planned:?}");
+        assert_eq!((planned.release.state, planned.due_at), (Pending, None));
+        assert_eq!(planned.waiting_on, "it would begin at once");
+        assert!(
+            planned.steps.len() > 1 && planned.release.version.is_some(),
+            "its hosts are drawn"
+        );
+    }
+    let there = house.ask(&asked(deploy("b1"))).await.unwrap();
+    assert!(there.dry_run && there.joined, "{there:?}");
+    assert_eq!(there.release.state, Succeeded, "that is how it stands");
+    let begun = house.ask(&deploy("b2")).await.unwrap();
+    assert_eq!((begun.release.state, begun.dry_run), (Running, false));
+    let back = house.ask(&asked(rollback(""))).await.unwrap();
+    assert_eq!((back.release.state, back.dry_run), (Pending, true));
+    assert_eq!(house.show("r2").await.release.state, Running, "nothing took its place");
 }

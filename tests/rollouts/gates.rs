@@ -299,7 +299,8 @@ async fn a_bake_ends_on_counts_that_were_told_lately() {
     let (house, mut eu, mut us) = settled().await;
     house.ask(&RolloutRequest { bake_s: Some(2), ..deploy("b2") }).await.unwrap();
     let bakes = |rollout: &Rollout| rollout.stage == Stage::Baking;
-    house.until("r2", &mut [&mut eu, &mut us], bakes).await;
+    let begun = house.until("r2", &mut [&mut eu, &mut us], bakes).await;
+    assert!(!begun.baked, "{begun:?}");
     // An outage: nothing was heard for a minute, and what was told last looked well.
     let mut db = house.db();
     let past = db.transaction().unwrap();
@@ -309,6 +310,7 @@ async fn a_bake_ends_on_counts_that_were_told_lately() {
     let waits = house.show("r2").await;
     assert_eq!((waits.step, waits.stage), (0, Stage::Baking), "{}", waits.waiting_on);
     assert!(waits.waiting_on.starts_with("the bake is over; "), "{}", waits.waiting_on);
+    assert!(waits.baked, "{waits:?}");
     assert!(waits.waiting_on.contains(" is to count its hosts again"), "{}", waits.waiting_on);
     // The same counts, told again, are all that it takes.
     house.until_state("r2", &mut [&mut eu, &mut us], Succeeded).await;

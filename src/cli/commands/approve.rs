@@ -65,7 +65,7 @@ async fn say(
     message: String,
 ) -> Result<ExitCode, Failure> {
     let api = Api::new(ctx)?;
-    let (id, now) = rollouts::pick_open(ctx, &api, named, "history").await?;
+    let (id, now) = rollouts::pick_open(ctx, &api, named, false).await?;
     ctx.out.story(&rollouts::headline(ctx, &now));
     let rollout = api.steer_rollout(&id, verb, &ApprovalRequest { message }).await?;
     ctx.out.answer(&rollout, &rollouts::table(&[&rollout.release]));

@@ -9,12 +9,11 @@ use crate::cli::commands::builds;
 use crate::cli::confirm::{self, Danger};
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
-use crate::cli::outcome::{held_where, stage_word, step_name, sum};
+use crate::cli::outcome::{stands, sum};
 use crate::cli::table::count;
 use crate::cli::{complete, rollouts};
 use crate::model::id::{JobNo, ReleaseNo};
 use crate::model::job::BuildFailure;
-use crate::model::rollout::RolloutState;
 use crate::wire::v1::build::{Build, Builds};
 use crate::wire::v1::rollout::{CancelRequest, Rollout};
 
@@ -82,16 +81,6 @@ fn outlook(now: &Rollout, keep: bool) -> Vec<(&'static str, String)> {
     rows
 }
 
-/// Where it is: "held after the canary web-1: 1 of 1 host healthy", "converging eu 25%".
-fn stands(now: &Rollout) -> String {
-    if now.release.state == RolloutState::Paused && now.held {
-        return held_where(now);
-    }
-    format!("{} is {} {}", now.release.release, stage_word(now), step_name(now))
-        .trim_end()
-        .to_owned()
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -102,7 +91,10 @@ pub async fn run(ctx: &Context, args: CancelArgs) -> Result<ExitCode, Failure> {
         if args.dry_run {
             let build = api.build(build).await?;
             ctx.out.story(&would_stop(&build));
-            ctx.out.answer(&build, &builds::table(&Builds { builds: vec![build.clone()] }));
+            let table = builds::table(&Builds { builds: vec![build.clone()] });
+            let mut document = serde_json::to_value(&build).unwrap_or_default();
+            document["dry_run"] = true.into();
+            ctx.out.answer(&document, &table);
             return Ok(ExitCode::Ok);
         }
         let path = format!("/v1/builds/{build}/cancel");
@@ -115,7 +107,7 @@ pub async fn run(ctx: &Context, args: CancelArgs) -> Result<ExitCode, Failure> {
         confirm::check_can_ask(ctx, &ctx.env()?)?;
     }
     let named: Option<ReleaseNo> = args.of.map(|name| name.parse()).transpose()?;
-    let (id, now) = rollouts::pick_open(ctx, &api, named, "rollback").await?;
+    let (id, now) = rollouts::pick_open(ctx, &api, named, true).await?;
     if !args.keep || args.dry_run {
         ctx.out.story(&rollouts::headline(ctx, &now));
         for (name, text) in outlook(&now, args.keep) {
@@ -123,6 +115,7 @@ pub async fn run(ctx: &Context, args: CancelArgs) -> Result<ExitCode, Failure> {
         }
     }
     if args.dry_run {
+        let now = Rollout { dry_run: true, ..now };
         ctx.out.answer(&now, &rollouts::table(&[&now.release]));
         return Ok(ExitCode::Ok);
     }

@@ -13,7 +13,7 @@ use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::prompt::pick_app;
 use crate::cli::reference::{self, Target};
 use crate::cli::{complete, rollouts, steps, wait};
-use crate::model::id::AppName;
+use crate::model::id::{AppName, EnvName};
 use crate::model::picked::HostSelector;
 use crate::model::rollout::PlanName;
 use crate::wire::v1::build::BuildRequest;
@@ -91,14 +91,21 @@ pub async fn run(ctx: &Context, args: DeployArgs) -> Result<ExitCode, Failure> {
     let target = reference::resolve(ctx, &args.rev)?;
     let mut request = args.request(&target)?;
     let consent = Consent::of(&request, args.how.confirm.as_ref());
-    if !args.dry_run {
-        consent.check(ctx, &env, ctx.app_if_said()?.as_ref())?;
+    let consents = |app: Option<&AppName>| match args.dry_run {
+        true => Ok(()),
+        false => consent.check(ctx, &env, app),
+    };
+    // Hosts that are named are looked up first: a name that is mistyped is put right first.
+    if request.hosts.is_none() {
+        consents(ctx.app_if_said()?.as_ref())?;
     }
     let api = Api::new(ctx)?;
     let app = pick_app(ctx, &api).await?;
-    if !args.dry_run {
-        consent.check(ctx, &env, Some(&app))?;
+    let agreed = consents(Some(&app));
+    if request.hosts.is_some() && !args.dry_run && (agreed.is_err() || args.build) {
+        check_first(&api, (&app, &env), &request).await?;
     }
+    agreed?;
     if let Target::Commit(commit) = &target {
         reference::check_pushed(ctx, &api, &app, commit).await?;
     }
@@ -143,6 +150,23 @@ impl DeployArgs {
             .because("that plan says itself who goes first")
             .hint("deployctl help plans"))
     }
+}
+
+/// Whether the hosts that go first may, before anything is asked of a person or built.
+///
+/// # Errors
+/// As the coordinator refuses them. What else stands in the way is found later.
+async fn check_first(
+    api: &Api,
+    (app, env): (&AppName, &EnvName),
+    request: &RolloutRequest,
+) -> Result<(), Failure> {
+    let asked = RolloutRequest { dry_run: true, ..request.clone() };
+    let refused = api.start_rollout(app, env, &asked).await.err();
+    let is_theirs = |failure: &Failure| {
+        matches!(failure.code, ExitCode::NotFound | ExitCode::Usage | ExitCode::Blocked)
+    };
+    refused.filter(is_theirs).map_or(Ok(()), Err)
 }
 
 async fn build_first(

@@ -14,14 +14,18 @@ use crate::cli::discover::variable;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::output::Tone;
 use crate::cli::reasons::build::WORKER_SILENT;
+use crate::cli::reference;
 use crate::cli::table::{Cell, Table, age, count};
 use crate::host::clock;
+use crate::host::repo::Repo;
 use crate::model::time::UnixMillis;
 use crate::net::client::{CallError, Client};
+use crate::wire::v1::app::App;
 use crate::wire::v1::build::Builds;
 use crate::wire::v1::fleet::{REGION_SILENT, Region, Regions, Workers};
 use crate::wire::v1::goal_store::GoalStores;
 use crate::wire::v1::version::Version;
+use crate::wire::words::quoted;
 
 /// What one question may take: a server that hangs must not hang the doctor.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -67,7 +71,7 @@ struct Check {
 pub async fn run(ctx: &Context, _: DoctorArgs) -> Result<ExitCode, Failure> {
     let mut checks = vec![config(ctx)];
     checks.extend(server(ctx).await);
-    checks.push(git(ctx));
+    checks.push(git(ctx).await);
     checks.push(completion());
     let mut table = Table::new(&["CHECK", "STATE", "SAYS"], 3, "");
     for check in &checks {
@@ -304,7 +308,7 @@ fn waiting(reply: &Builds, now: UnixMillis) -> Check {
     Check::failed("queue", says, "deployctl builds --state queued")
 }
 
-fn git(ctx: &Context) -> Check {
+async fn git(ctx: &Context) -> Check {
     let Ok(repo) = ctx.repo() else {
         return Check::look("git", "no repository here", "run it inside a clone, or with -C DIR");
     };
@@ -319,8 +323,32 @@ fn git(ctx: &Context) -> Check {
             Check::look("git", format!("{place}, pushed; edits are not committed"), "git status")
         }
         Ok(Some(_)) => Check::ok("git", format!("{place}, pushed")),
+        Ok(None) if repo.remotes().is_ok_and(|remotes| remotes.is_empty()) => {
+            remoteless(ctx, &repo, &place).await
+        }
         Ok(None) => Check::look("git", format!("{place}, not pushed"), "git push"),
         Err(error) => Check::look("git", error.to_string(), ""),
+    }
+}
+
+/// A clone that nothing can be pushed from: where workers fetch, if that is known, is it or not.
+async fn remoteless(ctx: &Context, repo: &Repo, place: &str) -> Check {
+    let patience = PATIENCE.min(ctx.flags.request_timeout);
+    let source = match (ctx.client(), ctx.app_if_said()) {
+        (Ok(client), Ok(Some(app))) => {
+            ask::<App>(&client, &format!("/v1/apps/{app}"), patience).await.map(|app| app.spec.repo)
+        }
+        _ => None,
+    };
+    match source {
+        Some(source) if reference::is_this(repo, &source) => {
+            Check::ok("git", format!("{place}; workers fetch from this repository"))
+        }
+        source => {
+            let url = source.unwrap_or_else(|| "URL".into());
+            let says = format!("{place}; no remote that workers could fetch it from");
+            Check::look("git", says, format!("git remote add origin {}", quoted(&url)))
+        }
     }
 }
 

@@ -11,7 +11,9 @@ use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::fields::FieldsArgs;
 use crate::cli::hosts::{cells, new_table, show_labels};
 use crate::cli::live::{self, LiveArgs, Part, Shown};
-use crate::cli::table::Table;
+use crate::cli::table::{Table, count};
+use crate::config::numbered::{numbered_alike, some_of};
+use crate::config::project::nearest;
 use crate::model::fleet::AppStatus;
 use crate::model::id::{AppName, HostId, InvalidId, RegionName};
 use crate::model::picked::{HostSelector, Place, Said};
@@ -139,6 +141,7 @@ impl HostsArgs {
     fn pick(&self, reply: &mut Hosts) -> Result<(), CallError> {
         let Some(selector) = self.selector()? else { return Ok(()) };
         let mut said = Said::default();
+        let there: Vec<HostId> = reply.hosts.iter().map(|row| row.info.host.clone()).collect();
         reply.hosts.retain(|row| {
             let place =
                 Place { region: row.region.as_str(), rack: &row.info.rack, zone: &row.info.zone };
@@ -149,11 +152,18 @@ impl HostsArgs {
         if !reply.hosts.is_empty() {
             return Ok(());
         }
-        let none = Problem::new(Code::NotFound, format!("no host is {selector}"));
-        let none = match selector.unsaid(&said) {
-            Some(unsaid) => none.because(unsaid),
-            None => none,
+        let none = Problem::new(Code::NotFound, format!("no host matches {selector}"));
+        let why = selector.unsaid(&said).unwrap_or_else(|| those_there(&selector, &there));
+        let mut none = none.because(why);
+        // Of those that differ in a number, no one is likelier than another.
+        let names = || there.iter().map(HostId::as_str);
+        let near = |name| match numbered_alike(name, names()) {
+            Some(_) => None,
+            None => nearest(name, names()),
         };
+        if let Some(near) = selector.exact().find_map(near) {
+            none = none.hint(format!("did you mean: --hosts {near}"));
+        }
         Err(CallError::Refused(Box::new(none.hint("deployctl hosts -A -o wide"))))
     }
 
@@ -169,6 +179,18 @@ impl HostsArgs {
         (self.unreachable && !row.reachable)
             || (self.behind && apps.clone().any(is_behind))
             || (self.failed && apps.any(|status| status.failure.is_some()))
+    }
+}
+
+/// The hosts that there are in place of those who are meant: first the ones that are called
+/// alike.
+fn those_there(selector: &HostSelector, there: &[HostId]) -> String {
+    let names = || there.iter().map(HostId::as_str);
+    let alike = selector.exact().find_map(|name| numbered_alike(name, names()));
+    match (alike, there.is_empty()) {
+        (Some(alike), _) => format!("there is {alike}, of {}", count(there.len() as u64, "host")),
+        (None, true) => "no host was heard of".to_owned(),
+        (None, false) => format!("there is {}", some_of(names())),
     }
 }
 

@@ -44,7 +44,7 @@ pub struct ResumeArgs {
 /// Exit code 6 when it is over or going back.
 pub async fn pause(ctx: &Context, args: PauseArgs) -> Result<ExitCode, Failure> {
     let api = Api::new(ctx)?;
-    let (id, now) = rollouts::pick_open(ctx, &api, args.rollout, "history").await?;
+    let (id, now) = rollouts::pick_open(ctx, &api, args.rollout, false).await?;
     let rollout = if now.release.state == RolloutState::Paused {
         let word = if now.held { "held" } else { "paused" };
         ctx.out.story(&format!("{} is {word} already", id.release));
@@ -65,7 +65,7 @@ pub async fn pause(ctx: &Context, args: PauseArgs) -> Result<ExitCode, Failure> 
 /// Exit code 6 when it is not paused; else as the rollout ends.
 pub async fn resume(ctx: &Context, args: ResumeArgs) -> Result<ExitCode, Failure> {
     let api = Api::new(ctx)?;
-    let (id, _) = rollouts::pick_open(ctx, &api, args.rollout, "history").await?;
+    let (id, _) = rollouts::pick_open(ctx, &api, args.rollout, false).await?;
     let resumed = api.steer_rollout(&id, "resume", &serde_json::json!({})).await?;
     rollouts::see_through(ctx, &api, resumed, &args.wait).await
 }

@@ -4,14 +4,13 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 
 use crate::cli::api::Api;
-use crate::cli::args::{WaitArgs, seconds};
+use crate::cli::args::{WaitArgs, back_to, seconds};
 use crate::cli::confirm::{self, Danger};
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::prompt::pick_app;
 use crate::cli::{complete, reference, rollouts, steps};
 use crate::model::id::RegionName;
-use crate::model::rollout::{PlanName, RolloutKind};
 use crate::wire::v1::rollout::RolloutRequest;
 
 /// Go back to a known-good release, at once and everywhere
@@ -64,29 +63,12 @@ pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure>
     let api = Api::new(ctx)?;
     let app = pick_app(ctx, &api).await?;
     let mut request = RolloutRequest {
-        kind: RolloutKind::Rollback,
-        target,
-        config: None,
-        plan: PlanName::default(),
-        plan_file: None,
-        hosts: None,
         regions: args.regions,
-        exclude_regions: vec![],
-        no_auto_revert: false,
-        bake_s: None,
         spread_s: args.spread,
-        pace_s: None,
-        max_unavailable: None,
-        when_ready_s: None,
         allow_bad: args.allow_bad,
-        allow_older: false,
-        allow_unmet: false,
-        on_conflict: None,
-        break_glass: false,
         unpin: args.unpin,
-        expect_generation: None,
         message: args.message,
-        dry_run: false,
+        ..back_to(target)
     };
     if args.dry_run {
         return steps::tell_dry(ctx, &api, (&app, &env), request).await;

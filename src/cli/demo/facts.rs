@@ -82,8 +82,16 @@ impl Facts {
 
     /// One row per host.
     pub(crate) fn table(&self) -> Table {
-        let columns =
-            ["HOST", "REGION", "RUNS", "COMMIT", "STATE", "FROM PEERS", "FROM STORE", "ON DISK"];
+        let columns = [
+            "HOST",
+            "REGION",
+            "RUNS",
+            "COMMIT",
+            "STATE",
+            "FROM PEERS",
+            "FROM STORE",
+            "FROM OWN DISK",
+        ];
         let mut table = Table::new(&columns, columns.len(), "no hosts");
         for host in &self.hosts {
             for status in &host.apps {

@@ -46,10 +46,14 @@ impl Play {
         script.step("Register the app", &["apps", "add", "hello", "--repo", &repo], 0)?;
         script.step("Build a commit, and replicate it to both regions", &["build", "HEAD"], 0)?;
         let first = ["deploy", "HEAD", "--yes", "--bake", "1s", "-m", "first release"];
-        script.step("Deploy it: canary, region by region", &first, 0)?;
+        script.step("Deploy it for the first time: one host, then all", &first, 0)?;
         sample.second()?;
         let second = ["deploy", "HEAD", "--build", "--yes", "--bake", "1s", "-m", "second release"];
-        script.step("Deploy a second commit, built on the way", &second, 0)?;
+        script.step(
+            "Deploy a second commit, built on the way: canary, then region by region",
+            &second,
+            0,
+        )?;
         sample.broken()?;
         let bad = ["deploy", "HEAD", "--build", "--yes", "--bake", "1s", "-m", "a bad release"];
         script.step(

@@ -1,13 +1,13 @@
 //! Why a rollout is not further.
 
 use super::{Reasons, scope};
-use crate::cli::outcome::{failure_lines, held_lines, stage_word, step_name, sum};
+use crate::cli::outcome::{causes, held_lines, stage_word, step_name, sum};
 use crate::cli::table::age;
 use crate::model::rollout::{RolloutKind, RolloutState, Stage};
 use crate::model::time::UnixMillis;
 use crate::wire::v1::fleet::{REGION_SILENT, Region};
 use crate::wire::v1::rollout::{ProgramSaid, Rollout};
-use crate::wire::words::{has_baked, is_held_at_canary, quoted, waits};
+use crate::wire::words::{is_held_at_canary, quoted, waits};
 
 /// Why `rollout` is where it is, as of `now`.
 #[must_use]
@@ -22,16 +22,14 @@ pub fn of(rollout: &Rollout, regions: &[Region], now: UnixMillis) -> Reasons {
     };
     let mut reasons = Reasons::new(format!("{what} is {}{}", stage_word(rollout), place(rollout)));
     reasons.settled = release.state == RolloutState::Succeeded;
-    reasons = reasons.because(match release.state {
+    let why = match release.state {
         // What it waits for is the first thing to know; why it ended is all there is.
         _ if needs_another(rollout) => rollout.waiting_on.clone(),
         state if !state.is_final() => format!("it {}", waits(rollout)),
         _ => release.reason.clone(),
-    });
-    for line in failure_lines(&sum(rollout.regions.values()).failures) {
-        reasons = reasons.because(line);
-    }
-    for line in gates(rollout) {
+    };
+    let failed = causes(&why, &sum(rollout.regions.values()).failures);
+    for line in failed.into_iter().chain(gates(rollout)) {
         reasons = reasons.because(line);
     }
     if !release.state.is_final() {
@@ -140,7 +138,7 @@ fn with_next(reasons: Reasons, rollout: &Rollout, now: UnixMillis) -> Reasons {
             .next(format!("it starts when every region holds its build; expires in {left}"))
             .hint(format!("deployctl why {}", release.build))
             .hint(format!("deployctl cancel {name} {scope}")),
-        (RolloutState::Running, Stage::Baking) if has_baked(rollout) => reasons
+        (RolloutState::Running, Stage::Baking) if rollout.baked => reasons
             .next(format!("{then} once all is well; it pauses if that lasts"))
             .hint(format!("deployctl promote {name} {scope}")),
         // To promote now would leave out the rest of the bake and the hold.
@@ -175,7 +173,12 @@ fn with_next(reasons: Reasons, rollout: &Rollout, now: UnixMillis) -> Reasons {
             .hint(format!("deployctl rollback {scope}"))
             .hint(format!("deployctl retry {name} {scope}"))
             .hint(format!("deployctl logs {name} {scope}")),
-        (RolloutState::Reverted | RolloutState::Failed, _) => reasons
+        // Every host that failed went back, and has no failure any more.
+        (RolloutState::Reverted, _) => reasons
+            .next("nothing: fix it and deploy the fix")
+            .hint(format!("deployctl logs {name} {scope}"))
+            .hint(format!("deployctl history {scope}")),
+        (RolloutState::Failed, _) => reasons
             .hint(format!("deployctl logs {name} {scope}"))
             .hint(format!("deployctl hosts --failed {scope}")),
         _ => reasons.hint(format!("deployctl history {scope}")),

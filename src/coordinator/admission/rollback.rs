@@ -43,7 +43,7 @@ pub(super) fn rollback(tx: &mut Tx, desk: &Desk<'_>) -> Result<Admitted, Stop> {
     }
     let config = target.rollout.config;
     let bits = Bits { artifact, config };
-    let load = Load { build, same_as: Some(root(&target)), artifact: Some(artifact), config };
+    let load = Load { artifact: Some(artifact), ..Load::new(build, Some(root(&target)), config) };
     match &desk.open {
         Some(open) if is_same_rollback(open, desk, bits) => {
             return Ok(Admitted::Joined(Box::new(open.clone())));

@@ -14,7 +14,7 @@ use crate::wire::problem::Problem;
 use crate::wire::v1::event::Events;
 use crate::wire::v1::rollout::{Curve, Rollout, Stage};
 use crate::wire::words::{
-    Tone, has_baked, is_held_at_canary, rollout_tone, stage_word, step_name, sum, took, waits,
+    Tone, has_failed, is_held_at_canary, rollout_tone, stage_word, step_name, sum, took, waits,
 };
 
 /// Events of the rollout that are shown.
@@ -188,7 +188,7 @@ fn waves(rollout: &Rollout) -> Markup {
                             ", bake " (took(std::time::Duration::from_secs(u64::from(step.bake_s))))
                             @if now(n) && rollout.stage == Stage::Baking {
                                 // Once it is over, what is due is the next look at what holds it up.
-                                @if has_baked(rollout) { ", over" }
+                                @if rollout.baked { ", over" }
                                 @else if let Some(due) = rollout.due_at { ", ends " (parts::time(due)) }
                             }
                         } }
@@ -225,7 +225,9 @@ fn buttons(calls: &Calls, rollout: &Rollout) -> Markup {
                         (parts::press("Resume", "resume", &fields, barred))
                     }
                     (parts::ask("Promote", "promote", &plain, barred))
-                    (parts::press("Let failed hosts try again", "retry", &fields, barred))
+                    @if !rollout.held || has_failed(rollout) {
+                        (parts::press("Let failed hosts try again", "retry", &fields, barred))
+                    }
                     (parts::ask("Cancel", "cancel", &plain, barred))
                 }
                 RolloutState::Pending | RolloutState::Running | RolloutState::Reverting => {
@@ -314,7 +316,7 @@ mod tests {
         let shown = waves(&rollout).into_string();
         assert!(shown.contains(", ends <time") && !shown.contains(", over"), "{shown}");
         // What is due is only the end of the time by which it is prolonged.
-        rollout.waiting_on = "the bake is over; 1 of 1 hosts on r2".into();
+        rollout.baked = true;
         let shown = waves(&rollout).into_string();
         assert!(shown.contains(", over") && !shown.contains(", ends "), "{shown}");
     }

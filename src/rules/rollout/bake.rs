@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::rollout::Stage;
+use crate::model::rollout::{RolloutState, Stage};
 use crate::model::time::UnixMillis;
 use crate::rules::rollout::{Action, DOUBT_PERIOD, DOUBTS_MAX, Facts, Rollout, THIN_GRACE};
 
@@ -28,8 +28,10 @@ impl Rollout {
     }
 
     /// Whether the bake's own time is over: it goes on as soon as nothing is in doubt.
-    pub(super) fn has_baked(&self, now: UnixMillis) -> bool {
-        self.stage == Stage::Baking && (self.doubts > 0 || self.is_due(now))
+    #[must_use]
+    pub fn has_baked(&self, now: UnixMillis) -> bool {
+        let bakes = self.state == RolloutState::Running && self.stage == Stage::Baking;
+        bakes && (self.doubts > 0 || self.is_due(now))
     }
 
     /// Converged, and a gate has not said that it is as it should be: it is waited for as

@@ -1,9 +1,9 @@
 //! What a person or another rollout may do to an open rollout.
 
-use crate::model::id::ReleaseNo;
+use crate::model::id::{RegionName, ReleaseNo};
 use crate::model::rollout::{Approval, RolloutKind, RolloutState, Stage};
 use crate::model::time::UnixMillis;
-use crate::rules::rollout::{Action, Facts, RETRY_GRACE, REVERT_CAP, Rollout};
+use crate::rules::rollout::{Action, Facts, RETRY_GRACE, REVERT_CAP, RegionFacts, Rollout};
 
 /// A command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +72,9 @@ pub enum Refusal {
     /// The canary that a person named is done.
     #[error("its canary is done, and the rest waits to be promoted")]
     Held,
+    /// It is held, and no host failed in it.
+    #[error("no host has failed, and it waits for a person to go on")]
+    NoneFailed,
     /// Nobody has to approve it, or it has begun.
     #[error("it waits for no approval")]
     NotAwaited,
@@ -92,7 +95,7 @@ impl Rollout {
         facts: &Facts,
     ) -> Result<Vec<Action>, Refusal> {
         match command {
-            Command::Retry => return self.retry(now),
+            Command::Retry => return self.retry(now, facts),
             _ if self.state.is_final() => return Err(Refusal::Over(self.state)),
             _ => {}
         }
@@ -119,7 +122,7 @@ impl Rollout {
             Command::Supersede { by } => {
                 Ok(self.finish(RolloutState::Superseded, format!("superseded by {by}")))
             }
-            Command::Retry => self.retry(now),
+            Command::Retry => self.retry(now, facts),
         }
     }
 
@@ -188,8 +191,24 @@ impl Rollout {
         }
     }
 
-    fn retry(&mut self, now: UnixMillis) -> Result<Vec<Action>, Refusal> {
+    /// Whether a host failed in what it has let in so far.
+    fn has_failed(&self, facts: &Facts) -> bool {
+        let failed = |(name, region): (&RegionName, &RegionFacts)| {
+            let tally = &region.tally;
+            let faults = tally.failed + tally.host_faults + tally.transport_faults;
+            self.covers(name)
+                && self.version.is_some_and(|version| region.speaks_of(version))
+                && faults > 0
+        };
+        !self.failures.is_empty() || facts.regions.iter().any(failed)
+    }
+
+    fn retry(&mut self, now: UnixMillis, facts: &Facts) -> Result<Vec<Action>, Refusal> {
         match self.state {
+            // To begin the step anew would only put off what a person has to say.
+            RolloutState::Paused if self.held && !self.has_failed(facts) => {
+                return Err(Refusal::NoneFailed);
+            }
             RolloutState::Pending => return Err(Refusal::NotBegun),
             RolloutState::Failed if self.version.is_none() => return Err(Refusal::NotBegun),
             RolloutState::Running

@@ -120,6 +120,9 @@ pub struct Rollout {
     /// Whether it is paused because the step is done and holds here: a person goes on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
+    /// Whether the time of its bake is over and something holds it up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub baked: bool,
     /// When the stage ends by itself or its deadline fires.
     pub due_at: Option<UnixMillis>,
     /// One line: what it waits for.
@@ -143,6 +146,10 @@ pub struct Rollout {
     /// Whether it was there already and this request joined it.
     #[serde(default)]
     pub joined: bool,
+    /// Whether it was only asked what would happen: nothing was written, and of a rollout that
+    /// would begin now the state is `pending`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 /// `GET …/rollouts/{rN}/curve`: how far its hosts were, as it went.

@@ -76,16 +76,21 @@ proptest! {
             return Ok(());
         }
         prop_assert_eq!(has_it(&world), [host.clone()]);
-        // Hosts that try again bake again, and a person still has not gone on.
+        // Nobody failed, so nobody tries again: a person goes on, or goes back.
         let resumed = world.rollout.command(world.now, Command::Resume, &world.facts);
         prop_assert_eq!(resumed.unwrap_err(), Refusal::Held);
-        if broken + sick + away == 0 {
-            let actions = world.rollout.command(world.now, Command::Retry, &world.facts).unwrap();
-            world.follow(actions);
-            world.until_closed();
-            prop_assert!(world.rollout.held, "{}", world.rollout.reason);
-            prop_assert_eq!(has_it(&world), [host.clone()]);
-        }
+        let before = world.rollout.clone();
+        let retried = world.rollout.command(world.now, Command::Retry, &world.facts);
+        prop_assert_eq!(retried.unwrap_err(), Refusal::NoneFailed);
+        prop_assert_eq!(&world.rollout, &before);
+        // Where a host fails while it is held, its agents try again, and it is held again.
+        let mut ill = world.rollout.clone();
+        let mut facts = world.facts.clone();
+        let (r0, version) = ("r0".parse().unwrap(), ill.version.unwrap());
+        let tally = &mut facts.regions.get_mut(&r0).unwrap().tally;
+        (tally.version, tally.failed) = (version, 1);
+        prop_assert!(ill.command(world.now, Command::Retry, &facts).is_ok());
+        prop_assert!(ill.state == RolloutState::Running && ill.steps[0].hold);
         let command = match cancels {
             true => Command::Cancel { keep: false, why: "no".into() },
             false => Command::Promote { full: false },
