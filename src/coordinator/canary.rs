@@ -185,8 +185,8 @@ fn nobody_called(tx: &Tx, to: To<'_>, name: &str, known: &[Known]) -> Result<Pro
     let elsewhere = rows.into_iter().find(|row| row.info.host.as_str() == name);
     let mut there = Vec::new();
     hosts::each(tx, env, &to.app.hosts, |region, host, _| {
-        if to.goes_to(&region) {
-            there.push(host);
+        if to.goes_to(region) {
+            there.push(host.clone());
         }
     })?;
     let names = || there.iter().map(HostId::as_str);

@@ -21,6 +21,7 @@ use crate::store::blobs::{BlobError, Blobs, Kind, Note};
 use crate::store::db::events::NewEvent;
 use crate::store::db::owner::{self, Here, Installation};
 use crate::store::db::{DbError, Tx, collected};
+use crate::store::random;
 use crate::wire::problem::{Code, Problem};
 
 /// The line that makes a store one's own.
@@ -162,7 +163,7 @@ pub(super) async fn keep(shared: &Shared, renew: bool) -> Result<(), Problem> {
         // Two live from one database. Neither may win: what it collects the other may need.
         // Which of them is the copy neither can know, also not after a restart.
         Ok(Standing::Overtaken(owner)) => {
-            let nobodys = Installation { words: vec![owner::random()], ..known(shared).await?.0 };
+            let nobodys = Installation { words: vec![random::name()], ..known(shared).await?.0 };
             write(shared, &nobodys, shared.blobs.own(note(shared, &nobodys))).await?;
             judge(Standing::Overtaken(owner))
         }
@@ -218,7 +219,7 @@ pub async fn take_away(blobs: &Blobs, former: &str, to: &str) -> Result<bool, Pr
         return Ok(false);
     };
     let nobodys = Owner {
-        word: owner::random(),
+        word: random::name(),
         database: format!("moved to {to}"),
         written: clock::now().to_string(),
         ..owner

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{DbError, Tx, meta, values};
-use crate::model::digest::to_hex;
+use crate::store::random;
 
 /// Key in the table `meta`.
 const KEY: &str = "store_owner";
@@ -26,17 +26,6 @@ pub struct Installation {
     pub sure: bool,
     /// The last words that were written into the store, or were about to be; newest last.
     pub words: Vec<String>,
-}
-
-/// 128 random bits as hexadecimal digits.
-///
-/// # Panics
-/// When the operating system has no random numbers: nothing is safe then.
-#[must_use]
-pub fn random() -> String {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the operating system gives random numbers");
-    to_hex(&bytes)
 }
 
 /// Where a database is, as far as that is known.
@@ -108,7 +97,7 @@ pub fn ensure(tx: &mut Tx) -> Result<Installation, DbError> {
     let any = "SELECT (SELECT count(*) FROM meta WHERE key = ?1) + (SELECT count(*) FROM apps)
                    + (SELECT count(*) FROM artifacts) + (SELECT count(*) FROM collected)";
     let sure = tx.number(any, values![KEY])? == 0;
-    let fresh = Installation { id: random(), home: place(tx)?.text(), sure, words: vec![] };
+    let fresh = Installation { id: random::name(), home: place(tx)?.text(), sure, words: vec![] };
     put(tx, &fresh)?;
     Ok(fresh)
 }
@@ -124,7 +113,7 @@ pub fn next_word(tx: &mut Tx, kept: Option<&str>) -> Result<Installation, DbErro
     let surplus = known.words.len().saturating_sub(WORDS - 2);
     known.words.drain(..surplus);
     known.words.splice(0..0, kept.map(str::to_owned));
-    known.words.push(random());
+    known.words.push(random::name());
     put(tx, &known)?;
     Ok(known)
 }
