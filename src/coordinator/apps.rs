@@ -119,11 +119,7 @@ async fn replace(
 ///
 /// # Errors
 /// `not_found`, naming what there is; or when the database fails.
-pub(super) fn known(
-    tx: &Tx,
-    name: &AppName,
-    env: Option<&EnvName>,
-) -> Result<AppSpec, Problem> {
+pub(super) fn known(tx: &Tx, name: &AppName, env: Option<&EnvName>) -> Result<AppSpec, Problem> {
     let spec = apps::find(tx, name)?.ok_or_else(|| unknown(name))?.spec;
     match env.filter(|env| !spec.envs.contains(env)) {
         Some(env) => Err(refs::no_env(&spec, env.as_str())),

@@ -129,7 +129,10 @@ pub(super) async fn run(shared: Shared) {
                 return;
             }
             let enabled = shared.config.collector.enabled;
-            if enabled && steady.is_ok() && takes_round(&shared, coordinators::COLLECTOR, every).await {
+            if enabled
+                && steady.is_ok()
+                && takes_round(&shared, coordinators::COLLECTOR, every).await
+            {
                 look_through(&shared).await;
             }
             // Switched off it deletes nothing that is marked either, but what a person asked for.

@@ -211,6 +211,7 @@ async fn list_regions(State(shared): State<Shared>) -> Result<Json<Regions>, Pro
             regions: all,
             main_store_trouble: within.store_trouble(None),
             main_store_not_owned: within.store_owner.trouble(),
+            main_store_grant: within.store_owner.grant(),
             main_store_anothers: within.store_owner.is_anothers(),
             clock_doubted: within.clock_doubt.why(),
         })

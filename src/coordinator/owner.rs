@@ -46,6 +46,8 @@ static OWNED: LazyLock<IntGaugeVec> = LazyLock::new(|| {
 pub(super) struct Seen {
     /// Why it was not at the last one; empty: it was.
     trouble: Mutex<String>,
+    /// The line that makes it known where the database is; empty: it is.
+    grant: Mutex<String>,
     /// Whether somebody else may delete what lies there.
     others: AtomicBool,
 }
@@ -54,6 +56,11 @@ impl Seen {
     /// Why nothing is collected; empty: nothing is wrong.
     pub(super) fn trouble(&self) -> String {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What lets the database say where it is; empty: it may say so, or was not asked.
+    pub(super) fn grant(&self) -> String {
+        self.grant.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether another installation, or a copy of this one, may delete what this one needs.
@@ -73,6 +80,9 @@ impl Seen {
             tracing::warn!(why = trouble, hint = hint.map(String::as_str), "nothing is collected");
         }
         *last = trouble;
+        let hints = look.as_ref().err().map_or(&[][..], |problem| &problem.hints);
+        let grant = hints.iter().find(|hint| hint.starts_with("GRANT ")).cloned();
+        *self.grant.lock().unwrap_or_else(PoisonError::into_inner) = grant.unwrap_or_default();
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 use axum::extract::State;
 use serde::Deserialize;
 
+use crate::coordinator::apps;
 use crate::coordinator::router::{Route, get};
 use crate::coordinator::state::Shared;
-use crate::coordinator::apps;
 use crate::model::id::{AppName, EnvName, ReleaseNo};
 use crate::net::server::{Json, Params, Path};
 use crate::rules::authorize::Class;

@@ -58,7 +58,9 @@ async fn tick(shared: &Shared) -> Result<(), DbError> {
         let done = walk::write(shared, move |tx, before| act(tx, &within, &rollout, before)).await;
         match done {
             Ok(()) => {}
-            Err(Undone::Db(DbError::Raced(_))) => tracing::debug!(%release, "another coordinator was faster"),
+            Err(Undone::Db(DbError::Raced(_))) => {
+                tracing::debug!(%release, "another coordinator was faster")
+            }
             Err(error) => tracing::warn!(%release, %error, "a rollout could not be moved on"),
         }
     }
@@ -80,12 +82,7 @@ fn is_due(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result<bool, DbErr
 }
 
 /// Looks again, in a transaction that can write.
-fn act(
-    tx: &mut Tx,
-    shared: &Coordinator,
-    seen: &Rollout,
-    before: &Before,
-) -> Result<(), Undone> {
+fn act(tx: &mut Tx, shared: &Coordinator, seen: &Rollout, before: &Before) -> Result<(), Undone> {
     let Some(mut row) = releases::find(tx, &seen.app, &seen.env, seen.release)? else {
         return Ok(());
     };

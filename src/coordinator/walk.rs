@@ -179,3 +179,68 @@ where
         before = Before { walk: Some(Arc::new(walk)), walks: before.walks + 1 };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::db::conformance::both;
+
+    /// More hosts than are walked over within a transaction, one in ten away.
+    fn put_hosts(tx: &mut Tx) -> Result<(), DbError> {
+        for n in 0..=WITHIN_MAX {
+            let region = if n % 2 == 0 { "eu" } else { "us" };
+            let host = serde_json::json!({
+                "info": {"host": format!("h-{n}"), "env": "prod", "peer_port": 1, "agent_version": "0"},
+                "region": region, "address": "10.0.0.1",
+                "reachable": n % 10 > 0, "apps": [], "seen_at": "2026-11-21T00:00:00.000Z",
+            });
+            let host: crate::wire::v1::fleet::HostRow = serde_json::from_value(host).unwrap();
+            hosts::put(tx, &host.region, &host)?;
+        }
+        Ok(())
+    }
+
+    fn basis(generation: u64) -> Basis {
+        let canary =
+            serde_json::json!({"asked": "h-1,h-10", "hosts": {"us": ["h-1"], "eu": ["h-10"]}});
+        let pin = serde_json::json!({"host": "h-3"});
+        Basis {
+            app: "web".parse().unwrap(),
+            env: "prod".parse().unwrap(),
+            hosts: Selector::default(),
+            canary: serde_json::from_value(canary).unwrap(),
+            kept: vec![serde_json::from_value(pin).unwrap()],
+            version: GoalVersion { epoch: 1, generation, step: 1 },
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_fleet_is_walked_before_and_the_walk_is_used_for_what_it_was_by() {
+        let (_folder, databases) = both().await;
+        for db in databases {
+            db.write(put_hosts).await.unwrap();
+            let look = |before: Before, basis: Basis| {
+                db.write(move |tx: &mut Tx| Ok::<_, DbError>(before.or_walk(tx, basis)))
+            };
+            let asked = look(Before::default(), basis(7)).await.unwrap();
+            let Err(Undone::Walk(asked)) = asked else { panic!("{asked:?}") };
+            assert_eq!(*asked, basis(7));
+            let walk = Arc::new(db.read(move |tx| asked.walk(tx)).await.unwrap());
+            let hosts: Vec<usize> = walk.buckets.values().map(Vec::len).collect();
+            // 1001 and 1000, but for 201 that are away, one of the canary, and the pinned one.
+            assert_eq!((hosts, walk.named), (vec![800, 998], 1));
+
+            let before = |walks| Before { walk: Some(walk.clone()), walks };
+            let used = look(before(1), basis(7)).await.unwrap().unwrap();
+            assert!(Arc::ptr_eq(&used, &walk));
+            // Another generation draws anew, before or in the end within.
+            let again = look(before(1), basis(8)).await.unwrap();
+            assert!(matches!(again, Err(Undone::Walk(_))), "{again:?}");
+            let within = look(before(WALKS_MAX), basis(8)).await.unwrap().unwrap();
+            assert_ne!(within.buckets, walk.buckets);
+            let freed = Basis { kept: vec![], ..basis(7) };
+            let freed = look(before(WALKS_MAX), freed).await.unwrap().unwrap();
+            assert_eq!(freed.buckets.values().map(Vec::len).sum::<usize>(), 1799);
+        }
+    }
+}

@@ -389,6 +389,16 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn only_where_all_go_at_once_nobody_looks_at_hosts() {
+        let all = Wish { plan: PlanName::AllAtOnce, bake_s: Some(9), ..STANDARD };
+        assert!(!all.looks_at_hosts() && STANDARD.looks_at_hosts());
+        let (known, unseen) = (fleet(&[("eu", 40), ("us", 4)]), fleet(&[("eu", 0), ("us", 0)]));
+        assert_eq!(plan(all, &known).unwrap(), plan(all, &unseen).unwrap());
+        let canary = Canary { asked: "eu-1".into(), ..Canary::default() };
+        assert!(Wish { canary: Some(&canary), ..all }.looks_at_hosts());
+    }
+
+    #[test]
     fn steps_without_hosts_are_left_out() {
         check(STANDARD, &[("eu", 1)], &[("canary eu", 1, 300)]);
         check(STANDARD, &[("eu", 0), ("us", 1)], &[("canary us", 1, 300)]);

@@ -11,6 +11,8 @@ use crate::store::random;
 
 /// Key in the table `meta`.
 const KEY: &str = "store_owner";
+/// Key in the table `meta` of a file that was copied: the id that it had.
+const LEFT: &str = "store_owner_left";
 /// Words that are kept: so many writes into the store may be under way at once.
 const WORDS: usize = 8;
 
@@ -137,16 +139,37 @@ pub fn forget(tx: &mut Tx) -> Result<(), DbError> {
     tx.exec(FORGET, &[]).map(drop)
 }
 
+/// After the file is [forgotten](forget) for a server: who it was stays known there. When nobody
+/// knows whether the server has the copy, it is copied again, and whoever still holds the store
+/// by this id is to lose it then.
+///
+/// # Errors
+/// When the database fails.
+pub(super) fn leave(tx: &mut Tx, id: &str) -> Result<(), DbError> {
+    meta::put(tx, LEFT, &id)
+}
+
+/// The id that was [left](leave), if any.
+///
+/// # Errors
+/// When the database fails.
+pub(super) fn left(tx: &Tx) -> Result<Option<String>, DbError> {
+    let left: Option<Option<String>> = meta::get(tx, LEFT)?;
+    Ok(left.flatten())
+}
+
 /// It is no copy after all: whoever was forgotten is back.
 ///
 /// # Errors
 /// When the database fails.
 pub(super) fn remember(tx: &mut Tx, known: &Installation) -> Result<(), DbError> {
+    forget(tx)?;
     put(tx, known)
 }
 
 /// The same as [`forget`] in words of SQL, for a file that nobody has open.
-pub(super) const FORGET: &str = "UPDATE meta SET value = 'null' WHERE key = 'store_owner'";
+pub(super) const FORGET: &str =
+    "UPDATE meta SET value = 'null' WHERE key IN ('store_owner', 'store_owner_left')";
 
 fn put(tx: &mut Tx, known: &Installation) -> Result<(), DbError> {
     meta::put(tx, KEY, known)
