@@ -118,7 +118,7 @@ pub fn each(
 /// # Errors
 /// When the database fails.
 pub fn are_more(tx: &Tx, env: &EnvName, most: u32) -> Result<bool, DbError> {
-    let sql = "SELECT count(*) FROM (SELECT 1 FROM hosts WHERE env = ?1 LIMIT ?2) AS some";
+    let sql = "SELECT count(*) FROM (SELECT 1 FROM hosts WHERE env = ?1 LIMIT ?2) AS found";
     Ok(tx.number(sql, values![env, most + 1])? > i64::from(most))
 }
 
