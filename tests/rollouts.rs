@@ -32,7 +32,7 @@ mod webhooks;
 use std::collections::BTreeSet;
 
 use deployctl::model::fleet::Tally;
-use deployctl::model::goal::GoalVersion;
+use deployctl::model::goal::{GoalVersion, bucket};
 use deployctl::model::rollout::RolloutState::{
     Canceled, Failed, Paused, Pending, Reverted, Running, Succeeded, Superseded,
 };
@@ -68,6 +68,29 @@ fn runs(eu: &FakeRegion, us: &FakeRegion) -> BTreeSet<Option<deployctl::model::d
 
 fn only(n: u64) -> BTreeSet<Option<deployctl::model::digest::Digest>> {
     BTreeSet::from([Some(artifact(n))])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_too_large_to_walk_within_the_write_gets_the_same_steps() {
+    let house = House::open().await;
+    house.build(1, "SUCCEEDED", "complete");
+    // Each report carries its hosts; together they are more than `WITHIN_MAX` in the coordinator.
+    for name in ["eu", "us"] {
+        let mut region = house.region(name, 1_200);
+        region.hosts.iter_mut().take(200).for_each(|host| host.reachable = false);
+        region.live().await;
+    }
+    let rollout = house.ask(&deploy("b1")).await.unwrap();
+    assert_eq!(rollout.release.state, Running);
+    let salt = rollout.release.version.unwrap().generation.to_string();
+    let first = &rollout.steps[0];
+    for name in ["eu", "us"] {
+        let hosts = (200..1_200).map(|n| format!("{name}-{n}").parse().unwrap());
+        let app = rollout.release.app.clone();
+        let admitted = hosts.filter(|host| bucket(&salt, &app, host) < first.admit[name]).count();
+        // A twentieth of a region's hosts that can be reached, and twins in the last bucket.
+        assert!((50..55).contains(&admitted), "{admitted} of {name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

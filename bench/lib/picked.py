@@ -5,6 +5,7 @@ import json
 import sqlite3
 import statistics
 import sys
+import threading
 import time
 import urllib.parse
 
@@ -37,15 +38,40 @@ def build():
                    (ARTIFACT, COMMIT))
 
 
+class Writer(threading.Thread):
+    """Writes that find nothing to do, one after the other, as anybody's would stand in line."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.waited, self.stopped = [], False
+
+    def run(self):
+        own = http.client.HTTPConnection(urllib.parse.urlsplit(server).netloc, timeout=120)
+        while not self.stopped:
+            began = time.monotonic()
+            own.request("POST", "/v1/freezes/f999/end", None, headers)
+            own.getresponse().read()
+            self.waited.append((time.monotonic() - began) * 1000)
+            time.sleep(0.01)
+
+
 post("/v1/apps", {"name": "web", "repo": "file:///srv/web", "envs": ["prod"]})
 build()
 NAMES = ",".join(f"{region}-{n:05}" for region in ("eu", "us") for n in range(500, 525))
 for hosts in (None, "eu-00500", NAMES, "eu-0050*", "*-00500"):
-    took = []
+    took, longest = [], []
     for _ in range(int(tries)):
+        writer = Writer()
+        writer.start()
+        time.sleep(0.1)
         began = time.monotonic()
         request = {"kind": "deploy", "target": "b1", "dry_run": True}
         post("/v1/apps/web/envs/prod/rollouts", request | ({"hosts": hosts} if hosts else {}))
         took.append((time.monotonic() - began) * 1000)
+        writer.stopped = True
+        writer.join()
+        longest.append(max(writer.waited))
+    deploy, wait = statistics.median(took), statistics.median(longest)
     shown = hosts or "(the plan alone)"
-    print(f"{statistics.median(took):8.1f} ms  {shown if len(shown) < 40 else '50 names'}", flush=True)
+    shown = shown if len(shown) < 40 else "50 names"
+    print(f"{deploy:8.1f} ms, another write waits {wait:8.1f} ms, {wait / deploy:4.2f} of it  {shown}", flush=True)

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use crate::coordinator::once::{self, KEY_KEPT, Key};
 use crate::coordinator::readiness::{self, Readiness};
-use crate::coordinator::refs::{self, Named, resolve};
+use crate::coordinator::refs::{Named, resolve};
 use crate::coordinator::requirements;
 use crate::coordinator::state::Coordinator;
+use crate::coordinator::walk::{Basis, Before, Undone};
 use crate::coordinator::{
     ancestry, apps, bars, bounds, canary, configs, facts, features, gates, plans, reached, steer,
     view,
@@ -55,11 +56,22 @@ pub(super) enum Stop {
     Refused(Problem),
     /// A dry run: what would have happened.
     Dry(Box<Rollout>),
+    /// This walk over the fleet comes first, outside of the transaction.
+    Walk(Box<Basis>),
 }
 
 impl From<Problem> for Stop {
     fn from(problem: Problem) -> Self {
         Self::Refused(problem)
+    }
+}
+
+impl From<Undone> for Stop {
+    fn from(undone: Undone) -> Self {
+        match undone {
+            Undone::Db(error) => error.into(),
+            Undone::Walk(basis) => Self::Walk(basis),
+        }
     }
 }
 
@@ -76,6 +88,8 @@ struct Desk<'a> {
     app: AppSpec,
     env: EnvRow,
     open: Option<ReleaseRow>,
+    /// What of the fleet was walked before.
+    before: &'a Before,
     /// See [`configs::asked`].
     wish: Option<Option<ConfigId>>,
 }
@@ -105,15 +119,17 @@ impl Load {
 /// Admits `asked`.
 ///
 /// # Errors
-/// [`Stop::Refused`] with a problem, [`Stop::Dry`] when it was a dry run.
-pub(super) fn admit(tx: &mut Tx, shared: &Coordinator, asked: &Asked) -> Result<Rollout, Stop> {
+/// [`Stop::Refused`] with a problem, [`Stop::Dry`] when it was a dry run, [`Stop::Walk`] when
+/// the fleet is to be walked `before`.
+pub(super) fn admit(
+    tx: &mut Tx,
+    shared: &Coordinator,
+    asked: &Asked,
+    before: &Before,
+) -> Result<Rollout, Stop> {
     bounds::check(asked)?;
     let wish = configs::asked(&asked.request)?;
-    let app = crate::store::db::apps::find(tx, &asked.app)?;
-    let app = app.ok_or_else(|| apps::unknown(&asked.app))?.spec;
-    if !app.envs.contains(&asked.env) {
-        return Err(refs::no_env(&app, asked.env.as_str()).into());
-    }
+    let app = apps::known(tx, &asked.app, Some(&asked.env))?;
     let change = format!("rollout {} {}", asked.app, asked.env);
     let digest = once::digest(&once::asked(change, &asked.request));
     if let Some(row) = answered(tx, shared, asked, &digest)? {
@@ -125,7 +141,7 @@ pub(super) fn admit(tx: &mut Tx, shared: &Coordinator, asked: &Asked) -> Result<
     let env = envs::find(tx, &asked.app, &asked.env)?;
     check_generation(asked, &env)?;
     let open = releases::open(tx, &asked.app, &asked.env)?;
-    let desk = Desk { shared, asked, app, env, open, wish };
+    let desk = Desk { shared, asked, app, env, open, before, wish };
     let row = match asked.request.kind {
         RolloutKind::Deploy => deploy(tx, &desk)?,
         RolloutKind::Rollback => rollback::rollback(tx, &desk)?,
@@ -404,7 +420,7 @@ fn place(tx: &mut Tx, desk: &Desk<'_>, load: Load, tolerate: Vec<Bits>) -> Resul
     }
     let rules = Rules { gates, ..Rules::admitted(now, admission) };
     let mut row = row(now, asked, &load, rules);
-    let drawn = plans::check(tx, shared, &desk.app, &row.rollout)?;
+    let drawn = plans::check(tx, shared, &desk.app, &row.rollout, desk.before)?;
     if let (Some(config), Some(ConfigWish::Text(text))) = (load.config, &request.config) {
         let brought = (asked.actor.as_str(), now);
         crate::store::db::configs::keep(tx, &asked.app, (config, text), brought)?;
@@ -417,7 +433,7 @@ fn place(tx: &mut Tx, desk: &Desk<'_>, load: Load, tolerate: Vec<Bits>) -> Resul
         let event = NewEvent::new(now, "rollout.unapproved", &asked.actor, message);
         tx.event(&event.app(&asked.app).env(&asked.env).build(row.build).release(release))?;
     } else if let Some(artifact) = load.artifact {
-        steer::begin(tx, shared, &mut row, artifact, (&asked.actor, drawn))?;
+        steer::begin(tx, shared, &mut row, artifact, (&asked.actor, drawn, desk.before))?;
     }
     Ok(Admitted::New(Box::new(row)))
 }

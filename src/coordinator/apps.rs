@@ -3,14 +3,15 @@
 use axum::Extension;
 use axum::extract::State;
 
+use crate::coordinator::refs;
 use crate::coordinator::router::{Route, get, post, put};
 use crate::coordinator::state::Shared;
-use crate::model::id::AppName;
+use crate::model::id::{AppName, EnvName};
 use crate::net::auth::Identity;
 use crate::net::server::{Json, Path};
 use crate::rules::authorize::Class;
 use crate::store::db::events::NewEvent;
-use crate::store::db::{Topic, apps};
+use crate::store::db::{Topic, Tx, apps};
 use crate::wire::problem::{Code, Problem};
 use crate::wire::v1::app::{App, AppSpec, Apps};
 
@@ -112,6 +113,18 @@ async fn replace(
         Ok(App { spec, ..app })
     };
     shared.db.write(put).await.map(Json)
+}
+
+/// The settings of `name`, which must have `env` if one is said.
+///
+/// # Errors
+/// `not_found`, naming what there is; or when the database fails.
+pub(super) fn known(tx: &Tx, name: &AppName, env: Option<&EnvName>) -> Result<AppSpec, Problem> {
+    let spec = apps::find(tx, name)?.ok_or_else(|| unknown(name))?.spec;
+    match env.filter(|env| !spec.envs.contains(env)) {
+        Some(env) => Err(refs::no_env(&spec, env.as_str())),
+        None => Ok(spec),
+    }
 }
 
 /// The refusal of an app that is not registered.

@@ -157,8 +157,8 @@ fn look(
 fn all_of(tx: &Tx, to: To<'_>) -> Result<Vec<HostId>, DbError> {
     let mut there = Vec::new();
     hosts::each(tx, to.env, &to.app.hosts, |region, host, _| {
-        if to.goes_to(&region) {
-            there.push(host);
+        if to.goes_to(region) {
+            there.push(host.clone());
         }
     })?;
     Ok(there)

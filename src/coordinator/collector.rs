@@ -121,14 +121,18 @@ pub(super) async fn run(shared: Shared) {
             }
             // What a person asked for goes all the same.
             let asked = shared.collect_now.swap(false, Ordering::Relaxed);
-            if let Err(problem) = steadiness::check(&shared).await
+            let steady = steadiness::check(&shared).await;
+            if let Err(problem) = &steady
                 && !asked
             {
                 tracing::debug!(%problem, "ages are not believed");
                 return;
             }
             let enabled = shared.config.collector.enabled;
-            if enabled && takes_round(&shared, coordinators::COLLECTOR, every).await {
+            if enabled
+                && steady.is_ok()
+                && takes_round(&shared, coordinators::COLLECTOR, every).await
+            {
                 look_through(&shared).await;
             }
             // Switched off it deletes nothing that is marked either, but what a person asked for.
@@ -160,9 +164,6 @@ pub(super) async fn takes_round(shared: &Shared, what: &'static str, every: Dura
 }
 
 async fn look_through(shared: &Shared) {
-    if steadiness::check(shared).await.is_err() {
-        return;
-    }
     match collect_all(shared, Order::usual(shared)).await {
         Ok(parts) => {
             let mut all = Part::default();

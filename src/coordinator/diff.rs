@@ -105,10 +105,7 @@ fn facts(
     query: &DiffQuery,
     now: UnixMillis,
 ) -> Result<Facts, Problem> {
-    let spec = crate::store::db::apps::find(tx, app)?.ok_or_else(|| apps::unknown(app))?.spec;
-    if !spec.envs.contains(env) {
-        return Err(refs::no_env(&spec, env.as_str()));
-    }
+    let spec = apps::known(tx, app, Some(env))?;
     let [from, to] = [&query.from, &query.to].map(|text| built(tx, &spec, env, text));
     let ((from, with), (to, other)) = (from?, to?);
     let beside = [with, other];

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::coordinator::state::Coordinator;
+use crate::coordinator::walk::{Basis, Before, Undone};
 use crate::coordinator::{bars, readiness};
-use crate::model::goal::{GoalVersion, bucket};
-use crate::model::hold::Hold;
-use crate::model::id::{HostId, RegionName};
+use crate::model::goal::GoalVersion;
+use crate::model::id::RegionName;
 use crate::model::rollout::RolloutState;
 use crate::rules::rollout::plan::{Fleet, waves};
 use crate::rules::rollout::{Facts, RegionFacts, Rollout};
-use crate::store::db::{DbError, Tx, envs, gate_runs, holds, hosts, regions, tallies};
+use crate::store::db::{DbError, Tx, envs, gate_runs, hosts, regions, tallies};
 use crate::wire::v1::app::AppSpec;
 use crate::wire::v1::fleet::REGION_SILENT;
 
@@ -20,13 +20,12 @@ pub(super) fn region_names(tx: &Tx, shared: &Coordinator) -> Result<BTreeSet<Reg
     Ok(shared.config.regions.keys().cloned().chain(heard).collect())
 }
 
-/// What `rollout` is judged on.
+/// What `rollout` is judged on, but for the buckets of its hosts.
 pub(super) fn load(tx: &Tx, shared: &Coordinator, rollout: &Rollout) -> Result<Facts, DbError> {
     let mut counts = tallies::told(tx, &rollout.app, &rollout.env)?;
     let known = hosts::count(tx, &rollout.env, &rollout.hosts)?;
     let seen: BTreeMap<RegionName, _> =
         regions::list(tx)?.into_iter().map(|row| (row.region, row.seen_at)).collect();
-    let mut buckets = drawn(tx, shared, rollout)?;
     let now = shared.steady_now();
     let barred = bars::stopping(tx, (&rollout.app, &rollout.env), now)?;
     let barred = barred.map(|bar| bar.sentence());
@@ -48,9 +47,19 @@ pub(super) fn load(tx: &Tx, shared: &Coordinator, rollout: &Rollout) -> Result<F
         let (tally, told_at) = counts.remove(&name).unwrap_or_default();
         let told_at = Some(told_at).filter(|told| *told <= now).unwrap_or_default();
         let silent = now.since(heard) > REGION_SILENT;
-        let buckets = buckets.as_mut().map(|all| all.remove(&name).unwrap_or_default());
-        let region = RegionFacts { tally, told_at, silent, known, reachable, buckets };
+        let region = RegionFacts { tally, told_at, silent, known, reachable, buckets: None };
         facts.regions.insert(name, region);
+    }
+    Ok(facts)
+}
+
+/// What the rules look at when they go on with `rollout`: the same, and who there is to let in.
+pub(super) fn to_step(tx: &Tx, shared: &Coordinator, rollout: &Rollout) -> Result<Facts, DbError> {
+    let mut facts = load(tx, shared, rollout)?;
+    if let Some(mut buckets) = drawn(tx, shared, rollout)? {
+        for (name, region) in &mut facts.regions {
+            region.buckets = Some(buckets.remove(name).unwrap_or_default());
+        }
     }
     Ok(facts)
 }
@@ -66,31 +75,15 @@ fn drawn(
 ) -> Result<Option<BTreeMap<RegionName, Buckets>>, DbError> {
     let running = rollout.state == RolloutState::Running && rollout.permits.most.is_some();
     let Some(version) = rollout.version.filter(|_| running) else { return Ok(None) };
-    let salt = version.generation.to_string();
     let mut buckets: BTreeMap<RegionName, Buckets> = BTreeMap::new();
-    each_free(tx, shared, rollout, |region, host, reachable| {
-        let own = bucket(&salt, &rollout.app, &host);
-        buckets.entry(region).or_default().push((own, reachable));
+    Basis::of(tx, shared, rollout, version)?.each(tx, |region, _, own| {
+        match buckets.get_mut(region) {
+            Some(buckets) => buckets.push(own),
+            None => drop(buckets.insert(region.clone(), vec![own])),
+        }
     })?;
     buckets.values_mut().for_each(|region| region.sort_unstable());
     Ok(Some(buckets))
-}
-
-/// Tells `take` each host that the rollout covers and that nobody holds or pins: one that
-/// is kept is not asked, and a canary of such hosts would prove nothing.
-fn each_free(
-    tx: &Tx,
-    shared: &Coordinator,
-    rollout: &Rollout,
-    mut take: impl FnMut(RegionName, HostId, bool),
-) -> Result<(), DbError> {
-    let kept = holds::placed(tx, (&rollout.app, &rollout.env), shared.steady_now())?;
-    let kept: Vec<_> = kept.iter().filter_map(Hold::pin).collect();
-    hosts::each(tx, &rollout.env, &rollout.hosts, |region, host, reachable| {
-        if !kept.iter().any(|pin| pin.keeps(&host, &region)) {
-            take(region, host, reachable);
-        }
-    })
 }
 
 /// A fleet, and the version by whose generation its hosts were drawn.
@@ -99,25 +92,23 @@ pub(super) struct Drawn {
     pub(super) fleet: Fleet,
 }
 
-/// The fleet as the planner sees it, drawn with the generation of `fresh`: a walk over all its
-/// hosts.
+/// The fleet as the planner sees it, drawn with the generation of `fresh`: where the plan asks
+/// for hosts, by a walk over all of them.
+///
+/// # Errors
+/// [`Undone::Walk`] when that is to be done `before`.
 pub(super) fn fleet(
     tx: &Tx,
     shared: &Coordinator,
-    app: &AppSpec,
-    rollout: &Rollout,
+    (app, rollout): (&AppSpec, &Rollout),
     fresh: GoalVersion,
-) -> Result<Drawn, DbError> {
-    let salt = fresh.generation.to_string();
-    let (mut buckets, mut named) = (BTreeMap::<RegionName, Vec<u32>>::new(), 0);
-    let canary = rollout.canary.as_ref();
-    each_free(tx, shared, rollout, |region, host, reachable| {
-        if reachable && canary.is_some_and(|canary| canary.has(&region, &host)) {
-            named += 1;
-        } else if reachable {
-            buckets.entry(region).or_default().push(bucket(&salt, &rollout.app, &host));
-        }
-    })?;
+    before: &Before,
+) -> Result<Drawn, Undone> {
+    let (mut buckets, mut named) = (BTreeMap::new(), 0);
+    if rollout.wish().looks_at_hosts() {
+        let walk = before.or_walk(tx, Basis::of(tx, shared, rollout, fresh)?)?;
+        (buckets, named) = (walk.buckets.clone(), walk.named);
+    }
     let mut names = region_names(tx, shared)?;
     names.extend(buckets.keys().cloned());
     let covered: Vec<RegionName> = names.into_iter().filter(|name| rollout.covers(name)).collect();

@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use crate::coordinator::feed::check_region;
 use crate::coordinator::router::{Route, get, post};
-use crate::coordinator::state::{Coordinator, Shared};
-use crate::coordinator::{apps, curves, facts, hosts as gone};
+use crate::coordinator::state::Shared;
+use crate::coordinator::{apps, curves, facts, hosts as gone, reached};
 use crate::model::id::{AppName, EnvName, RegionName};
 use crate::model::time::UnixMillis;
 use crate::net::auth::Identity;
@@ -34,10 +34,15 @@ const REPLICAS_MAX: usize = 10_000;
 const PROCESS_BYTES_MAX: usize = 256;
 /// By how much a region's word can move the generations.
 const GENERATIONS_AHEAD_MAX: u64 = 1_000_000;
+/// Most apps and envs whose hosts a region is asked to compare.
+const COMPARED_MAX: usize = 1_000;
 /// Default and largest page of hosts.
 const LIMIT: (u32, u32) = (1_000, 20_000);
 /// Longest prefix of a host's id, bytes.
 const PREFIX_BYTES_MAX: usize = 128;
+
+/// Deploys that admit hosts or are paused; see [`releases::under_way`].
+type UnderWay = BTreeMap<(AppName, EnvName), bool>;
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
@@ -65,7 +70,8 @@ async fn report(
         let teller = regions::teller(tx, &report, now)?;
         let under_way = releases::under_way(tx)?;
         // Processes of a region all know its hosts: only one of them is believed.
-        let mut news = teller == report.process && take_hosts(tx, &report, now)?;
+        let is_believed = teller == report.process;
+        let mut news = is_believed && take_hosts(tx, &report, &under_way, now)?;
         for replica in &report.replicas {
             news |= replicas::claim(tx, region, replica, now)?;
         }
@@ -76,25 +82,35 @@ async fn report(
             heal: replicas::lost(tx, region)?,
             forget: forgotten::owed(tx, region)?,
             teller: (!teller.is_empty()).then_some(teller),
-            compare: under_way.into_iter().map(|(app, env)| Compared { app, env }).collect(),
+            compare: compared(under_way),
         })
     };
     Ok(Json(shared.db.write(take).await?))
 }
 
+/// What a region compares hosts of, with a new release and without it.
+fn compared(under_way: UnderWay) -> Vec<Compared> {
+    let all = under_way.into_keys().take(COMPARED_MAX);
+    all.map(|(app, env)| Compared { app, env }).collect()
+}
+
 /// Takes what a region says of its hosts; says whether anything is new. A bake ends on counts
 /// that were told lately: those that a rollout is judged on are noted also when they are as
 /// before.
-fn take_hosts(tx: &mut Tx, report: &RegionReport, now: UnixMillis) -> Result<bool, DbError> {
+fn take_hosts(
+    tx: &mut Tx,
+    report: &RegionReport,
+    under_way: &UnderWay,
+    now: UnixMillis,
+) -> Result<bool, DbError> {
     let region = &report.region;
     regions::put(tx, report, now)?;
-    let judged = releases::judged(tx)?;
     let mut news = !report.hosts.is_empty();
     for counts in &report.tallies {
         if tallies::put(tx, region, counts, now)? {
             curves::sample(tx, (&counts.app, &counts.env), now)?;
             news = true;
-        } else if judged.contains(&(counts.app.clone(), counts.env.clone())) {
+        } else if under_way.get(&(counts.app.clone(), counts.env.clone())) == Some(&true) {
             tallies::repeat(tx, region, (&counts.app, &counts.env), now)?;
         }
     }
@@ -156,26 +172,16 @@ async fn list_hosts(
     let within = shared.clone();
     let list = move |tx: &Tx| {
         if let Some(app) = &filter.app {
-            crate::store::db::apps::find(tx, app)?.ok_or_else(|| apps::unknown(app))?;
+            apps::known(tx, app, None)?;
         }
         if let Some(region) = &filter.region {
-            check_known(tx, &within, region)?;
+            let known = facts::region_names(tx, &within)?;
+            reached::check_known(&known, std::iter::once(region))?;
         }
         let (hosts, total) = hosts::list(tx, &filter, limit)?;
         Ok::<_, Problem>(Hosts { hosts, total })
     };
     shared.db.read(list).await.map(Json)
-}
-
-fn check_known(tx: &Tx, shared: &Coordinator, region: &RegionName) -> Result<(), Problem> {
-    let known = facts::region_names(tx, shared)?;
-    if known.contains(region) {
-        return Ok(());
-    }
-    let names: Vec<&str> = known.iter().map(RegionName::as_str).collect();
-    Err(Problem::new(Code::NotFound, format!("there is no region {region}"))
-        .because(format!("there are {}", names.join(", ")))
-        .hint("deployctl regions"))
 }
 
 async fn list_regions(State(shared): State<Shared>) -> Result<Json<Regions>, Problem> {
@@ -205,6 +211,7 @@ async fn list_regions(State(shared): State<Shared>) -> Result<Json<Regions>, Pro
             regions: all,
             main_store_trouble: within.store_trouble(None),
             main_store_not_owned: within.store_owner.trouble(),
+            main_store_grant: within.store_owner.grant(),
             main_store_anothers: within.store_owner.is_anothers(),
             clock_doubted: within.clock_doubt.why(),
         })

@@ -9,7 +9,7 @@ use crate::coordinator::admission::MESSAGE_BYTES_MAX;
 use crate::coordinator::once::{self, Key, made_before};
 use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::Shared;
-use crate::coordinator::{apps, outbox, refs};
+use crate::coordinator::{apps, outbox};
 use crate::model::freeze::Freeze;
 use crate::model::id::FreezeNo;
 use crate::net::auth::Identity;
@@ -150,10 +150,8 @@ fn check_bounds(request: &FreezeRequest) -> Result<(), Problem> {
 }
 
 fn check_scope(tx: &Tx, request: &FreezeRequest) -> Result<(), Problem> {
-    let Some(app) = &request.app else { return Ok(()) };
-    let spec = crate::store::db::apps::find(tx, app)?.ok_or_else(|| apps::unknown(app))?.spec;
-    match &request.env {
-        Some(env) if !spec.envs.contains(env) => Err(refs::no_env(&spec, env.as_str())),
-        _ => Ok(()),
+    match &request.app {
+        Some(app) => apps::known(tx, app, request.env.as_ref()).map(drop),
+        None => Ok(()),
     }
 }

@@ -7,10 +7,10 @@ use axum::extract::State;
 
 use crate::coordinator::admission::MESSAGE_BYTES_MAX;
 use crate::coordinator::once::{self, Key, made_before};
-use crate::coordinator::refs::{self, Named, resolve};
+use crate::coordinator::refs::{Named, resolve};
 use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::{Coordinator, Shared};
-use crate::coordinator::{apps, facts, outbox, readiness, steer};
+use crate::coordinator::{apps, facts, outbox, reached, readiness, steer};
 use crate::model::config::Bits;
 use crate::model::goal::Target;
 use crate::model::hold::Hold;
@@ -136,20 +136,10 @@ fn read(tx: &Tx, shared: &Coordinator, actor: &str, request: HoldRequest) -> Res
         }
         (env, region) = (Some(own), Some(row.region));
     } else if let Some(region) = &region {
-        check_region(tx, shared, region)?;
+        reached::check_known(&facts::region_names(tx, shared)?, std::iter::once(region))?;
     }
-    let spec = match &request.app {
-        Some(app) => {
-            let spec = crate::store::db::apps::find(tx, app)?;
-            Some(spec.ok_or_else(|| apps::unknown(app))?.spec)
-        }
-        None => None,
-    };
-    if let (Some(spec), Some(env)) = (&spec, &env)
-        && !spec.envs.contains(env)
-    {
-        return Err(refs::no_env(spec, env.as_str()));
-    }
+    let known = |app| apps::known(tx, app, env.as_ref());
+    let spec = request.app.as_ref().map(known).transpose()?;
     let at = match (&request.release, spec.as_ref().zip(env.as_ref())) {
         (None, _) => None,
         (Some(text), Some((spec, env))) => Some(target(tx, (spec, env), text)?),
@@ -179,14 +169,6 @@ fn find_host(tx: &Tx, host: &str) -> Result<Option<HostRow>, DbError> {
     let filter = hosts::Filter { host: Some(host.to_owned()), ..hosts::Filter::default() };
     let (rows, _) = hosts::list(tx, &filter, 100)?;
     Ok(rows.into_iter().find(|row| row.info.host.as_str() == host))
-}
-
-fn check_region(tx: &Tx, shared: &Coordinator, region: &RegionName) -> Result<(), Problem> {
-    if facts::region_names(tx, shared)?.contains(region) {
-        return Ok(());
-    }
-    Err(Problem::new(Code::NotFound, format!("there is no region {region}"))
-        .hint("deployctl regions"))
 }
 
 /// The release that a pin names: one that the env has run, and that is not bad.

@@ -70,5 +70,6 @@ mod synchronizer;
 mod tick;
 mod tokens;
 mod view;
+mod walk;
 mod web;
 mod webhooks;

@@ -21,6 +21,7 @@ use crate::store::blobs::{BlobError, Blobs, Kind, Note};
 use crate::store::db::events::NewEvent;
 use crate::store::db::owner::{self, Here, Installation};
 use crate::store::db::{DbError, Tx, collected};
+use crate::store::random;
 use crate::wire::problem::{Code, Problem};
 
 /// The line that makes a store one's own.
@@ -45,6 +46,8 @@ static OWNED: LazyLock<IntGaugeVec> = LazyLock::new(|| {
 pub(super) struct Seen {
     /// Why it was not at the last one; empty: it was.
     trouble: Mutex<String>,
+    /// The line that makes it known where the database is; empty: it is.
+    grant: Mutex<String>,
     /// Whether somebody else may delete what lies there.
     others: AtomicBool,
 }
@@ -53,6 +56,11 @@ impl Seen {
     /// Why nothing is collected; empty: nothing is wrong.
     pub(super) fn trouble(&self) -> String {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What lets the database say where it is; empty: it may say so, or was not asked.
+    pub(super) fn grant(&self) -> String {
+        self.grant.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether another installation, or a copy of this one, may delete what this one needs.
@@ -72,6 +80,9 @@ impl Seen {
             tracing::warn!(why = trouble, hint = hint.map(String::as_str), "nothing is collected");
         }
         *last = trouble;
+        let hints = look.as_ref().err().map_or(&[][..], |problem| &problem.hints);
+        let grant = hints.iter().find(|hint| hint.starts_with("GRANT ")).cloned();
+        *self.grant.lock().unwrap_or_else(PoisonError::into_inner) = grant.unwrap_or_default();
     }
 }
 
@@ -162,7 +173,7 @@ pub(super) async fn keep(shared: &Shared, renew: bool) -> Result<(), Problem> {
         // Two live from one database. Neither may win: what it collects the other may need.
         // Which of them is the copy neither can know, also not after a restart.
         Ok(Standing::Overtaken(owner)) => {
-            let nobodys = Installation { words: vec![owner::random()], ..known(shared).await?.0 };
+            let nobodys = Installation { words: vec![random::name()], ..known(shared).await?.0 };
             write(shared, &nobodys, shared.blobs.own(note(shared, &nobodys))).await?;
             judge(Standing::Overtaken(owner))
         }
@@ -218,7 +229,7 @@ pub async fn take_away(blobs: &Blobs, former: &str, to: &str) -> Result<bool, Pr
         return Ok(false);
     };
     let nobodys = Owner {
-        word: owner::random(),
+        word: random::name(),
         database: format!("moved to {to}"),
         written: clock::now().to_string(),
         ..owner

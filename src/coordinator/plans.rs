@@ -1,8 +1,10 @@
 //! A plan or a canary that came with a request, before anything is written: whether it fits
 //! the fleet that there is. When the rollout begins, the rules look once more.
 
+use crate::coordinator::admission::Stop;
 use crate::coordinator::facts::Drawn;
 use crate::coordinator::state::Coordinator;
+use crate::coordinator::walk::Before;
 use crate::coordinator::{facts, features, reached};
 use crate::model::canary::Canary;
 use crate::model::id::HostId;
@@ -28,13 +30,14 @@ pub(super) fn are_same(a: Option<&PlanFile>, b: Option<&PlanFile>) -> bool {
 ///
 /// # Errors
 /// `not_found` for a region that nobody knows, `usage` when it does not fit the fleet,
-/// `blocked` while a coordinator works that would drop it.
+/// `blocked` while a coordinator works that would drop it; [`Stop::Walk`].
 pub(super) fn check(
     tx: &mut Tx,
     shared: &Coordinator,
     app: &AppSpec,
     rollout: &Rollout,
-) -> Result<Option<Drawn>, Problem> {
+    before: &Before,
+) -> Result<Option<Drawn>, Stop> {
     let (what, feature) = match (&rollout.plan_file, &rollout.canary) {
         (Some(file), _) => {
             reached::check_known(&facts::region_names(tx, shared)?, file.regions())?;
@@ -43,7 +46,7 @@ pub(super) fn check(
         (None, Some(canary)) => (format!("a canary of {}", canary.asked), &features::CANARIES),
         (None, None) => return Ok(None),
     };
-    let drawn = facts::fleet(tx, shared, app, rollout, envs::fresh(tx)?)?;
+    let drawn = facts::fleet(tx, shared, (app, rollout), envs::fresh(tx)?, before)?;
     plan(rollout.wish(), &drawn.fleet).map_err(|why| {
         let problem = Problem::new(Code::Usage, format!("{what} does not fit the fleet"));
         let most = most_of(drawn.fleet.all());

@@ -6,9 +6,9 @@ use std::time::Duration;
 use axum::extract::State;
 use serde::Deserialize;
 
+use crate::coordinator::apps;
 use crate::coordinator::router::{Route, get};
 use crate::coordinator::state::Shared;
-use crate::coordinator::{apps, refs};
 use crate::model::id::{AppName, EnvName, ReleaseNo};
 use crate::net::server::{Json, Params, Path};
 use crate::rules::authorize::Class;
@@ -44,10 +44,7 @@ async fn list(
 ) -> Result<Json<Releases>, Problem> {
     let limit = query.limit.unwrap_or(LIMIT.0).clamp(1, LIMIT.1);
     let list = move |tx: &Tx| {
-        let spec = crate::store::db::apps::find(tx, &app)?.ok_or_else(|| apps::unknown(&app))?;
-        if !spec.spec.envs.contains(&env) {
-            return Err(refs::no_env(&spec.spec, env.as_str()));
-        }
+        apps::known(tx, &app, Some(&env))?;
         let rows = releases::list(tx, &app, &env, query.before, limit)?;
         Ok(Releases { releases: rows.iter().map(ReleaseRow::view).collect() })
     };
@@ -68,24 +65,19 @@ struct QueryAll {
 /// # Errors
 /// `not_found`, naming what there is.
 fn check_known(tx: &Tx, app: Option<&AppName>, env: Option<&EnvName>) -> Result<(), Problem> {
-    use crate::store::db::apps as stored;
-    let Some(app) = app else {
-        let Some(env) = env else { return Ok(()) };
-        let all = stored::list(tx)?;
-        let envs: BTreeSet<&EnvName> = all.iter().flat_map(|app| &app.spec.envs).collect();
-        if envs.contains(env) {
-            return Ok(());
-        }
-        let names: Vec<&str> = envs.into_iter().map(EnvName::as_str).collect();
-        return Err(Problem::new(Code::NotFound, format!("no app has an env {env}"))
-            .because(format!("there are {}", names.join(", ")))
-            .hint("deployctl apps list"));
-    };
-    let spec = stored::find(tx, app)?.ok_or_else(|| apps::unknown(app))?.spec;
-    match env.filter(|env| !spec.envs.contains(env)) {
-        Some(env) => Err(refs::no_env(&spec, env.as_str())),
-        None => Ok(()),
+    if let Some(app) = app {
+        return apps::known(tx, app, env).map(drop);
     }
+    let Some(env) = env else { return Ok(()) };
+    let all = crate::store::db::apps::list(tx)?;
+    let envs: BTreeSet<&EnvName> = all.iter().flat_map(|app| &app.spec.envs).collect();
+    if envs.contains(env) {
+        return Ok(());
+    }
+    let names: Vec<&str> = envs.into_iter().map(EnvName::as_str).collect();
+    Err(Problem::new(Code::NotFound, format!("no app has an env {env}"))
+        .because(format!("there are {}", names.join(", ")))
+        .hint("deployctl apps list"))
 }
 
 async fn list_all(

@@ -1,5 +1,7 @@
 //! Rollouts: asked for, watched, steered.
 
+use std::sync::Arc;
+
 use axum::Extension;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -8,6 +10,7 @@ use crate::coordinator::admission::{Asked, MESSAGE_BYTES_MAX, Stop, admit};
 use crate::coordinator::once::{self, Key, made_before};
 use crate::coordinator::router::{Route, get, post};
 use crate::coordinator::state::{Coordinator, Shared, wait_of};
+use crate::coordinator::walk::{self, Before};
 use crate::coordinator::{again, apps, bars, facts, outbox, refs, steer, view};
 use crate::model::id::{AppName, EnvName, ReleaseNo};
 use crate::model::rollout::Approval;
@@ -81,17 +84,18 @@ async fn create(
         return Err(Problem::new(Code::Forbidden, "only an admin breaks the glass")
             .because(format!("the token of {} has the role {}", who.name, who.role.word())));
     }
-    let wish = request.clone();
-    let asked = Asked { app, env, actor: who.name, key, request };
-    let within = shared.clone();
-    let admitted = shared.db.write(move |tx| admit(tx, &within, &asked)).await;
+    let asked = Arc::new(Asked { app, env, actor: who.name, key, request });
+    let (within, wish) = (shared.clone(), asked.clone());
+    let work = move |tx: &mut Tx, before: &Before| admit(tx, &within, &wish, before);
+    let admitted = walk::write(&shared, work).await;
     match admitted {
         Ok(rollout) => {
             outbox::drain(&shared).await;
             Ok(Json(rollout))
         }
         Err(Stop::Dry(rollout)) => Ok(Json(*rollout)),
-        Err(Stop::Refused(problem)) => Err(again::as_narrow(problem, &wish)),
+        Err(Stop::Refused(problem)) => Err(again::as_narrow(problem, &asked.request)),
+        Err(Stop::Walk(_)) => unreachable!("what is to be walked first was walked"),
     }
 }
 
@@ -130,10 +134,7 @@ type Place = (AppName, EnvName, ReleaseNo);
 /// # Errors
 /// `not_found`, naming what there is.
 pub(super) fn find(tx: &Tx, (app, env, release): &Place) -> Result<ReleaseRow, Problem> {
-    let spec = crate::store::db::apps::find(tx, app)?.ok_or_else(|| apps::unknown(app))?.spec;
-    if !spec.envs.contains(env) {
-        return Err(refs::no_env(&spec, env.as_str()));
-    }
+    let spec = apps::known(tx, app, Some(env))?;
     releases::find(tx, app, env, *release)?.ok_or_else(|| refs::no_release(&spec, env, *release))
 }
 

@@ -3,6 +3,7 @@
 
 use crate::coordinator::facts::Drawn;
 use crate::coordinator::state::Coordinator;
+use crate::coordinator::walk::{Before, Undone};
 use crate::coordinator::{curves, facts, holds, view};
 use crate::model::digest::ArtifactId;
 use crate::model::hold::Hold;
@@ -144,25 +145,28 @@ pub(super) fn restate(
 }
 
 /// Starts a pending rollout whose artifact is ready; `drawn` is its fleet, if that was looked at
-/// in this transaction.
+/// in this transaction, or else what was walked `before` it.
+///
+/// # Errors
+/// [`Undone::Walk`] when the fleet is to be walked first; or when the database fails.
 pub(super) fn begin(
     tx: &mut Tx,
     shared: &Coordinator,
     row: &mut ReleaseRow,
     artifact: ArtifactId,
-    (actor, drawn): (&str, Option<Drawn>),
-) -> Result<(), DbError> {
+    (actor, drawn, before): (&str, Option<Drawn>, &Before),
+) -> Result<(), Undone> {
     let app = apps::find(tx, &row.rollout.app)?.ok_or(DbError::Missing("a rollout's app"))?;
     let fresh = envs::fresh(tx)?;
     let fleet = match drawn.filter(|drawn| drawn.version == fresh) {
         Some(drawn) => drawn.fleet,
-        None => facts::fleet(tx, shared, &app.spec, &row.rollout, fresh)?.fleet,
+        None => facts::fleet(tx, shared, (&app.spec, &row.rollout), fresh, before)?.fleet,
     };
     row.artifact = Some(artifact);
     curves::start(tx, &row.rollout, shared.steady_now())?;
     let actions = row.rollout.begin(shared.steady_now(), artifact, fresh, &fleet);
     let facts = facts::load(tx, shared, &row.rollout)?;
-    save(tx, shared, row, actions, (actor, &facts))
+    Ok(save(tx, shared, row, actions, (actor, &facts))?)
 }
 
 /// Lets the rules look at one rollout; returns whether anything changed.
@@ -171,7 +175,7 @@ pub(super) fn step(
     shared: &Coordinator,
     row: &mut ReleaseRow,
 ) -> Result<bool, DbError> {
-    let facts = facts::load(tx, shared, &row.rollout)?;
+    let facts = facts::to_step(tx, shared, &row.rollout)?;
     let before = row.rollout.clone();
     let actions = row.rollout.step(shared.steady_now(), &facts);
     if actions.is_empty() && before == row.rollout {

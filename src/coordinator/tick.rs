@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::coordinator::readiness::{self, Readiness};
 use crate::coordinator::state::{Coordinator, Shared};
+use crate::coordinator::walk::{self, Before, Undone};
 use crate::coordinator::{ancestry, facts, holds, outbox, steer};
 use crate::rules::rollout::Rollout;
 use crate::store::db::releases::{self, ReleaseRow};
@@ -54,10 +55,12 @@ async fn tick(shared: &Shared) -> Result<(), DbError> {
     for rollout in due {
         let within = shared.clone();
         let release = rollout.release;
-        let done = shared.db.write(move |tx: &mut Tx| act(tx, &within, &rollout)).await;
+        let done = walk::write(shared, move |tx, before| act(tx, &within, &rollout, before)).await;
         match done {
             Ok(()) => {}
-            Err(DbError::Raced(_)) => tracing::debug!(%release, "another coordinator was faster"),
+            Err(Undone::Db(DbError::Raced(_))) => {
+                tracing::debug!(%release, "another coordinator was faster")
+            }
             Err(error) => tracing::warn!(%release, %error, "a rollout could not be moved on"),
         }
     }
@@ -67,7 +70,7 @@ async fn tick(shared: &Shared) -> Result<(), DbError> {
 
 fn is_due(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result<bool, DbError> {
     let mut rollout = row.rollout.clone();
-    let facts = facts::load(tx, shared, &rollout)?;
+    let facts = facts::to_step(tx, shared, &rollout)?;
     let actions = rollout.step(shared.steady_now(), &facts);
     if !actions.is_empty() || rollout != row.rollout {
         return Ok(true);
@@ -79,7 +82,7 @@ fn is_due(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result<bool, DbErr
 }
 
 /// Looks again, in a transaction that can write.
-fn act(tx: &mut Tx, shared: &Coordinator, seen: &Rollout) -> Result<(), DbError> {
+fn act(tx: &mut Tx, shared: &Coordinator, seen: &Rollout, before: &Before) -> Result<(), Undone> {
     let Some(mut row) = releases::find(tx, &seen.app, &seen.env, seen.release)? else {
         return Ok(());
     };
@@ -88,16 +91,17 @@ fn act(tx: &mut Tx, shared: &Coordinator, seen: &Rollout) -> Result<(), DbError>
             if let Some(why) = ancestry::at_start(tx, &row)? {
                 let actions = row.rollout.turn_away(&why);
                 let facts = facts::load(tx, shared, &row.rollout)?;
-                return steer::save(tx, shared, &mut row, actions, (steer::SELF, &facts));
+                return Ok(steer::save(tx, shared, &mut row, actions, (steer::SELF, &facts))?);
             }
-            steer::begin(tx, shared, &mut row, artifact, (steer::SELF, None))?;
+            steer::begin(tx, shared, &mut row, artifact, (steer::SELF, None, before))?;
         }
         Some(Readiness::Never(why)) => {
             let actions = row.rollout.give_up(&why);
             let facts = facts::load(tx, shared, &row.rollout)?;
-            return steer::save(tx, shared, &mut row, actions, (steer::SELF, &facts));
+            return Ok(steer::save(tx, shared, &mut row, actions, (steer::SELF, &facts))?);
         }
         Some(Readiness::Waiting(_)) | None => {}
     }
-    steer::step(tx, shared, &mut row).map(drop)
+    steer::step(tx, shared, &mut row)?;
+    Ok(())
 }

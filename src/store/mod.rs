@@ -6,3 +6,4 @@
 pub mod blobs;
 pub mod db;
 pub mod goals;
+pub mod random;

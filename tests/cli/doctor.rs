@@ -80,6 +80,19 @@ fn each_fault_of_the_service_fails_its_own_check_with_code_1() {
     let done = Person::of(&coordinator).ends(&["doctor", "-o", "json"], 1);
     let collector = ("failed".into(), "the main store is another's".into());
     assert_eq!(check(&done, "collector"), collector);
+    // What the database's role may not ask is granted, and not the store adopted.
+    let hinted = |done: &Done| {
+        let checks = done.json()["checks"].clone();
+        let all = checks.as_array().unwrap().iter();
+        let mut of = all.filter(|check| check["check"] == "collector");
+        of.next().unwrap()["hint"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(hinted(&done), "deployctl admin gc --adopt-store --dry-run");
+    let mut unsaid = silent.clone();
+    unsaid["main_store_grant"] = "GRANT EXECUTE ON FUNCTION f() TO \"r\"".into();
+    coordinator.gives("GET /v1/regions", &unsaid);
+    let done = Person::of(&coordinator).ends(&["doctor", "-o", "json"], 1);
+    assert_eq!(hinted(&done), "GRANT EXECUTE ON FUNCTION f() TO \"r\"");
     let mut nobodys = silent.clone();
     nobodys["main_store_anothers"] = false.into();
     coordinator.gives("GET /v1/regions", &nobodys);

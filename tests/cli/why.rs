@@ -252,6 +252,7 @@ fn a_rollout_that_bakes_says_what_comes_after() {
             main_store_trouble: String::new(),
             main_store_not_owned: String::new(),
             main_store_anothers: false,
+            main_store_grant: String::new(),
             clock_doubted: String::new(),
         },
     );

@@ -378,6 +378,7 @@ async fn a_role_that_may_not_ask_which_server_it_is_collects_nothing_and_says_wh
     let regions: Value = coordinator.admin().get("/v1/regions", PATIENCE).await.unwrap();
     let why = regions["main_store_not_owned"].as_str().unwrap();
     assert!(why.contains("pg_control_system()"), "{regions}");
+    assert_eq!(regions["main_store_grant"], *grant, "{regions}");
     // The line that it names helps: with it a person's word lasts.
     psql(&url, &grant);
     assert!(refused(&coordinator).await.to_string().contains("not where it was"));

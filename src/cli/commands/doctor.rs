@@ -245,7 +245,10 @@ fn answering(reply: &Regions) -> Check {
 }
 
 fn owning(reply: &Regions) -> Check {
-    let hint = "deployctl admin gc --adopt-store --dry-run";
+    let hint = match reply.main_store_grant.as_str() {
+        "" => "deployctl admin gc --adopt-store --dry-run",
+        grant => grant,
+    };
     let doubt = reply.clock_doubted.as_str();
     match reply.main_store_not_owned.as_str() {
         "" if !doubt.is_empty() => {

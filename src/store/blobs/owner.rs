@@ -10,19 +10,12 @@ use object_store::path::Path as ObjectPath;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode};
 
 use super::{BlobError, Blobs};
-use crate::model::digest::to_hex;
+use crate::store::random;
 
 /// Its key: no artifact's object has such a one.
 const KEY: &str = "owner";
 /// Longest that is read, bytes; a good one has some 300.
 const BYTES_MAX: u64 = 16 << 10;
-
-/// A name that nobody else writes.
-fn random() -> String {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the operating system gives random numbers");
-    to_hex(&bytes)
-}
 
 /// What the store says of its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +60,7 @@ impl Blobs {
         if self.owner().await?.is_none() {
             return Ok(false);
         }
-        let at = ObjectPath::from(format!("probe/{}", random()));
+        let at = ObjectPath::from(format!("probe/{}", random::name()));
         let failed = |source| self.failed(source);
         self.store.put(&at, Bytes::from_static(b"probe").into()).await.map_err(failed)?;
         let there = match main.store.head(&at).await {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use super::owner::{self, Installation};
+use super::owner;
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 use super::{Address, DbError, Tx, Value, schema, values};
@@ -18,6 +18,10 @@ use crate::model::digest::to_hex;
 const PAGE: usize = 256;
 /// The table that migrations fill; it is made, not copied.
 const VERSIONS: &str = "schema_version";
+
+/// What to do when nobody knows whether the copy is there.
+const AGAIN: &str = "; copy it again, to a fresh database: until then a coordinator that runs on \
+                     another copy of the file may go on to delete from the main store";
 
 /// A table that was copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +108,7 @@ pub fn copy(from: &Path, to: &Address) -> Result<Moved, CopyError> {
     let copied = copy_all(&source, &mut target, to);
     let done = copied.and_then(|tables| {
         let former = hand_over(&mut source, &mut target)?;
-        Ok(Moved { tables, former: former.map(|former| former.id) })
+        Ok(Moved { tables, former })
     });
     if done.is_err() {
         target.roll_back();
@@ -115,21 +119,29 @@ pub fn copy(from: &Path, to: &Address) -> Result<Moved, CopyError> {
 
 /// Commits the copy. The file stays and may be started again, so neither of them is the
 /// installation that the file was: none collects before a person says which it is. The file
-/// forgets first, so that at no moment it owns what the copy needs.
-fn hand_over(source: &mut Tx, target: &mut Tx) -> Result<Option<Installation>, CopyError> {
+/// forgets first, so that at no moment it owns what the copy needs. Returns the id that the file
+/// had, also when an earlier copy took it and it is not known what became of that one.
+fn hand_over(source: &mut Tx, target: &mut Tx) -> Result<Option<String>, CopyError> {
     owner::forget(target)?;
     source.roll_back();
     source.begin()?;
-    let former = owner::find(source)?;
+    let known = owner::find(source)?;
+    let former = known.as_ref().map(|known| known.id.clone()).or(owner::left(source)?);
     owner::forget(source)?;
+    if let Some(former) = &former {
+        owner::leave(source, former)?;
+    }
     source.commit()?;
-    match (target.commit(), &former) {
+    match (target.commit(), &known) {
         (Ok(()), _) => {}
         // The copy may be there.
-        (Err(error @ DbError::Unknown(_)), _) | (Err(error), None) => return Err(error.into()),
-        (Err(error), Some(former)) => {
+        (Err(DbError::Unknown(why)), _) => {
+            return Err(DbError::Unknown(format!("{why}{AGAIN}")).into());
+        }
+        (Err(error), None) => return Err(error.into()),
+        (Err(error), Some(known)) => {
             source.begin()?;
-            owner::remember(source, former)?;
+            owner::remember(source, known)?;
             source.commit()?;
             return Err(error.into());
         }

@@ -73,7 +73,10 @@ pub fn count(
     }
     let mut counts: BTreeMap<RegionName, (u32, u32)> = BTreeMap::new();
     each(tx, env, selector, |region, _, reachable| {
-        let count = counts.entry(region).or_default();
+        if !counts.contains_key(region) {
+            counts.insert(region.clone(), (0, 0));
+        }
+        let Some(count) = counts.get_mut(region) else { return };
         *count = (count.0 + 1, count.1 + u32::from(reachable));
     })?;
     Ok(counts)
@@ -87,17 +90,36 @@ pub fn each(
     tx: &Tx,
     env: &EnvName,
     selector: &Selector,
-    mut take: impl FnMut(RegionName, HostId, bool),
+    mut take: impl FnMut(&RegionName, &HostId, bool),
 ) -> Result<(), DbError> {
-    let sql = "SELECT region, host, labels, reachable FROM hosts WHERE env = ?1";
-    tx.rows(sql, values![env], |row| {
-        let labels: Labels = if selector.0.is_empty() { Labels::new() } else { row.json(2)? };
-        if selector.selects(&labels) {
-            take(row.parse(0)?, row.parse(1)?, row.flag(3)?);
+    // Without labels an index has it all.
+    let labels = if selector.0.is_empty() { "'{}'" } else { "labels" };
+    let sql = format!("SELECT region, host, reachable, {labels} FROM hosts WHERE env = ?1");
+    let mut last: Option<RegionName> = None;
+    tx.rows(&sql, values![env], |row| {
+        if !selector.0.is_empty() && !selector.selects(&row.json(3)?) {
+            return Ok(());
         }
+        // Few regions, one after the other.
+        let region = row.text(0)?;
+        let region = match last.take().filter(|last| last.as_str() == region) {
+            Some(same) => same,
+            None => row.parse(0)?,
+        };
+        take(&region, &row.parse(1)?, row.flag(2)?);
+        last = Some(region);
         Ok(())
     })?;
     Ok(())
+}
+
+/// Whether `env` has more hosts than `most`.
+///
+/// # Errors
+/// When the database fails.
+pub fn are_more(tx: &Tx, env: &EnvName, most: u32) -> Result<bool, DbError> {
+    let sql = "SELECT count(*) FROM (SELECT 1 FROM hosts WHERE env = ?1 LIMIT ?2) AS found";
+    Ok(tx.number(sql, values![env, most + 1])? > i64::from(most))
 }
 
 /// Tells `take` hosts of `env` that `covers` selects, whether they are reachable, and whether

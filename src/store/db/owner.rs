@@ -7,10 +7,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::{DbError, Tx, meta, values};
-use crate::model::digest::to_hex;
+use crate::store::random;
 
 /// Key in the table `meta`.
 const KEY: &str = "store_owner";
+/// Key in the table `meta` of a file that was copied: the id that it had.
+const LEFT: &str = "store_owner_left";
 /// Words that are kept: so many writes into the store may be under way at once.
 const WORDS: usize = 8;
 
@@ -26,17 +28,6 @@ pub struct Installation {
     pub sure: bool,
     /// The last words that were written into the store, or were about to be; newest last.
     pub words: Vec<String>,
-}
-
-/// 128 random bits as hexadecimal digits.
-///
-/// # Panics
-/// When the operating system has no random numbers: nothing is safe then.
-#[must_use]
-pub fn random() -> String {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the operating system gives random numbers");
-    to_hex(&bytes)
 }
 
 /// Where a database is, as far as that is known.
@@ -108,7 +99,7 @@ pub fn ensure(tx: &mut Tx) -> Result<Installation, DbError> {
     let any = "SELECT (SELECT count(*) FROM meta WHERE key = ?1) + (SELECT count(*) FROM apps)
                    + (SELECT count(*) FROM artifacts) + (SELECT count(*) FROM collected)";
     let sure = tx.number(any, values![KEY])? == 0;
-    let fresh = Installation { id: random(), home: place(tx)?.text(), sure, words: vec![] };
+    let fresh = Installation { id: random::name(), home: place(tx)?.text(), sure, words: vec![] };
     put(tx, &fresh)?;
     Ok(fresh)
 }
@@ -124,7 +115,7 @@ pub fn next_word(tx: &mut Tx, kept: Option<&str>) -> Result<Installation, DbErro
     let surplus = known.words.len().saturating_sub(WORDS - 2);
     known.words.drain(..surplus);
     known.words.splice(0..0, kept.map(str::to_owned));
-    known.words.push(random());
+    known.words.push(random::name());
     put(tx, &known)?;
     Ok(known)
 }
@@ -148,16 +139,37 @@ pub fn forget(tx: &mut Tx) -> Result<(), DbError> {
     tx.exec(FORGET, &[]).map(drop)
 }
 
+/// After the file is [forgotten](forget) for a server: who it was stays known there. When nobody
+/// knows whether the server has the copy, it is copied again, and whoever still holds the store
+/// by this id is to lose it then.
+///
+/// # Errors
+/// When the database fails.
+pub(super) fn leave(tx: &mut Tx, id: &str) -> Result<(), DbError> {
+    meta::put(tx, LEFT, &id)
+}
+
+/// The id that was [left](leave), if any.
+///
+/// # Errors
+/// When the database fails.
+pub(super) fn left(tx: &Tx) -> Result<Option<String>, DbError> {
+    let left: Option<Option<String>> = meta::get(tx, LEFT)?;
+    Ok(left.flatten())
+}
+
 /// It is no copy after all: whoever was forgotten is back.
 ///
 /// # Errors
 /// When the database fails.
 pub(super) fn remember(tx: &mut Tx, known: &Installation) -> Result<(), DbError> {
+    forget(tx)?;
     put(tx, known)
 }
 
 /// The same as [`forget`] in words of SQL, for a file that nobody has open.
-pub(super) const FORGET: &str = "UPDATE meta SET value = 'null' WHERE key = 'store_owner'";
+pub(super) const FORGET: &str =
+    "UPDATE meta SET value = 'null' WHERE key IN ('store_owner', 'store_owner_left')";
 
 fn put(tx: &mut Tx, known: &Installation) -> Result<(), DbError> {
     meta::put(tx, KEY, known)

@@ -1,6 +1,6 @@
 //! Releases: one row each, with the rollout that tries it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{DbError, Row, Topic, Tx, Value, envs, json, values};
 use crate::model::commit::CommitId;
@@ -139,27 +139,20 @@ pub fn moving(tx: &Tx) -> Result<Vec<ReleaseRow>, DbError> {
     tx.rows(&sql, &[], read)
 }
 
-/// Apps and envs where a deploy admits hosts or is paused, at most 1,000.
+/// Apps and envs where a deploy admits hosts or is paused, in their order; and of each whether
+/// it is judged on its hosts now, which a paused one is not.
 ///
 /// # Errors
 /// When the database fails.
-pub fn under_way(tx: &Tx) -> Result<Vec<(AppName, EnvName)>, DbError> {
+pub fn under_way(tx: &Tx) -> Result<BTreeMap<(AppName, EnvName), bool>, DbError> {
     let sql = format!(
-        "SELECT app, env FROM releases WHERE {OPEN} AND state IN ('running', 'paused') AND kind = 'deploy'
-         ORDER BY app, env LIMIT 1000"
+        "SELECT app, env, state FROM releases
+         WHERE {OPEN} AND state IN ('running', 'paused') AND kind = 'deploy'"
     );
-    tx.rows(&sql, &[], |row| Ok((row.parse(0)?, row.parse(1)?)))
-}
-
-/// Apps and envs whose hosts a deploy is judged on now.
-///
-/// # Errors
-/// When the database fails.
-pub fn judged(tx: &Tx) -> Result<BTreeSet<(AppName, EnvName)>, DbError> {
-    let sql = format!(
-        "SELECT app, env FROM releases WHERE {OPEN} AND state = 'running' AND kind = 'deploy'"
-    );
-    let rows = tx.rows(&sql, &[], |row| Ok((row.parse(0)?, row.parse(1)?)))?;
+    let rows = tx.rows(&sql, &[], |row| {
+        let is_judged = row.text(2)? == RolloutState::Running.word();
+        Ok(((row.parse(0)?, row.parse(1)?), is_judged))
+    })?;
     Ok(rows.into_iter().collect())
 }
 

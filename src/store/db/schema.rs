@@ -32,6 +32,7 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (23, "plan_files", include_str!("schema/0023_plan_files.sql")),
     (25, "releases_by_time", include_str!("schema/0025_releases_by_time.sql")),
     (26, "named_canaries", include_str!("schema/0026_named_canaries.sql")),
+    (27, "hosts_walked", include_str!("schema/0027_hosts_walked.sql")),
 ];
 
 /// Key in the table `meta` of the oldest schema version that a release must know to work

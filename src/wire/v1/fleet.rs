@@ -164,6 +164,10 @@ pub struct Regions {
     /// it is.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub main_store_not_owned: String,
+    /// The line that helps when that is not about whose it is, but about what the database's
+    /// role may not ask.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub main_store_grant: String,
     /// Whether another installation, or a copy of this one, may delete what lies there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub main_store_anothers: bool,
