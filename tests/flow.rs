@@ -37,6 +37,8 @@ mod on_etcd;
 mod on_s3;
 #[path = "flow/patched.rs"]
 mod patched;
+#[path = "flow/ports.rs"]
+mod ports;
 #[path = "flow/processes.rs"]
 mod processes;
 #[path = "flow/refused.rs"]

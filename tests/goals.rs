@@ -4,6 +4,8 @@
 
 #[path = "goals/etcd.rs"]
 mod etcd;
+#[path = "flow/ports.rs"]
+mod ports;
 
 use std::time::Duration;
 

@@ -12,6 +12,8 @@ mod farm;
 mod lease;
 #[path = "worker/made.rs"]
 mod made;
+#[path = "flow/ports.rs"]
+mod ports;
 #[path = "coordinator/ready.rs"]
 mod ready;
 #[path = "worker/served.rs"]

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use crate::ports::free_port;
 
 /// Long enough for a loaded machine; a test that waits for it has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,12 +40,6 @@ pub(crate) struct Engines {
     pub(crate) database: Option<String>,
     /// Where processes send their spans.
     pub(crate) collector: Option<String>,
-}
-
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 /// A metric of a process, 0 when it does not tell.

@@ -10,7 +10,8 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 
-use crate::fleet::{Engines, Fleet, eventually, free_port};
+use crate::fleet::{Engines, Fleet, eventually};
+use crate::ports::free_port;
 use crate::stock;
 
 /// One span and the service that sent it.

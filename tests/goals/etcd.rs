@@ -1,12 +1,13 @@
 //! Real etcd members on loopback, in a temporary folder, killed without a goodbye.
 
 use std::fs::File;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+
+use crate::ports::free_port;
 
 /// Long enough for a loaded machine; a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,11 +26,6 @@ pub(crate) struct Etcd {
     /// Further arguments of every member.
     extra: Vec<String>,
     scheme: &'static str,
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Etcd {

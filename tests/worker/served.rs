@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use deployctl::model::job::Outcome;
 
 use crate::farm::{Farm, eventually, read};
+use crate::ports::free_port;
 
 struct Killed(Child);
 
@@ -58,10 +59,6 @@ async fn over_the_git_protocol() {
     eventually("the daemon listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())
         .await;
     check(&farm, &format!("git://127.0.0.1:{port}/origin.git")).await;
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 async fn serve(router: Router) -> String {
