@@ -86,8 +86,8 @@ impl Reporter {
     }
 
     /// The longest wait between calls to a region that fail: two paces. So a region that was
-    /// away hears of all its hosts before the four paces pass after which it calls a host
-    /// unreachable, and of 1,000 a second whatever its size.
+    /// away hears of all its hosts soon, and as a pace is a millisecond for each host, of some
+    /// 1,000 hosts a second whatever its size.
     #[must_use]
     pub fn wait_max(&self) -> Duration {
         Duration::from_millis(self.report_ms.load(Ordering::Relaxed) * 2)

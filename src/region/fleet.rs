@@ -37,9 +37,10 @@ pub const HOSTS_MAX: usize = 200_000;
 const REPORT_MS_MAX: u64 = 30_000;
 /// Intervals without a word after which a host is unreachable, and after a restart.
 const MISSED: (u32, u32) = (3, 4);
-/// The least time after a restart until a host that was heard before is unreachable: the
-/// longest that an agent waits between tries [`crate::agent::link`], and a call.
-const RETURN_MIN: Duration = Duration::from_secs(35);
+/// The least time after a restart until a host that was heard before is unreachable: the 30 s
+/// that an agent waits at most between tries (`agent::link`), and the 10 s that the try before
+/// may have taken (`agent::report`).
+const RETURN_MIN: Duration = Duration::from_secs(40);
 /// A host that is silent for this long is decommissioned [orchestration 6.10].
 const FORGET_AFTER: Duration = Duration::from_secs(30 * 86_400);
 /// Most host rows of one report upward.
@@ -384,6 +385,8 @@ impl Table {
                 self.unreachable += 1;
                 self.stale_envs.insert(entry.info.env.clone());
                 self.urgent.insert(host.clone());
+                // Also on disk: or it is taken for reachable again after a restart.
+                self.unsaved.insert(host.clone());
                 told.push(host.clone());
                 news = true;
             }
@@ -541,9 +544,11 @@ mod tests {
     fn a_restart_forgets_nobody_and_waits_for_agents_that_wait() {
         let first = fleet(vec![]);
         first.hear(info("dead"), "127.0.0.1:1".into(), report()).unwrap();
+        assert!(first.take_unsaved().0[0].reachable);
         first.sweep(Instant::now() + Duration::from_secs(4));
         first.hear(info("a"), "127.0.0.1:1".into(), report()).unwrap();
         let (rows, _) = first.take_unsaved();
+        assert_eq!(rows.len(), 2, "what fell silent is written down, too");
         let second = fleet(rows);
         let start = Instant::now();
         assert_eq!(second.counts(), (2, 1), "who was unreachable is until it is heard");
