@@ -73,8 +73,8 @@ pub(super) async fn begin(shared: &Shared) -> Result<(), DbError> {
 /// `blocked` when not, with why; or when the database fails.
 pub(super) async fn check(shared: &Shared) -> Result<(), Problem> {
     let bounds = Bounds::of(kept(shared));
+    let known = shared.db.read(steadiness::find).await?;
     let now = clock(shared);
-    let known = shared.db.read(move |tx| steadiness::find(tx, now)).await?;
     let fresh = known.filter(|known| {
         let next = known.look(now, bounds);
         next.jump == known.jump && known.seen <= now && now.since(known.seen) < WRITTEN

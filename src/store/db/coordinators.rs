@@ -114,10 +114,6 @@ pub const OWNER: &str = "/owner";
 /// A round that began further ahead than this was noted by a clock that was wrong.
 const AHEAD: std::time::Duration = std::time::Duration::from_secs(3600);
 
-/// What stands before the time of a round that was taken by a release that also writes down what
-/// it sees of the clock: still a number to one that does not.
-pub(super) const LOOKED: &str = "0";
-
 /// Takes the next whole round of `what`, the looks at a region's store or one of the collector's,
 /// which is due when the last began at `before` or earlier, or so far ahead of `now` that the
 /// clock was wrong; false: another coordinator has it.
@@ -134,7 +130,7 @@ pub fn take_round(
         "INSERT INTO meta (key, value) VALUES (?1, ?2)
          ON CONFLICT (key) DO UPDATE SET value = excluded.value
          WHERE CAST(meta.value AS BIGINT) <= ?3 OR CAST(meta.value AS BIGINT) > ?4",
-        values![format!("round/{what}"), format!("{LOOKED}{}", now.0), before, now + AHEAD],
+        values![format!("round/{what}"), now.0.to_string(), before, now + AHEAD],
     )?;
     Ok(changed > 0)
 }
