@@ -71,7 +71,7 @@ fn only(n: u64) -> BTreeSet<Option<deployctl::model::digest::Digest>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fleet_too_large_to_walk_within_the_write_gets_the_same_steps() {
+async fn a_first_step_of_a_large_fleet_admits_a_twentieth_of_whom_can_be_reached() {
     let house = House::open().await;
     house.build(1, "SUCCEEDED", "complete");
     // Each report carries its hosts; together they are more than `WITHIN_MAX` in the coordinator.
@@ -185,7 +185,11 @@ async fn rollbacks_go_further_back_each_time_and_never_toggle() {
     let none = house.ask(&rollback("")).await.unwrap_err();
     assert_eq!(none.code, Code::NotFound);
     assert_eq!(none.title, "api has no known-good release before r5 in prod");
-    assert_eq!(none.detail, "r2 brought something else, and was marked bad");
+    assert_eq!(
+        none.detail,
+        "r2 ran before it, but was marked bad; known-good is a release whose rollout succeeded, \
+         until it is marked bad"
+    );
     assert_eq!(none.hints[0], "deployctl rollback r2 -a api -e prod --allow-bad -m WHY");
     assert!(!none.hints.iter().any(|hint| hint.contains("REF")), "{none:?}");
     let bad = house.ask(&rollback("r3")).await.unwrap_err();

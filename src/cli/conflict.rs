@@ -46,6 +46,12 @@ impl ConflictArgs {
         });
     }
 
+    /// Whether an open rollout is waited for.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.on_conflict == Some(How::Wait)
+    }
+
     /// Waits until no rollout is open, if that was asked for. Somebody else may be faster
     /// then: that is a conflict like any other.
     ///
@@ -58,7 +64,7 @@ impl ConflictArgs {
         (app, env): (&AppName, &EnvName),
         patience: &WaitArgs,
     ) -> Result<(), Failure> {
-        if self.on_conflict != Some(How::Wait) {
+        if !self.waits() {
             return Ok(());
         }
         let status = api.status(Some(app), Some(env)).await?;

@@ -7,7 +7,7 @@ use super::failure::{ExitCode, Failure};
 use super::table::count;
 use crate::model::fleet::FailureGroup;
 use crate::model::job::BuildFailure;
-use crate::model::rollout::{Release, RolloutKind, RolloutState};
+use crate::model::rollout::{Release, RolloutState};
 use crate::wire::v1::build::Build;
 use crate::wire::v1::rollout::Rollout;
 pub use crate::wire::words::{
@@ -191,13 +191,17 @@ pub fn paused_lines(rollout: &Rollout) -> Option<[(&'static str, String); 2]> {
 /// What a rollout that failed left behind: how many hosts run what it brought.
 fn left_on(rollout: &Rollout) -> String {
     let (all, name) = (sum(rollout.regions.values()), rollout.release.release);
-    let release = &rollout.release;
-    let went_back = release.kind == RolloutKind::Deploy && !release.no_auto_revert;
     // On its way back those are counted who are.
-    if went_back && rollout.base.is_some() && release.version.is_some() {
+    if rollout.went_back {
         let (back, asked) = progress_of(rollout);
-        let left = asked.saturating_sub(back);
-        return format!("{name} failed, and {} did not come back in time", count(left, "host"));
+        let away = u64::from(all.unreachable);
+        return match asked.saturating_sub(back) {
+            0 if away > 0 => {
+                let hosts = count(away, "host");
+                format!("{name} failed, and of {hosts} that can't be reached nobody knows")
+            }
+            left => format!("{name} failed, and {} did not come back in time", count(left, "host")),
+        };
     }
     match all.on_next {
         0 => format!("{name} failed; no host runs it"),

@@ -134,7 +134,11 @@ pub(super) fn known_good_before(
     }
 }
 
-/// That there is none, with the newest release that brought something else, if any did.
+/// What the word means.
+const KNOWN_GOOD: &str = "known-good is a release whose rollout succeeded, until it is marked bad";
+
+/// The answer that there is none, with the newest release that brought something else, if any
+/// did; else the failure of the look for it.
 fn no_known_good(
     tx: &Tx,
     app: &AppSpec,
@@ -161,10 +165,10 @@ fn no_known_good(
             let same = other.same_as.filter(|_| other.is_rollback());
             let back = same.unwrap_or(other.rollout.release);
             let (why, flags) = match other.bad {
-                true => ("was marked bad", " --allow-bad -m WHY"),
-                false => ("did not succeed", ""),
+                true => ("was marked bad".to_owned(), " --allow-bad -m WHY"),
+                false => (format!("is {}", other.rollout.state.word()), ""),
             };
-            none.because(format!("{back} brought something else, and {why}"))
+            none.because(format!("{back} ran before it, but {why}; {KNOWN_GOOD}"))
                 .hint(format!("deployctl rollback {back} -a {name} -e {env}{flags}"))
                 .hint(history)
         }

@@ -339,7 +339,7 @@ fn refused(row: &ReleaseRow, refusal: Refusal) -> Problem {
         }
         Refusal::OwnWork => Problem::new(Code::Forbidden, format!("{release} is your own"))
             .because(format!(
-                "{refusal}; {} did, and a second person types the line below",
+                "{} asked for it, so somebody else must approve it with the line below",
                 row.actor
             ))
             .hint(format!("deployctl approve {release} {place}")),

@@ -43,6 +43,7 @@ pub(super) fn rollout(tx: &Tx, shared: &Coordinator, row: &ReleaseRow) -> Result
         stage: rules.stage,
         held: rules.held,
         baked: rules.has_baked(shared.steady_now()),
+        went_back: rules.went_back,
         due_at: rules.due_at,
         waiting_on: waiting_on(tx, shared, row, &facts)?,
         base,

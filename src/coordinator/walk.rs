@@ -28,7 +28,7 @@ const OLD_MAX: Duration = Duration::from_secs(5);
 /// within it: it must come to an end.
 const WALKS_MAX: u32 = 3;
 
-/// What a walk is by: of any other one it says nothing.
+/// What a walk depends on: it is used only where all of this is still the same.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Basis {
     app: AppName,
@@ -70,10 +70,13 @@ impl Basis {
     }
 
     fn walk(self, tx: &Tx) -> Result<Walk, DbError> {
+        let began = Instant::now();
         let (mut buckets, mut named) = (BTreeMap::<RegionName, Vec<u32>>::new(), 0);
         self.each(tx, |region, host, (bucket, reachable)| {
             if !reachable {
-            } else if self.canary.as_ref().is_some_and(|canary| canary.has(region, host)) {
+                return;
+            }
+            if self.canary.as_ref().is_some_and(|canary| canary.has(region, host)) {
                 named += 1;
             } else if let Some(buckets) = buckets.get_mut(region) {
                 buckets.push(bucket);
@@ -81,7 +84,7 @@ impl Basis {
                 buckets.insert(region.clone(), vec![bucket]);
             }
         })?;
-        Ok(Walk { basis: self, began: Instant::now(), buckets, named })
+        Ok(Walk { basis: self, began, buckets, named })
     }
 }
 

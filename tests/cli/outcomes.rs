@@ -79,6 +79,28 @@ fn nobody_listening_is_code_5_with_what_to_type() {
 }
 
 #[test]
+fn a_failure_counts_who_still_runs_it_or_who_is_not_back() {
+    // Went back, settled hosts, unreachable ones.
+    let cases = [
+        (false, 4, 0, "r2 failed, and 1 of 4 hosts still run it"),
+        (true, 2, 0, "r2 failed, and 2 hosts did not come back in time"),
+        (true, 2, 1, "r2 failed, and 1 host did not come back in time"),
+        (true, 3, 1, "r2 failed, and of 1 host that can't be reached nobody knows"),
+    ];
+    for (went_back, settled, unreachable, title) in cases {
+        let coordinator = Coordinator::start();
+        let mut ended = rollout(RolloutState::Failed, 2);
+        ended.went_back = went_back;
+        for tally in ended.regions.values_mut() {
+            (tally.settled, tally.unreachable, tally.on_next) = (settled, unreachable, 1);
+        }
+        coordinator.gives(R2, &ended);
+        let done = Person::of(&coordinator).ends(&["watch", "r2"], 11);
+        assert!(done.stderr.contains(title), "{}", done.stderr);
+    }
+}
+
+#[test]
 fn a_rollout_that_ended_has_the_same_code_for_deploy_and_for_watch() {
     let cases = [
         (RolloutState::Succeeded, 0),

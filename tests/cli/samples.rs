@@ -91,6 +91,7 @@ pub(crate) fn rollout(state: RolloutState, stamp: u64) -> Rollout {
         stage: Stage::Converging,
         held: false,
         baked: false,
+        went_back: false,
         due_at: None,
         waiting_on: String::new(),
         base: Some(Target {

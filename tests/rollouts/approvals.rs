@@ -43,8 +43,7 @@ async fn a_deploy_waits_for_people_beside_who_asked() {
     assert!(house.ask(&deploy("b2")).await.unwrap().joined, "asked again it is the same");
     let own = says(&house.admin, "r2", "approve").await.unwrap_err();
     assert_eq!((own.code, own.title.as_str()), (Code::Forbidden, "r2 is your own"));
-    let why = "it must be approved by somebody else than who asked for it; admin did, and a second \
-               person types the line below";
+    let why = "admin asked for it, so somebody else must approve it with the line below";
     assert_eq!(own.detail, why);
     let (bob, eve) = (house.holder("bob", "deployer").await, house.holder("eve", "deployer").await);
     for _ in 0..2 {

@@ -103,7 +103,7 @@ pub async fn run(ctx: &Context, args: DeployArgs) -> Result<ExitCode, Failure> {
     let app = pick_app(ctx, &api).await?;
     let agreed = consents(Some(&app));
     if request.hosts.is_some() && !args.dry_run && (agreed.is_err() || args.build) {
-        check_first(&api, (&app, &env), &request).await?;
+        check_dry(&api, (&app, &env), &request, args.conflict.waits()).await?;
     }
     agreed?;
     if let Target::Commit(commit) = &target {
@@ -152,21 +152,26 @@ impl DeployArgs {
     }
 }
 
-/// Whether the hosts that go first may, before anything is asked of a person or built.
+/// Asks for a dry run, so that a name that is mistyped is told before anything is asked of a
+/// person or built.
 ///
 /// # Errors
-/// As the coordinator refuses them. What else stands in the way is found later.
-async fn check_first(
+/// As the coordinator refuses it. What a build cures (a commit without one), or the turn that
+/// is waited for, is left for later.
+async fn check_dry(
     api: &Api,
     (app, env): (&AppName, &EnvName),
     request: &RolloutRequest,
+    waits: bool,
 ) -> Result<(), Failure> {
     let asked = RolloutRequest { dry_run: true, ..request.clone() };
     let refused = api.start_rollout(app, env, &asked).await.err();
-    let is_theirs = |failure: &Failure| {
-        matches!(failure.code, ExitCode::NotFound | ExitCode::Usage | ExitCode::Blocked)
+    let stays = |failure: &Failure| match failure.code {
+        ExitCode::NotFound | ExitCode::Usage => true,
+        ExitCode::Blocked => !waits,
+        _ => false,
     };
-    refused.filter(is_theirs).map_or(Ok(()), Err)
+    refused.filter(stays).map_or(Ok(()), Err)
 }
 
 async fn build_first(

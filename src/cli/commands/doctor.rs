@@ -334,7 +334,8 @@ async fn git(ctx: &Context) -> Check {
     }
 }
 
-/// A clone that nothing can be pushed from: where workers fetch, if that is known, is it or not.
+/// A clone without a remote: it is fine where workers fetch from this very folder, else there is
+/// a remote to add.
 async fn remoteless(ctx: &Context, repo: &Repo, place: &str) -> Check {
     let patience = PATIENCE.min(ctx.flags.request_timeout);
     let source = match (ctx.client(), ctx.app_if_said()) {

@@ -100,7 +100,7 @@ pub fn each(
         if !selector.0.is_empty() && !selector.selects(&row.json(3)?) {
             return Ok(());
         }
-        // Few regions, one after the other.
+        // Rows mostly come by region: its name is made when it changes, not for each host.
         let region = row.text(0)?;
         let region = match last.take().filter(|last| last.as_str() == region) {
             Some(same) => same,

@@ -120,9 +120,14 @@ pub struct Rollout {
     /// Whether it is paused because the step is done and holds here: a person goes on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
-    /// Whether the time of its bake is over and something holds it up.
+    /// Whether the time of its bake is over; where it still bakes then, `waiting_on` says for
+    /// what.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub baked: bool,
+    /// Whether it takes hosts back to what they ran before, or did: counts are of those that
+    /// are back, then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub went_back: bool,
     /// When the stage ends by itself or its deadline fires.
     pub due_at: Option<UnixMillis>,
     /// One line: what it waits for.
