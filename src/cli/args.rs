@@ -154,15 +154,11 @@ impl HowArgs {
         let written = self.plan.written()?;
         let most = written.as_ref().and_then(|written| written.max_unavailable);
         Ok(RolloutRequest {
-            kind: RolloutKind::Deploy,
-            target,
-            config: None,
             plan: match self.plan {
                 PlanArg::Named(name) => name,
                 PlanArg::File(_) => PlanName::default(),
             },
             plan_file: written.map(|written| written.plan),
-            hosts: None,
             regions: self.regions.clone(),
             exclude_regions: self.exclude.clone(),
             no_auto_revert: self.no_auto_rollback,
@@ -170,47 +166,9 @@ impl HowArgs {
             spread_s: self.spread,
             pace_s: self.pace,
             max_unavailable: self.max_unavailable.or(most),
-            when_ready_s: None,
-            allow_bad: false,
-            allow_older: false,
-            allow_unmet: false,
-            on_conflict: None,
-            break_glass: false,
-            unpin: false,
-            expect_generation: None,
             message: self.message.clone(),
-            dry_run: false,
+            ..RolloutRequest::new(RolloutKind::Deploy, target)
         })
-    }
-}
-
-/// A way back to `target`; empty: to the last known-good release.
-#[must_use]
-pub fn back_to(target: String) -> RolloutRequest {
-    RolloutRequest {
-        kind: RolloutKind::Rollback,
-        target,
-        config: None,
-        plan: PlanName::default(),
-        plan_file: None,
-        hosts: None,
-        regions: vec![],
-        exclude_regions: vec![],
-        no_auto_revert: false,
-        bake_s: None,
-        spread_s: None,
-        pace_s: None,
-        max_unavailable: None,
-        when_ready_s: None,
-        allow_bad: false,
-        allow_older: false,
-        allow_unmet: false,
-        on_conflict: None,
-        break_glass: false,
-        unpin: false,
-        expect_generation: None,
-        message: String::new(),
-        dry_run: false,
     }
 }
 

@@ -53,7 +53,7 @@ pub fn rollout_line(rollout: &Rollout) -> (String, String) {
     let name = rollout.release.release;
     let word = stage_word(rollout);
     let step = step_name(rollout);
-    let faults = all.failed + all.host_faults + all.transport_faults;
+    let faults = all.faults();
     let mut line = format!("{name} {word}");
     if !step.is_empty() {
         line.push_str(&format!(" {step:?}"));

@@ -8,7 +8,7 @@ use crate::model::rollout::{Release, RolloutKind, RolloutState};
 use crate::wire::v1::rollout::{EnvStatus, Rollout, RolloutRequest};
 
 use super::api::{Api, RolloutId};
-use super::args::{WaitArgs, back_to};
+use super::args::WaitArgs;
 use super::config_file;
 use super::confirm::Consent;
 use super::context::Context;
@@ -84,7 +84,8 @@ pub async fn pick_open(
 
 /// The release that a rollback would go to; `None`: there is none that brings anything else.
 async fn way_back(api: &Api, id: &RolloutId) -> Option<ReleaseNo> {
-    let asked = RolloutRequest { dry_run: true, ..back_to(String::new()) };
+    let back = RolloutRequest::new(RolloutKind::Rollback, "");
+    let asked = RolloutRequest { dry_run: true, ..back };
     let planned = api.start_rollout(&id.app, &id.env, &asked).await.ok()?;
     planned.release.same_as.filter(|_| !planned.joined)
 }

@@ -121,7 +121,7 @@ fn reached(rollout: &Rollout, region: &RegionName, tally: &Tally) -> (u64, u64) 
 fn note(rollout: &Rollout, region: &RegionName, tally: &Tally) -> String {
     let (done, total) = reached(rollout, region, tally);
     let mut note = format!("{done}/{total}");
-    let faults = tally.failed + tally.host_faults + tally.transport_faults;
+    let faults = tally.faults();
     let kept = [(faults, "failed"), (tally.unreachable, "unreachable"), (tally.pinned, "pinned")];
     for (number, word) in kept {
         if number > 0 {

@@ -191,3 +191,11 @@ pub struct Tally {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,
 }
+
+impl Tally {
+    /// Of `admitted`: a fault, whoever's it is.
+    #[must_use]
+    pub fn faults(&self) -> u32 {
+        self.failed + self.host_faults + self.transport_faults
+    }
+}

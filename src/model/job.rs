@@ -29,7 +29,7 @@ impl JobState {
 
     /// The word in the `jobs` table and in JSON.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Queued => "QUEUED",
             Self::Running => "RUNNING",

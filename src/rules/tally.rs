@@ -412,7 +412,7 @@ mod tests {
             let reachable = t.admitted - t.admitted_unreachable;
             prop_assert!(t.healthy <= reachable && t.settled <= t.hosts - t.unreachable);
             prop_assert!(t.healthy <= t.on_next && t.healthy <= t.settled);
-            let faults = t.failed + t.host_faults + t.transport_faults;
+            let faults = t.faults();
             prop_assert!(t.healthy + faults <= t.admitted);
             prop_assert!(t.failed_unreachable <= t.failed.min(t.admitted_unreachable));
             prop_assert_eq!(t.failures.iter().map(|group| group.hosts).sum::<u32>(), faults);

@@ -187,7 +187,7 @@ pub fn is_held_at_canary(rollout: &Rollout) -> bool {
 #[must_use]
 pub fn has_failed(rollout: &Rollout) -> bool {
     let all = sum(rollout.regions.values());
-    !all.failures.is_empty() || all.failed + all.host_faults + all.transport_faults > 0
+    !all.failures.is_empty() || all.faults() > 0
 }
 
 /// What an open rollout waits for, as the rest of a sentence about it: "waits for a person …".

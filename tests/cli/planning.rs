@@ -228,6 +228,17 @@ fn who_watches_a_held_canary_reads_the_whole_line_to_type() {
     assert!(after.contains(typed), "{after}");
 }
 
+/// `web-1` to `web-4` in one region, which run nothing yet.
+fn four_hosts() -> serde_json::Value {
+    let host = |n: u8| {
+        json!({"info": {"host": format!("web-{n}"), "env": "prod", "labels": {},
+        "rack": "", "zone": "", "peer_port": 1, "agent_version": "1"}, "region": "eu", "address": "", "reachable": true,
+        "seen_at": "2026-11-21T00:00:00.000Z", "apps": []})
+    };
+    let hosts: Vec<_> = (1..=4).map(host).collect();
+    json!({"hosts": hosts, "total": 4})
+}
+
 #[test]
 fn a_plan_that_is_only_asked_for_counts_the_hosts_of_its_steps() {
     let (coordinator, person) = ready();
@@ -235,13 +246,7 @@ fn a_plan_that_is_only_asked_for_counts_the_hosts_of_its_steps() {
     planned.release.version = Some(GoalVersion { epoch: 1, generation: 7, step: 1 });
     coordinator.gives(ROLLOUTS, &planned);
     coordinator.gives("GET /v1/apps/web", &app("file:///x"));
-    let host = |n: u8| {
-        json!({"info": {"host": format!("web-{n}"), "env": "prod", "labels": {},
-        "rack": "", "zone": "", "peer_port": 1, "agent_version": "1"}, "region": "eu", "address": "", "reachable": true,
-        "seen_at": "2026-11-21T00:00:00.000Z", "apps": []})
-    };
-    let hosts: Vec<_> = (1..=4).map(host).collect();
-    coordinator.gives("GET /v1/hosts", &json!({"hosts": hosts, "total": 4}));
+    coordinator.gives("GET /v1/hosts", &four_hosts());
     let done = person.ends(&["deploy", "r2", "-n", "--hosts", "web-1"], 0);
     let lines: Vec<&str> = done.stdout.lines().collect();
     assert_eq!(lines[0], "1\t1\tcanary web-1\teu 1\t60s\theld");
@@ -270,13 +275,7 @@ fn how_far_a_promote_would_go_is_told_in_hosts() {
     coordinator.gives("GET /v1/status", &now);
     coordinator.gives(R2, &open);
     coordinator.gives("GET /v1/apps/web", &app("file:///x"));
-    let host = |n: u8| {
-        json!({"info": {"host": format!("web-{n}"), "env": "prod", "labels": {},
-        "rack": "", "zone": "", "peer_port": 1, "agent_version": "1"}, "region": "eu", "address": "", "reachable": true,
-        "seen_at": "2026-11-21T00:00:00.000Z", "apps": []})
-    };
-    let hosts: Vec<_> = (1..=4).map(host).collect();
-    coordinator.gives("GET /v1/hosts", &json!({"hosts": hosts, "total": 4}));
+    coordinator.gives("GET /v1/hosts", &four_hosts());
     let done = person.ends(&["promote", "-n"], 0);
     for said in [
         "now      r2 is held after the canary web-1: 1 of 1 host healthy\n",

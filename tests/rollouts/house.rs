@@ -229,31 +229,7 @@ impl House {
 
 /// A deploy without bakes.
 pub(crate) fn deploy(target: &str) -> RolloutRequest {
-    RolloutRequest {
-        kind: RolloutKind::Deploy,
-        target: target.into(),
-        config: None,
-        plan: PlanName::Standard,
-        plan_file: None,
-        hosts: None,
-        regions: vec![],
-        exclude_regions: vec![],
-        no_auto_revert: false,
-        bake_s: Some(0),
-        spread_s: None,
-        pace_s: None,
-        max_unavailable: None,
-        when_ready_s: None,
-        allow_bad: false,
-        allow_older: false,
-        allow_unmet: false,
-        on_conflict: None,
-        break_glass: false,
-        unpin: false,
-        expect_generation: None,
-        message: String::new(),
-        dry_run: false,
-    }
+    RolloutRequest { bake_s: Some(0), ..RolloutRequest::new(RolloutKind::Deploy, target) }
 }
 
 pub(crate) fn rollback(target: &str) -> RolloutRequest {

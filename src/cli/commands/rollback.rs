@@ -4,13 +4,14 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 
 use crate::cli::api::Api;
-use crate::cli::args::{WaitArgs, back_to, seconds};
+use crate::cli::args::{WaitArgs, seconds};
 use crate::cli::confirm::{self, Danger};
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::prompt::pick_app;
 use crate::cli::{complete, reference, rollouts, steps};
 use crate::model::id::RegionName;
+use crate::model::rollout::RolloutKind;
 use crate::wire::v1::rollout::RolloutRequest;
 
 /// Go back to a known-good release, at once and everywhere
@@ -68,7 +69,7 @@ pub async fn run(ctx: &Context, args: RollbackArgs) -> Result<ExitCode, Failure>
         allow_bad: args.allow_bad,
         unpin: args.unpin,
         message: args.message,
-        ..back_to(target)
+        ..RolloutRequest::new(RolloutKind::Rollback, target)
     };
     if args.dry_run {
         return steps::tell_dry(ctx, &api, (&app, &env), request).await;

@@ -112,7 +112,7 @@ fn table(reply: &Status) -> Table {
         let release = shown(row);
         let config = release.and_then(|release| release.config);
         let all = sum(row.regions.values());
-        let faults = all.failed + all.host_faults + all.transport_faults;
+        let faults = all.faults();
         let state = match (open, release) {
             (Some(rollout), _) => {
                 Cell::state(stage_word(rollout), rollout_tone(rollout.release.state))
@@ -228,7 +228,7 @@ fn regions_of(row: &EnvStatus) -> Table {
     let columns = ["REGION", "HOSTS", "ON NEXT", "HEALTHY", "SETTLED", "FAILED", "UNREACHABLE"];
     let mut table = Table::new(&columns, columns.len(), "");
     for (region, tally) in &row.regions {
-        let faults = tally.failed + tally.host_faults + tally.transport_faults;
+        let faults = tally.faults();
         let numbers =
             [tally.hosts, tally.on_next, tally.healthy, tally.settled, faults, tally.unreachable];
         let mut cells: Vec<Cell> = vec![region.as_str().into()];

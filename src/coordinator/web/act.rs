@@ -144,29 +144,15 @@ impl Wish {
             _ => return Err(lacking("build")),
         };
         Ok(RolloutRequest {
-            kind,
-            target,
-            config: None,
             plan: self.plan.unwrap_or_default(),
-            plan_file: None,
-            hosts: None,
             regions: self.regions()?,
-            exclude_regions: vec![],
-            no_auto_revert: false,
             bake_s: self.bake_s,
-            spread_s: None,
-            pace_s: None,
-            max_unavailable: None,
-            when_ready_s: None,
             allow_bad: self.allow_bad,
             allow_older: self.allow_older,
-            allow_unmet: false,
-            on_conflict: None,
-            break_glass: false,
-            unpin: false,
             expect_generation: self.generation,
             message: self.message.trim().to_owned(),
             dry_run,
+            ..RolloutRequest::new(kind, target)
         })
     }
 }

@@ -156,7 +156,7 @@ fn regions(row: &EnvStatus) -> Markup {
                 th scope="row" { (region) }
                 td .hosts { (bars::hosts(tally, false)) }
                 td .n data-label="as they should be" { (tally.settled) "/" (tally.hosts) }
-                td .n .bad[bars::faults(tally) > 0] data-label="failed" { (bars::faults(tally)) }
+                td .n .bad[tally.faults() > 0] data-label="failed" { (tally.faults()) }
                 td .n .look[tally.unreachable > 0] data-label="unreachable" { (tally.unreachable) }
                 td .from { (bars::sources(&tally.sources)) }
             } } }

@@ -32,14 +32,9 @@ pub(super) fn bar(parts: &[(&str, u64)], total: u64, said: &str) -> Markup {
     }
 }
 
-/// Faults of every kind.
-pub(super) fn faults(tally: &Tally) -> u32 {
-    tally.failed + tally.host_faults + tally.transport_faults
-}
-
 /// A region's hosts: while something moves, by how far they are on the way.
 pub(super) fn hosts(tally: &Tally, moving: bool) -> Markup {
-    let bad = faults(tally);
+    let bad = tally.faults();
     let done = if moving { tally.healthy } else { tally.settled };
     let switched = if moving { tally.on_next.saturating_sub(tally.healthy) } else { 0 };
     let staged = if moving { tally.staged.saturating_sub(tally.on_next) } else { 0 };

@@ -159,7 +159,7 @@ fn region_row(name: &str, tally: &Tally, moving: bool) -> Markup {
                 td .n data-label="healthy" { (tally.healthy) }
                 td .n data-label="have the bytes" { (tally.staged) }
             } @else { td .n data-label="as they should be" { (tally.settled) "/" (tally.hosts) } }
-            td .n .bad[bars::faults(tally) > 0] data-label="failed" { (bars::faults(tally)) }
+            td .n .bad[tally.faults() > 0] data-label="failed" { (tally.faults()) }
             td .n .look[tally.unreachable > 0] data-label="unreachable" { (tally.unreachable) }
             td .from { (bars::sources(&tally.sources)) }
         }

@@ -195,10 +195,9 @@ impl Rollout {
     fn has_failed(&self, facts: &Facts) -> bool {
         let failed = |(name, region): (&RegionName, &RegionFacts)| {
             let tally = &region.tally;
-            let faults = tally.failed + tally.host_faults + tally.transport_faults;
             self.covers(name)
                 && self.version.is_some_and(|version| region.speaks_of(version))
-                && faults > 0
+                && tally.faults() > 0
         };
         !self.failures.is_empty() || facts.regions.iter().any(failed)
     }

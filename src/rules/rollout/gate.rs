@@ -242,7 +242,7 @@ fn judge_tally(rollout: &Rollout, now: UnixMillis, name: &RegionName, tally: &Ta
             Opinion::Thin(format!("no admitted host in {name} can be reached"))
         };
     }
-    let settled = tally.healthy + tally.failed + tally.host_faults + tally.transport_faults;
+    let settled = tally.healthy + tally.faults();
     if settled >= reachable && faults == 0 && now >= rollout.progress_at + THIN_GRACE {
         return Opinion::Stuck(stuck(tally));
     }

@@ -159,7 +159,7 @@ impl Rollout {
         way.settled += tally.settled.min(reachable);
         if tally.settled < (reachable * SETTLED_PERCENT).div_ceil(100) {
             way.done = false;
-            let faults = tally.failed + tally.host_faults + tally.transport_faults;
+            let faults = tally.faults();
             if tally.settled + faults >= reachable && faults > 0 {
                 let class =
                     if tally.failed > 0 { FailureClass::Release } else { FailureClass::Host };

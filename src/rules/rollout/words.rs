@@ -166,7 +166,7 @@ fn count(rollout: &Rollout, facts: &Facts) -> Count {
         sum.pinned += tally.pinned;
         sum.healthy += tally.healthy;
         sum.probing += tally.on_next.min(tally.admitted).saturating_sub(tally.healthy);
-        sum.failed += tally.failed + tally.host_faults + tally.transport_faults;
+        sum.failed += tally.faults();
         sum.unreachable += tally.admitted_unreachable;
     }
     sum

@@ -82,6 +82,12 @@ pub struct Filter {
     pub artifact: Option<ArtifactId>,
 }
 
+/// States that a write for many rows is guarded by: among the rows, not in the statement. For
+/// a state in a statement PostgreSQL reads the whole index of that state, whose entries go
+/// stale with every write, in place of looking the jobs up.
+const QUEUED: &str = JobState::Queued.word();
+const RUNNING: &str = JobState::Running.word();
+
 const COLUMNS: &str = "id, app, commit_id, subject, actor, allow_unmerged, repo, trunk, recipe,
     status, attempt, max_attempts, not_before, worker_id, lease_expires_at, cancel_requested_at,
     artifact, failure_class, failure_reason, queued_at, started_at, ended_at, log_bytes";
@@ -393,14 +399,14 @@ pub struct Begun<'a> {
 pub fn begin(tx: &mut Tx, begun: &[Begun], now: UnixMillis) -> Result<(), DbError> {
     let row = |begun: &Begun| {
         let Job { attempt, worker, lease_until, .. } = begun.job;
-        values![begun.before.no, *attempt, worker.as_ref(), *lease_until].to_vec()
+        values![begun.before.no, *attempt, worker.as_ref(), *lease_until, QUEUED].to_vec()
     };
     tx.exec_rows(
         Some("the job"),
         "UPDATE jobs SET status = 'RUNNING', attempt = column2, worker_id = column3,
             lease_expires_at = column4, last_heartbeat = ?1, started_at = ?1
          FROM (VALUES {rows}) AS begun
-         WHERE id = column1 AND attempt = column2 - 1 AND status = 'QUEUED'",
+         WHERE id = column1 AND attempt = column2 - 1 AND status = column5",
         values![now],
         &begun.iter().map(row).collect::<Vec<_>>(),
     )?;
@@ -423,12 +429,13 @@ pub fn begin(tx: &mut Tx, begun: &[Begun], now: UnixMillis) -> Result<(), DbErro
 /// # Errors
 /// [`DbError::Raced`] when one was changed since it was read, else when the database fails.
 pub fn renew(tx: &mut Tx, renewed: &[(JobNo, &Job)], now: UnixMillis) -> Result<(), DbError> {
-    let row = |(no, job): &(JobNo, &Job)| values![*no, job.attempt, job.lease_until].to_vec();
+    let row =
+        |(no, job): &(JobNo, &Job)| values![*no, job.attempt, job.lease_until, RUNNING].to_vec();
     tx.exec_rows(
         Some("the job"),
         "UPDATE jobs SET lease_expires_at = column3, last_heartbeat = ?1
          FROM (VALUES {rows}) AS renewed
-         WHERE id = column1 AND attempt = column2 AND status = 'RUNNING'",
+         WHERE id = column1 AND attempt = column2 AND status = column4",
         values![now],
         &renewed.iter().map(row).collect::<Vec<_>>(),
     )
@@ -461,7 +468,8 @@ pub fn end(tx: &mut Tx, ended: &[Ended], now: UnixMillis) -> Result<(), DbError>
             job.not_before,
             job.artifact,
             failure.map(|(class, _)| class.word()),
-            failure.map(|(_, reason)| reason)
+            failure.map(|(_, reason)| reason),
+            RUNNING
         ]
         .to_vec()
     };
@@ -472,7 +480,7 @@ pub fn end(tx: &mut Tx, ended: &[Ended], now: UnixMillis) -> Result<(), DbError>
             ended_at = CASE column3 WHEN 'QUEUED' THEN NULL ELSE CAST(?1 AS BIGINT) END,
             worker_id = NULL, lease_expires_at = NULL
          FROM (VALUES {rows}) AS ended
-         WHERE id = column1 AND attempt = column2 AND status = 'RUNNING'",
+         WHERE id = column1 AND attempt = column2 AND status = column9",
         values![now],
         &ended.iter().map(row).collect::<Vec<_>>(),
     )?;

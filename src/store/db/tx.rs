@@ -62,7 +62,7 @@ impl Tx {
     pub fn exec_later(&mut self, sql: &str, values: &[Value]) -> Result<(), DbError> {
         match &self.engine {
             Engine::Sqlite(sqlite) => sqlite.exec(sql, values).map(drop),
-            Engine::Postgres(postgres) => postgres.exec_later(sql, values.to_vec(), None),
+            Engine::Postgres(postgres) => postgres.exec_later(sql, values, None),
         }
     }
 
@@ -80,16 +80,13 @@ impl Tx {
         fixed: &[Value],
         rows: &[Vec<Value>],
     ) -> Result<(), DbError> {
+        if let Engine::Postgres(postgres) = &self.engine {
+            return postgres.exec_rows(sql, fixed, rows, guard);
+        }
         for (rows, sql, values) in in_brackets(sql, fixed, rows) {
-            let guard = guard.map(|what| (what, rows));
-            match &self.engine {
-                Engine::Postgres(postgres) => postgres.exec_later(&sql, values, guard)?,
-                Engine::Sqlite(sqlite) => {
-                    let changed = sqlite.exec(&sql, &values)?;
-                    if let Some((what, _)) = guard.filter(|(_, rows)| changed < *rows) {
-                        return Err(DbError::Raced(what));
-                    }
-                }
+            let changed = self.exec(&sql, &values)?;
+            if let Some(what) = guard.filter(|_| changed < rows) {
+                return Err(DbError::Raced(what));
             }
         }
         Ok(())
@@ -106,6 +103,9 @@ impl Tx {
         keys: &[Vec<Value>],
         mut read: impl FnMut(&Row) -> Result<T, DbError>,
     ) -> Result<Vec<T>, DbError> {
+        if let Engine::Postgres(postgres) = &self.engine {
+            return postgres.rows_of(sql, keys, read);
+        }
         let mut all = Vec::with_capacity(keys.len());
         for (_, sql, values) in in_brackets(sql, &[], keys) {
             all.append(&mut self.rows(&sql, &values, &mut read)?);
@@ -128,12 +128,7 @@ impl Tx {
             Engine::Sqlite(_) => {
                 all.iter().map(|values| self.rows(sql, values, &mut read)).collect()
             }
-            Engine::Postgres(postgres) => {
-                let each = postgres.query_each(sql, all)?;
-                let read = |row| read(&Row(Raw::Postgres(row)));
-                let mut read = read;
-                each.iter().map(|rows| rows.iter().map(&mut read).collect()).collect()
-            }
+            Engine::Postgres(postgres) => postgres.rows_for_each(sql, all, read),
         }
     }
 
@@ -149,9 +144,7 @@ impl Tx {
     ) -> Result<(), DbError> {
         match &self.engine {
             Engine::Sqlite(_) => self.exec_guarded(what, sql, values),
-            Engine::Postgres(postgres) => {
-                postgres.exec_later(sql, values.to_vec(), Some((what, 1)))
-            }
+            Engine::Postgres(postgres) => postgres.exec_later(sql, values, Some((what, 1))),
         }
     }
 
@@ -362,11 +355,7 @@ fn in_brackets(
                 let before = if i > 0 { ", " } else { "(" };
                 values.push(value.clone());
                 let n = values.len();
-                // A server takes a column of VALUES for text unless told otherwise.
-                let _ = match value {
-                    Value::Int(_) => write!(brackets, "{before}CAST(?{n} AS BIGINT)"),
-                    _ => write!(brackets, "{before}?{n}"),
-                };
+                let _ = write!(brackets, "{before}?{n}");
             }
             brackets.push_str("), ");
         }

@@ -100,6 +100,38 @@ pub struct RolloutRequest {
     pub dry_run: bool,
 }
 
+impl RolloutRequest {
+    /// Of `target` by the default plan, everywhere, with no exception from any rule.
+    #[must_use]
+    pub fn new(kind: RolloutKind, target: impl Into<String>) -> Self {
+        Self {
+            kind,
+            target: target.into(),
+            plan: PlanName::default(),
+            plan_file: None,
+            hosts: None,
+            config: None,
+            regions: vec![],
+            exclude_regions: vec![],
+            no_auto_revert: false,
+            bake_s: None,
+            spread_s: None,
+            pace_s: None,
+            max_unavailable: None,
+            when_ready_s: None,
+            allow_bad: false,
+            allow_older: false,
+            allow_unmet: false,
+            on_conflict: None,
+            break_glass: false,
+            unpin: false,
+            expect_generation: None,
+            message: String::new(),
+            dry_run: false,
+        }
+    }
+}
+
 /// A rollout with all that a watcher shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rollout {

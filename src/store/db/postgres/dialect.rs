@@ -13,11 +13,16 @@
 
 /// Puts `$n` where `?n` stands, outside of quoted text.
 pub(super) fn statement(sql: &str) -> String {
+    parameters(sql, "$")
+}
+
+/// Puts `name` where the `?` of a parameter stands, outside of quoted text.
+pub(super) fn parameters(sql: &str, name: &str) -> String {
     let mut out = String::with_capacity(sql.len());
     let mut quoted = false;
     for c in sql.chars() {
         quoted ^= c == '\'';
-        out.push(if c == '?' && !quoted { '$' } else { c });
+        if c == '?' && !quoted { out.push_str(name) } else { out.push(c) }
     }
     out
 }

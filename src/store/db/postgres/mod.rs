@@ -6,6 +6,7 @@
 //! made anew at the next transaction, never within one.
 
 mod address;
+mod columns;
 mod dialect;
 mod listen;
 mod session;
@@ -18,9 +19,10 @@ pub(super) use dialect::schema;
 pub(super) use listen::Listener;
 pub(super) use value::Number;
 
+use self::columns::Param;
 use self::session::{Guard, Mark, Session};
 use super::tx::Raw;
-use super::{DbError, Row, Topic, Value};
+use super::{DbError, Row, ServerError, Topic, Value, values};
 
 /// The lock that writers take turns by; one database is one installation.
 const TURN: i64 = 0x6465_706c_6f79_6374;
@@ -95,7 +97,7 @@ impl Postgres {
     /// Checks that the server is one to work with; returns its clock, Unix milliseconds.
     pub(super) fn check(&self) -> Result<i64, DbError> {
         let unfit = |why: String| DbError::Unfit { place: self.address.to_string(), why };
-        let rows = self.session()?.query(FACTS, &[])?;
+        let rows = self.session()?.query::<Value>(FACTS, &[])?;
         let row = rows.first().ok_or(DbError::Missing("the server's version"))?;
         let (version, shown, encoding, now): (i32, String, String, i64) =
             (row.get(0), row.get(1), row.get(2), row.get(3));
@@ -134,19 +136,62 @@ impl Postgres {
     pub(super) fn exec_later(
         &self,
         sql: &str,
-        values: Vec<Value>,
+        values: &[Value],
         guard: Option<Guard>,
     ) -> Result<(), DbError> {
-        self.session()?.exec_later(sql, values, guard)
+        let params = values.iter().cloned().map(Param::One).collect();
+        self.session()?.exec_later(sql, params, guard)
     }
 
-    /// The rows of one query for each set of parameters.
-    pub(super) fn query_each(
+    /// Changes rows by one statement for all of `rows`, later; `guard` says what must change
+    /// as often as there are rows.
+    pub(super) fn exec_rows(
         &self,
         sql: &str,
-        all: &[Vec<Value>],
-    ) -> Result<Vec<Vec<tokio_postgres::Row>>, DbError> {
-        self.session()?.query_each(sql, all)
+        fixed: &[Value],
+        rows: &[Vec<Value>],
+        guard: Option<&'static str>,
+    ) -> Result<(), DbError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let (sql, params) = columns::with_rows(sql, fixed, rows);
+        self.session()?.exec_later(&sql, params, guard.map(|what| (what, rows.len())))
+    }
+
+    /// What a query finds for many keys, in no order.
+    pub(super) fn rows_of<T>(
+        &self,
+        sql: &str,
+        keys: &[Vec<Value>],
+        mut read: impl FnMut(&Row) -> Result<T, DbError>,
+    ) -> Result<Vec<T>, DbError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (sql, params) = columns::with_rows(sql, &[], keys);
+        let found = self.session()?.query(&sql, &params)?;
+        found.iter().map(|row| read(&Row(Raw::Postgres(row)))).collect()
+    }
+
+    /// The rows of one query for each of `keys`, in their order.
+    pub(super) fn rows_for_each<T>(
+        &self,
+        sql: &str,
+        keys: &[Vec<Value>],
+        mut read: impl FnMut(&Row) -> Result<T, DbError>,
+    ) -> Result<Vec<Vec<T>>, DbError> {
+        let mut each: Vec<Vec<T>> = keys.iter().map(|_| Vec::new()).collect();
+        if keys.is_empty() {
+            return Ok(each);
+        }
+        let (sql, params) = columns::for_each(sql, keys);
+        for row in self.session()?.query(&sql, &params)? {
+            let nth: i64 = row.try_get(row.len() - 1).map_err(ServerError::from)?;
+            let nth = usize::try_from(nth - 1).ok().and_then(|nth| each.get_mut(nth));
+            nth.ok_or(DbError::Missing("a key"))?.push(read(&Row(Raw::Postgres(&row)))?);
+        }
+        Ok(each)
     }
 
     pub(super) fn script(&self, sql: &str) -> Result<(), DbError> {
@@ -257,7 +302,7 @@ impl Postgres {
         self.session = None;
         loop {
             let asked = Session::connect(&self.address, "writer", WRITER)
-                .and_then(|session| Ok((session.query(STATUS, &[number.into()])?, session)));
+                .and_then(|session| Ok((session.query(STATUS, values![number])?, session)));
             if let Ok((rows, session)) = asked {
                 let status: Option<String> = rows.first().and_then(|row| row.get(0));
                 match status.as_deref() {

@@ -10,7 +10,6 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
-use futures_util::future::try_join_all;
 use futures_util::poll;
 use tokio::runtime::Runtime;
 use tokio_postgres::error::Severity;
@@ -18,6 +17,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Connection, NoTls, Row, Statement};
 
 use super::address::Address;
+use super::columns::Param;
 use super::dialect;
 use crate::store::db::{DbError, ServerError, Value};
 
@@ -31,18 +31,30 @@ enum Later {
     /// Of the transaction itself: `BEGIN`, a savepoint.
     Control(&'static str),
     /// Changes rows.
-    Exec(Statement, Vec<Value>, Option<Guard>),
+    Exec(Statement, Vec<Param>, Option<Guard>),
 }
 
 /// What is guarded, and how many rows must change: fewer mean that somebody was faster.
 pub(super) type Guard = (&'static str, usize);
+
+/// A statement that is kept prepared.
+struct Prepared {
+    statement: Statement,
+    uses: u64,
+}
+
+/// Whether a statement is to be prepared anew at this use. The server keeps its plan from the
+/// sixth on, and for a table that was empty then the plan is to read all of it.
+fn is_outgrown(uses: u64) -> bool {
+    uses >= 64 && uses.is_power_of_two() && uses.trailing_zeros() % 3 == 0
+}
 
 /// A connection.
 pub(super) struct Session {
     /// Taken only when the session is dropped.
     runtime: Option<Runtime>,
     client: Client,
-    statements: RefCell<HashMap<String, Statement>>,
+    statements: RefCell<HashMap<String, Prepared>>,
     later: RefCell<Vec<Later>>,
     /// How often what waited was sent.
     sent: Cell<u64>,
@@ -93,40 +105,26 @@ impl Session {
     }
 
     /// Every row of a query.
-    pub(super) fn query(&self, sql: &str, values: &[Value]) -> Result<Vec<Row>, DbError> {
-        let statement = self.prepared(sql)?;
-        self.after_later(self.rows(&statement, values))
-    }
-
-    /// The same for each set of values, sent together.
-    pub(super) fn query_each(
+    pub(super) fn query<P: ToSql + Sync>(
         &self,
         sql: &str,
-        all: &[Vec<Value>],
-    ) -> Result<Vec<Vec<Row>>, DbError> {
+        values: &[P],
+    ) -> Result<Vec<Row>, DbError> {
         let statement = self.prepared(sql)?;
-        self.after_later(try_join_all(all.iter().map(|values| self.rows(&statement, values))))
-    }
-
-    async fn rows(
-        &self,
-        statement: &Statement,
-        values: &[Value],
-    ) -> Result<Vec<Row>, tokio_postgres::Error> {
         let values: Vec<&(dyn ToSql + Sync)> =
             values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
-        self.client.query(statement, &values).await
+        self.after_later(self.client.query(&statement, &values))
     }
 
     /// Changes rows with the next statement that somebody waits for.
     pub(super) fn exec_later(
         &self,
         sql: &str,
-        values: Vec<Value>,
+        params: Vec<Param>,
         guard: Option<Guard>,
     ) -> Result<(), DbError> {
         let statement = self.prepared(sql)?;
-        self.put_later(Later::Exec(statement, values, guard))
+        self.put_later(Later::Exec(statement, params, guard))
     }
 
     /// Sends `sql` with the next statement that somebody waits for.
@@ -162,8 +160,13 @@ impl Session {
     }
 
     fn prepared(&self, sql: &str) -> Result<Statement, DbError> {
-        if let Some(statement) = self.statements.borrow().get(sql) {
-            return Ok(statement.clone());
+        let mut uses = 0;
+        if let Some(kept) = self.statements.borrow_mut().get_mut(sql) {
+            kept.uses += 1;
+            uses = kept.uses;
+            if !is_outgrown(uses) {
+                return Ok(kept.statement.clone());
+            }
         }
         let text = dialect::statement(sql);
         let statement = self.after_later(self.client.prepare(&text))?;
@@ -171,7 +174,7 @@ impl Session {
         if statements.len() >= STATEMENTS_KEPT {
             statements.clear();
         }
-        statements.insert(sql.to_owned(), statement.clone());
+        statements.insert(sql.to_owned(), Prepared { statement: statement.clone(), uses });
         Ok(statement)
     }
 
@@ -222,8 +225,8 @@ impl Session {
                 let done = self.client.batch_execute(sql);
                 (Box::pin(async { done.await.map(|()| 0) }), None)
             }
-            Later::Exec(statement, values, guard) => {
-                (Box::pin(self.client.execute_raw(statement, values)), *guard)
+            Later::Exec(statement, params, guard) => {
+                (Box::pin(self.client.execute_raw(statement, params)), *guard)
             }
         }
     }
@@ -304,4 +307,15 @@ fn has_io(error: &tokio_postgres::Error) -> bool {
         cause = inner.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_is_prepared_anew_ever_more_seldom() {
+        let anew: Vec<u64> = (0..100_000).filter(|uses| is_outgrown(*uses)).collect();
+        assert_eq!(anew, [64, 512, 4096, 32_768]);
+    }
 }
