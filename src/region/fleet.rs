@@ -85,7 +85,8 @@ pub struct Heard {
 struct Entry {
     info: HostInfo,
     address: String,
-    apps: Vec<AppStatus>,
+    /// Boxed, as there are many: a vector that was read from JSON has room for four.
+    apps: Box<[AppStatus]>,
     /// What `apps` were said to be; 0: not since this process began.
     said: u64,
     seen: Instant,
@@ -171,7 +172,7 @@ impl Fleet {
             table.unreachable += u64::from(!reachable);
             let host = info.host.clone();
             let (seen, told, standing) = (Instant::now(), interval, Standing::Disk);
-            let said = 0;
+            let (said, apps) = (0, apps.into());
             let entry =
                 Entry { info, address, apps, said, seen, seen_at, told, standing, reachable };
             table.hosts.insert(host, entry);
@@ -308,8 +309,8 @@ impl Table {
         let (host, env) = (info.host.clone(), info.env.clone());
         let Some(entry) = self.hosts.get_mut(&host) else {
             let (seen, seen_at) = (Instant::now(), clock::now());
-            let (standing, reachable, apps) = (Standing::Here, true, apps.unwrap_or_default());
-            let said = 0;
+            let (standing, reachable) = (Standing::Here, true);
+            let (said, apps) = (0, apps.unwrap_or_default().into());
             let entry =
                 Entry { info, address, apps, said, seen, seen_at, told, standing, reachable };
             self.tell_others(&host);
@@ -344,7 +345,7 @@ impl Table {
                 moved = true;
                 self.stale.insert((env.clone(), place));
             }
-            entry.apps = apps;
+            entry.apps = apps.into();
         }
         if changed || moved {
             self.tell_others(&host);
@@ -450,7 +451,7 @@ impl Table {
             address: entry.address.clone(),
             reachable: entry.reachable,
             seen_at: entry.seen_at,
-            apps: entry.apps.clone(),
+            apps: entry.apps.to_vec(),
         })
     }
 

@@ -69,7 +69,8 @@ pub async fn forward(
         request.extensions_mut().insert(SocketAddr::new(from, port));
         return next.run(request).await;
     }
-    match forwarder.pass(request).await {
+    // Boxed: a host that waits for news for a minute would hold the room that this needs.
+    match Box::pin(forwarder.pass(request)).await {
         Ok(Passed::Answered(reply)) => reply,
         Ok(Passed::Ours(request)) => next.run(request).await,
         Err(problem) => problem.into_response(),

@@ -155,14 +155,14 @@ async fn poll(
     intake::check_info(&request.info)?;
     let PollRequest { info, since, wait_ms, said } = request;
     let address = SocketAddr::new(from.ip(), info.peer_port).to_string();
-    let alive = Word::Alive { said };
+    let (env, labels) = (info.env.clone(), info.labels.clone());
     let Heard { report_ms, report } =
-        listener.fleet.hear(info.clone(), address, alive).map_err(full)?;
+        listener.fleet.hear(info, address, Word::Alive { said }).map_err(full)?;
     let mut changes = listener.mirror.changes();
     let newer = async {
         loop {
             changes.borrow_and_update();
-            let revision = listener.mirror.env_digest(&info.env);
+            let revision = listener.mirror.env_digest(&env);
             // Not `>`: an agent may come from a mirror that was ahead. And a mirror that
             // knows nothing yet says nothing, rather than that there are no goals.
             if revision != since && revision != 0 {
@@ -176,7 +176,7 @@ async fn poll(
     // A host that was not heard right says it again at once.
     let wait = if report { ASKED_WAIT } else { Duration::from_millis(wait_ms.min(WAIT_MS_MAX)) };
     let revision = tokio::time::timeout(wait, newer).await.unwrap_or(since);
-    let goals = (revision != since).then(|| listener.mirror.goals_for(&info.env, &info.labels));
+    let goals = (revision != since).then(|| listener.mirror.goals_for(&env, &labels));
     let region = listener.mirror.region().clone();
     let processes = listener.processes.live();
     Ok(Json(PollReply { revision, region, goals, report_ms, report, processes }))

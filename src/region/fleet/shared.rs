@@ -12,9 +12,7 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use super::compared::note_events;
-use super::{
-    Entry, Fleet, HOSTS_MAX, RETURN_MIN, ROWS_BYTES_MAX, Standing, Table, about_bytes, differences,
-};
+use super::{Entry, Fleet, HOSTS_MAX, ROWS_BYTES_MAX, Standing, Table, about_bytes, differences};
 use crate::model::id::{HostId, RegionName};
 use crate::wire::v1::fleet::HostRow;
 use crate::wire::v1::process::SharedHost;
@@ -45,7 +43,7 @@ pub struct Part {
     pub hosts: Vec<SharedHost>,
     /// Hosts to forget.
     pub forgot: Vec<HostId>,
-    /// It ends the whole table, of a process that has been here for long enough to have all.
+    /// It ends the whole table.
     pub whole: bool,
 }
 
@@ -64,10 +62,7 @@ impl Fleet {
     /// Takes what another process is to be told next; [`Fleet::untold`] when it did not hear it.
     #[must_use]
     pub fn take_part(&self, other: usize) -> Part {
-        let knows_all = self.began.elapsed() >= RETURN_MIN;
-        let mut part = self.table().take_part(other, &self.region);
-        part.whole &= knows_all;
-        part
+        self.table().take_part(other, &self.region)
     }
 
     /// Another process did not hear a part: it is told everything, and again who was
@@ -206,6 +201,7 @@ impl Table {
         let (host, said, told) = (info.host.clone(), 0, Duration::from_millis(report_ms));
         let seen = now.checked_sub(Duration::from_millis(age_ms)).filter(|_| heard).unwrap_or(now);
         let standing = if heard { Standing::Elsewhere(other) } else { Standing::Left };
+        let apps = apps.into();
         let fresh = Entry { info, address, apps, said, seen, seen_at, told, standing, reachable };
         let Some(known) = self.hosts.get_mut(&host) else {
             if self.hosts.len() >= HOSTS_MAX {
@@ -275,7 +271,7 @@ fn share(entry: &Entry, region: &RegionName) -> Option<SharedHost> {
         address: entry.address.clone(),
         reachable: entry.reachable,
         seen_at: entry.seen_at,
-        apps: entry.apps.clone(),
+        apps: entry.apps.to_vec(),
     };
     let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     Some(SharedHost { row, age_ms: ms(entry.seen.elapsed()), report_ms: ms(entry.told), heard })
@@ -292,12 +288,6 @@ mod tests {
     use crate::region::fleet::{ROWS_MAX, Word};
 
     fn process(saved: Vec<HostRow>) -> Fleet {
-        let mut fleet = new_process(saved);
-        fleet.began = Instant::now().checked_sub(RETURN_MIN).unwrap();
-        fleet
-    }
-
-    fn new_process(saved: Vec<HostRow>) -> Fleet {
         let fleet = Fleet::new("eu".parse().unwrap(), 1000, saved, Arc::new(Notify::new()));
         fleet.share_with(1);
         fleet
@@ -393,25 +383,6 @@ mod tests {
         talk(&one, &two);
         assert_eq!((one.counts(), two.counts()), ((2, 1), (2, 1)));
         assert_eq!((one.elsewhere(), two.elsewhere()), (0, 2));
-    }
-
-    #[test]
-    fn a_process_that_just_began_with_an_empty_disk_makes_nobody_forget() {
-        let before = process(vec![]);
-        for host in ["a", "b"] {
-            hear(&before, host);
-        }
-        let (saved, _) = before.take_unsaved();
-        // Both began anew; "b" is dead.
-        let (one, mut two) = (process(saved), new_process(vec![]));
-        hear(&two, "a");
-        talk(&one, &two);
-        assert_eq!(one.counts(), (2, 0));
-        // Later it would know.
-        two.began = Instant::now().checked_sub(RETURN_MIN).unwrap();
-        two.tell_all(0);
-        talk(&one, &two);
-        assert_eq!(one.counts(), (1, 0));
     }
 
     #[test]
