@@ -195,6 +195,71 @@ async fn values_come_back_as_they_went_in() {
 }
 
 #[tokio::test]
+async fn rows_of_one_statement_and_answers_for_each_key_are_the_same_on_both() {
+    on_both(async |db| {
+        let event = |n: i64, build: Option<i64>, app: Option<&str>| {
+            values![n, "kind", app, None::<i64>, build, None::<i64>, None::<&str>, "me", "said"]
+                .to_vec()
+        };
+        // Columns of numbers and of text that are nowhere set, that some rows set, and that all do.
+        let rows = [event(1, None, Some("a")), event(2, Some(7), None), event(3, None, Some("a"))];
+        let insert =
+            "INSERT INTO events (at, kind, app, env, build, release, region, actor, message)
+            VALUES {rows}";
+        db.write(move |tx| {
+            tx.exec_rows(None, insert, &[], &rows)?;
+            tx.exec_rows(None, insert, &[], &rows[..1])?;
+            tx.exec_rows(None, insert, &[], &[])
+        })
+        .await
+        .unwrap();
+
+        let updated = db.write(|tx| {
+            let set = "UPDATE events SET message = column3, region = column4, actor = ?1
+                FROM (VALUES {rows}) AS said WHERE seq = column1 AND at = column2";
+            let row =
+                |seq: i64, at: i64, region: Option<&str>| values![seq, at, "new", region].to_vec();
+            tx.exec_rows(
+                Some("an event"),
+                set,
+                values!["you"],
+                &[row(1, 1, None), row(2, 2, None)],
+            )?;
+            tx.exec_rows(
+                Some("an event"),
+                set,
+                values!["you"],
+                &[row(3, 3, Some("eu")), row(4, 9, None)],
+            )
+        });
+        assert!(matches!(updated.await, Err(DbError::Raced("an event"))), "one row did not match");
+
+        let keys =
+            |all: &[&str]| all.iter().map(|key| values![*key, 1].to_vec()).collect::<Vec<_>>();
+        let asked = keys(&["b", "a", "b?", "a"]);
+        let each = "SELECT seq FROM events WHERE app = ?1 AND seq > ?2 AND kind <> '?1'
+            ORDER BY seq DESC LIMIT ?2";
+        let found = db.read(move |tx| tx.rows_for_each(each, &asked, |row| row.int(0)));
+        assert_eq!(found.await.unwrap(), [vec![], vec![4], vec![], vec![4]]);
+        let of = db.read(|tx| {
+            let sql = "SELECT seq FROM events WHERE build IN ({rows})";
+            let found =
+                tx.rows_of(sql, &[values![7].to_vec(), values![8].to_vec()], |row| row.int(0))?;
+            let nobody = tx.rows_of(sql, &[], |row| row.int(0))?;
+            let numbers = "SELECT count(*) FROM events WHERE app = ?1";
+            let counts = tx.rows_for_each(
+                numbers,
+                &[values!["a"].to_vec(), values!["b"].to_vec()],
+                |row| row.int(0),
+            )?;
+            Ok::<_, DbError>((found, nobody, counts))
+        });
+        assert_eq!(of.await.unwrap(), (vec![2], vec![], vec![vec![3], vec![0]]));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn text_is_ordered_by_its_bytes() {
     on_both(async |db| {
         let words = ["b", "a", "B", "A-1", "A1", "_"];

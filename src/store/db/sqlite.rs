@@ -2,6 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, params_from_iter};
@@ -13,6 +14,11 @@ use super::{DbError, Row, Value};
 const ENGINE_VERSION_MIN: i32 = 3_051_003;
 /// Statements kept prepared per connection; there are fewer than this in all.
 const STATEMENTS_KEPT: usize = 256;
+/// How long a file must be locked to be in use: a program that its former owner was just
+/// starting holds the lock, too, between its fork and its exec.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+/// Pause between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A connection is one thread's at a time: it needs no lock of its own.
 const WRITER: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -96,10 +102,16 @@ fn lock(path: &Path) -> Result<File, DbError> {
     let name = format!("{}.lock", path.display());
     let io = |source| DbError::Io { path: name.clone(), source };
     let file = File::options().create(true).write(true).truncate(false).open(&name).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(DbError::InUse(path.display().to_string())),
-        Err(TryLockError::Error(source)) => Err(io(source)),
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+            Err(TryLockError::WouldBlock) if Instant::now() >= until => {
+                return Err(DbError::InUse(path.display().to_string()));
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+        }
     }
 }
 

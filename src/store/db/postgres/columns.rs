@@ -81,7 +81,9 @@ fn table(rows: &[Vec<Value>], params: &mut Vec<Param>) -> Table {
         let column = || rows.iter().filter_map(move |row| row.get(i));
         let comma = |text: &str| if text.is_empty() { "" } else { ", " };
         let kind = column().find_map(kind);
-        // Of a column that is nowhere set nobody knows the type: it is left to where it goes.
+        // Of a column that is nowhere set nobody knows the type: an INSERT gives it that of
+        // where it goes, an UPDATE takes it for text. There, whoever writes a number that may
+        // be missing says `CAST(column3 AS BIGINT)`.
         let selected = if kind.is_some() { "" } else { "NULL AS " };
         let _ = write!(table.columns, "{}{selected}column{n}", comma(&table.columns));
         let Some(kind) = kind else { continue };

@@ -46,7 +46,7 @@ struct Prepared {
 /// Whether a statement is to be prepared anew at this use. The server keeps its plan from the
 /// sixth on, and for a table that was empty then the plan is to read all of it.
 fn is_outgrown(uses: u64) -> bool {
-    uses >= 64 && uses.is_power_of_two() && uses.trailing_zeros() % 3 == 0
+    uses >= 64 && uses.is_power_of_two() && uses.trailing_zeros().is_multiple_of(3)
 }
 
 /// A connection.
@@ -162,9 +162,9 @@ impl Session {
     fn prepared(&self, sql: &str) -> Result<Statement, DbError> {
         let mut uses = 0;
         if let Some(kept) = self.statements.borrow_mut().get_mut(sql) {
-            kept.uses += 1;
-            uses = kept.uses;
+            uses = kept.uses + 1;
             if !is_outgrown(uses) {
+                kept.uses = uses;
                 return Ok(kept.statement.clone());
             }
         }
