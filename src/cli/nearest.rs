@@ -9,8 +9,7 @@ use super::api::{Api, with_query};
 use super::context::Context;
 use super::failure::{ExitCode, Failure};
 use super::typed;
-use crate::config::numbered::numbered_alike;
-use crate::config::project::nearest;
+use crate::config::numbered::{Instead, instead_of};
 use crate::wire::v1::fleet::Completions;
 
 /// Longest wait for names: the refusal itself is what the person waits for.
@@ -35,16 +34,19 @@ pub async fn advise(ctx: &Context, failure: &mut Failure) {
     let Some((kind, flag, wrong)) = found else { return };
     let names = tokio::time::timeout(PATIENCE, names(ctx, kind)).await.ok().flatten();
     let names = names.unwrap_or_default();
-    // Of those that differ in a number, no one is likelier than another.
-    if let Some(alike) = numbered_alike(&wrong, names.iter().map(String::as_str)) {
-        // Of regions and envs the coordinator has said which there are.
-        let said = !failure.causes.is_empty();
-        failure.causes.extend((!said).then(|| format!("there is {alike}")));
-    } else if let Some(near) = nearest(&wrong, names.iter().map(String::as_str)) {
-        // The name may have come from a file or a variable.
-        let line = typed::replacing(&wrong, near);
-        let line = line.unwrap_or_else(|| typed::with(&format!("{flag} {near}")));
-        failure.hints.insert(0, format!("did you mean: {line}"));
+    match instead_of(&wrong, || names.iter().map(String::as_str)) {
+        Instead::Alike(alike) => {
+            // Of regions and envs the coordinator has said which there are.
+            let said = !failure.causes.is_empty();
+            failure.causes.extend((!said).then(|| format!("there is {alike}")));
+        }
+        Instead::Near(near) => {
+            // The name may have come from a file or a variable.
+            let line = typed::replacing(&wrong, near);
+            let line = line.unwrap_or_else(|| typed::with(&format!("{flag} {near}")));
+            failure.hints.insert(0, format!("did you mean: {line}"));
+        }
+        Instead::Nothing => {}
     }
 }
 

@@ -4,12 +4,37 @@
 
 use std::collections::BTreeSet;
 
+use super::project::nearest;
+
 /// Names that are told one by one.
 const TOLD: usize = 8;
 
+/// What there is where a name was asked for that there is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Instead<'a> {
+    /// Names that differ in their numbers only, as [`some_of`] tells them.
+    Alike(String),
+    /// The one that was likely meant.
+    Near(&'a str),
+    /// Nothing that is like it.
+    Nothing,
+}
+
+/// What there is of `names` instead of `text`.
+pub fn instead_of<'a, N>(text: &str, names: impl Fn() -> N) -> Instead<'a>
+where
+    N: IntoIterator<Item = &'a str>,
+{
+    match (numbered_alike(text, names()), nearest(text, names())) {
+        (Some(alike), _) => Instead::Alike(alike),
+        (None, Some(near)) => Instead::Near(near),
+        (None, None) => Instead::Nothing,
+    }
+}
+
 /// The names that are `text` but for its numbers, in the order of their numbers, as
 /// "web-1, web-2 and 40 more"; `None` when there are none.
-pub fn numbered_alike<'a>(text: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+fn numbered_alike<'a>(text: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let shape = shape(text);
     // Without a number in it, only the text itself has its shape.
     let alike = names.into_iter().filter(|name| *name != text && self::shape(name) == shape);
@@ -58,6 +83,9 @@ mod tests {
         assert_eq!(numbered_alike("eu-1", hosts).as_deref(), Some("eu-2, eu-10"));
         assert_eq!(numbered_alike("ue-1", hosts), None);
         assert_eq!(numbered_alike("eu", hosts), None);
+        assert_eq!(instead_of("eu-9", || hosts), Instead::Alike("eu-1, eu-2, eu-10".into()));
+        assert_eq!(instead_of("eux", || ["eu", "us"]), Instead::Near("eu"));
+        assert_eq!(instead_of("zzz", || hosts), Instead::Nothing);
         assert_eq!(some_of(hosts), "eu, eu-1, eu-2, eu-10, eu-a, us-1");
         let many: Vec<String> = (1..=48).map(|n| format!("web-{n}")).collect();
         let told = numbered_alike("web-99", many.iter().map(String::as_str)).unwrap();

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::numbered::{numbered_alike, some_of};
-use crate::config::project::nearest;
+use crate::config::numbered::{Instead, instead_of, some_of};
 use crate::coordinator::state::Coordinator;
 use crate::model::canary::Canary;
 use crate::model::hold::Hold;
@@ -210,11 +209,10 @@ fn nobody_called(tx: &Tx, to: To<'_>, name: &str, known: &[Known]) -> Result<Pro
         Some(_) => problem
             .because(format!("{app} runs on hosts with {}, and {name} is none", to.app.hosts))
             .hint(format!("deployctl why {name} -a {app} -e {env}")),
-        // Of those that differ in a number, no one is likelier than another.
-        None => match (numbered_alike(name, names()), nearest(name, names())) {
-            (Some(alike), _) => problem.because(format!("there is {alike}")).hint(list),
-            (None, Some(near)) => problem.hint(format!("did you mean: --hosts {near}")),
-            (None, None) => problem.hint(list),
+        None => match instead_of(name, names) {
+            Instead::Alike(alike) => problem.because(format!("there is {alike}")).hint(list),
+            Instead::Near(near) => problem.hint(format!("did you mean: --hosts {near}")),
+            Instead::Nothing => problem.hint(list),
         },
     })
 }

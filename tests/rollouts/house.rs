@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use deployctl::config::daemon::{Flags, load};
 use deployctl::coordinator::run::run;
 use deployctl::model::digest::{ArtifactId, Digest};
-use deployctl::model::rollout::{PlanName, RolloutKind, RolloutState};
+use deployctl::model::rollout::{RolloutKind, RolloutState};
 use deployctl::model::time::UnixMillis;
 use deployctl::net::client::{CallError, Client};
 use deployctl::wire::problem::Problem;

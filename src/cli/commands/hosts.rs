@@ -12,8 +12,7 @@ use crate::cli::fields::FieldsArgs;
 use crate::cli::hosts::{cells, new_table, show_labels};
 use crate::cli::live::{self, LiveArgs, Part, Shown};
 use crate::cli::table::{Table, count};
-use crate::config::numbered::{numbered_alike, some_of};
-use crate::config::project::nearest;
+use crate::config::numbered::{Instead, instead_of, some_of};
 use crate::model::fleet::AppStatus;
 use crate::model::id::{AppName, HostId, InvalidId, RegionName};
 use crate::model::picked::{HostSelector, Place, Said};
@@ -152,19 +151,7 @@ impl HostsArgs {
         if !reply.hosts.is_empty() {
             return Ok(());
         }
-        let none = Problem::new(Code::NotFound, format!("no host matches {selector}"));
-        let why = selector.unsaid(&said).unwrap_or_else(|| those_there(&selector, &there));
-        let mut none = none.because(why);
-        // Of those that differ in a number, no one is likelier than another.
-        let names = || there.iter().map(HostId::as_str);
-        let near = |name| match numbered_alike(name, names()) {
-            Some(_) => None,
-            None => nearest(name, names()),
-        };
-        if let Some(near) = selector.exact().find_map(near) {
-            none = none.hint(format!("did you mean: --hosts {near}"));
-        }
-        Err(CallError::Refused(Box::new(none.hint("deployctl hosts -A -o wide"))))
+        Err(CallError::Refused(Box::new(nobody(&selector, &said, &there))))
     }
 
     fn selector(&self) -> Result<Option<HostSelector>, CallError> {
@@ -182,16 +169,28 @@ impl HostsArgs {
     }
 }
 
-/// The hosts that there are in place of those who are meant: first the ones that are called
-/// alike.
-fn those_there(selector: &HostSelector, there: &[HostId]) -> String {
+/// What is told when `selector` means nobody of those that are `there`.
+fn nobody(selector: &HostSelector, said: &Said, there: &[HostId]) -> Problem {
     let names = || there.iter().map(HostId::as_str);
-    let alike = selector.exact().find_map(|name| numbered_alike(name, names()));
-    match (alike, there.is_empty()) {
-        (Some(alike), _) => format!("there is {alike}, of {}", count(there.len() as u64, "host")),
-        (None, true) => "no host was heard of".to_owned(),
-        (None, false) => format!("there is {}", some_of(names())),
+    let (mut alike, mut near) = (None, None);
+    for name in selector.exact() {
+        match instead_of(name, names) {
+            Instead::Alike(names) => alike = alike.or(Some(names)),
+            Instead::Near(name) => near = near.or(Some(name)),
+            Instead::Nothing => {}
+        }
     }
+    let why = selector.unsaid(said).unwrap_or_else(|| match alike {
+        Some(alike) => format!("there is {alike}, of {}", count(there.len() as u64, "host")),
+        None if there.is_empty() => "no host was heard of".to_owned(),
+        None => format!("there is {}", some_of(names())),
+    });
+    let none = Problem::new(Code::NotFound, format!("no host matches {selector}")).because(why);
+    let none = match near {
+        Some(near) => none.hint(format!("did you mean: --hosts {near}")),
+        None => none,
+    };
+    none.hint("deployctl hosts -A -o wide")
 }
 
 /// The hosts that are wanted, as they are now.

@@ -130,16 +130,18 @@ async fn tell_dry(ctx: &Context, api: &Api, now: Rollout, full: bool) -> Result<
 
 /// As the coordinator refuses it.
 fn check_goes_on(now: &Rollout) -> Result<(), Failure> {
-    let why = match now.release.state {
-        RolloutState::Pending => Refusal::NotBegun,
-        RolloutState::Reverting => Refusal::GoingBack,
-        _ if now.release.kind == RolloutKind::Rollback => Refusal::Rollback,
+    let Release { app, env, release, .. } = &now.release;
+    let watch = || format!("deployctl watch {release} -a {app} -e {env}");
+    let (why, line) = match now.release.state {
+        RolloutState::Pending => (Refusal::NotBegun, watch()),
+        RolloutState::Reverting => (Refusal::GoingBack, watch()),
+        _ if now.release.kind == RolloutKind::Rollback => {
+            (Refusal::Rollback, format!("deployctl cancel {release} --keep -a {app} -e {env}"))
+        }
         _ => return Ok(()),
     };
-    let Release { app, env, release, .. } = &now.release;
-    Err(Failure::new(ExitCode::Conflict, format!("{release} can't do that now"))
-        .because(why)
-        .hint(format!("deployctl watch {release} -a {app} -e {env}")))
+    let refused = Failure::new(ExitCode::Conflict, format!("{release} can't do that now"));
+    Err(refused.because(why).hint(line))
 }
 
 /// The steps that it goes through by itself from here: to a hold, or to the end; in full only
