@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::failure::{ExitCode, Failure};
 use crate::config::client::{ContextEntry, Contexts, read_local, read_user};
-use crate::config::project::nearest;
+use crate::config::instead::nearest;
 use crate::net::auth;
 use crate::net::client::{Client, http_client_trusting};
 use crate::net::trace;

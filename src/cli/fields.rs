@@ -13,7 +13,7 @@ use super::output::Format;
 use super::table::Table;
 use super::topics;
 use super::typed;
-use crate::config::project::nearest;
+use crate::config::instead::nearest;
 
 /// Most members that one line names: more than any row has.
 const FIELDS_MAX: usize = 64;

@@ -9,7 +9,7 @@ use super::api::{Api, with_query};
 use super::context::Context;
 use super::failure::{ExitCode, Failure};
 use super::typed;
-use crate::config::numbered::{Instead, instead_of};
+use crate::config::instead::{Instead, instead_of};
 use crate::wire::v1::fleet::Completions;
 
 /// Longest wait for names: the refusal itself is what the person waits for.

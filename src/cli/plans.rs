@@ -13,8 +13,8 @@ use clap_complete::CompletionCandidate;
 use clap_complete::engine::{PathCompleter, ValueCompleter};
 
 use super::failure::Failure;
+use crate::config::instead::nearest;
 use crate::config::plan::{self, Written};
-use crate::config::project::nearest;
 use crate::model::rollout::PlanName;
 
 /// Files of a folder that are looked through for a name that was likely meant.

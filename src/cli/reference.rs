@@ -9,7 +9,7 @@ use super::api::Api;
 use super::context::Context;
 use super::failure::{ExitCode, Failure};
 use super::typed;
-use crate::config::project::nearest;
+use crate::config::instead::nearest;
 use crate::host::repo::{Commit, Repo};
 use crate::model::commit::CommitId;
 use crate::model::id::{AppName, EnvName, JobNo, ReleaseNo};

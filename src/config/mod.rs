@@ -4,6 +4,6 @@ pub mod client;
 pub mod collector;
 pub mod daemon;
 pub mod gates;
-pub mod numbered;
+pub mod instead;
 pub mod plan;
 pub mod project;

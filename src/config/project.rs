@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::instead::nearest;
 use crate::model::id::{AppName, EnvName, InvalidId};
 use crate::model::recipe::{BuildSpec, Recipe, Requirement, RunSpec};
 
@@ -256,32 +257,6 @@ pub fn parse_toml<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, Con
     })
 }
 
-/// The name that `text` most likely was meant to be: at most 3 edits and half its length away.
-pub fn nearest<'a>(text: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = 3.min(text.chars().count().div_ceil(2));
-    names
-        .into_iter()
-        .map(|name| (edits(text, name), name))
-        .filter(|(edits, _)| *edits <= limit)
-        .min()
-        .map(|(_, name)| name)
-}
-
-/// Levenshtein's distance, in characters.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(128).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().take(128).enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,13 +276,6 @@ mod tests {
             let cause = error.cause().unwrap();
             assert!(cause.contains(&format!("did you mean \"{near}\"")), "{cause}");
         }
-    }
-
-    #[test]
-    fn nearest_does_not_guess_wildly() {
-        assert_eq!(nearest("deplyo", ["build", "deploy"]), Some("deploy"));
-        assert_eq!(nearest("xyzzy", ["build", "deploy"]), None);
-        assert_eq!(nearest("r", ["build"]), None);
     }
 
     #[test]

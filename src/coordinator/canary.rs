@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::numbered::{Instead, instead_of, some_of};
+use crate::config::instead::{Instead, instead_of, some_of};
 use crate::coordinator::state::Coordinator;
 use crate::model::canary::Canary;
 use crate::model::hold::Hold;

@@ -1,6 +1,7 @@
 //! What the rollout's rules are told of the world, from the database.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::coordinator::state::Coordinator;
 use crate::coordinator::walk::{Basis, Before, Undone};
@@ -23,7 +24,10 @@ pub(super) fn region_names(tx: &Tx, shared: &Coordinator) -> Result<BTreeSet<Reg
 /// What `rollout` is judged on, but for the buckets of its hosts.
 pub(super) fn load(tx: &Tx, shared: &Coordinator, rollout: &Rollout) -> Result<Facts, DbError> {
     let mut counts = tallies::told(tx, &rollout.app, &rollout.env)?;
-    let known = hosts::count(tx, &rollout.env, &rollout.hosts)?;
+    let place = (rollout.env.clone(), rollout.hosts.clone());
+    let known = shared
+        .counted
+        .or_look((tx, &rollout.env), place, |(env, hosts)| hosts::count(tx, env, hosts))?;
     let seen: BTreeMap<RegionName, _> =
         regions::list(tx)?.into_iter().map(|row| (row.region, row.seen_at)).collect();
     let now = shared.steady_now();
@@ -56,34 +60,39 @@ pub(super) fn load(tx: &Tx, shared: &Coordinator, rollout: &Rollout) -> Result<F
 /// What the rules look at when they go on with `rollout`: the same, and who there is to let in.
 pub(super) fn to_step(tx: &Tx, shared: &Coordinator, rollout: &Rollout) -> Result<Facts, DbError> {
     let mut facts = load(tx, shared, rollout)?;
-    if let Some(mut buckets) = drawn(tx, shared, rollout)? {
+    if let Some(buckets) = drawn(tx, shared, rollout)? {
         for (name, region) in &mut facts.regions {
-            region.buckets = Some(buckets.remove(name).unwrap_or_default());
+            region.buckets = Some(buckets.get(name).cloned().unwrap_or_default());
         }
     }
     Ok(facts)
 }
 
-/// Each host's bucket, and whether it can be reached.
-type Buckets = Vec<(u32, bool)>;
+/// Known and reachable hosts by region.
+pub(super) type Counts = BTreeMap<RegionName, (u32, u32)>;
+/// Each host's bucket and whether it can be reached, by region and ascending.
+pub(super) type Buckets = BTreeMap<RegionName, Vec<(u32, bool)>>;
 
-/// The bucket of each host, by region and ascending, where permits need to know.
+/// The bucket of each host, where permits need to know.
 fn drawn(
     tx: &Tx,
     shared: &Coordinator,
     rollout: &Rollout,
-) -> Result<Option<BTreeMap<RegionName, Buckets>>, DbError> {
+) -> Result<Option<Arc<Buckets>>, DbError> {
     let running = rollout.state == RolloutState::Running && rollout.permits.most.is_some();
     let Some(version) = rollout.version.filter(|_| running) else { return Ok(None) };
-    let mut buckets: BTreeMap<RegionName, Buckets> = BTreeMap::new();
-    Basis::of(tx, shared, rollout, version)?.each(tx, |region, _, own| {
-        match buckets.get_mut(region) {
+    // A step draws nobody anew.
+    let basis = Basis::of(tx, shared, rollout, GoalVersion { step: 0, ..version })?;
+    let look = |basis: &Basis| {
+        let mut buckets = Buckets::new();
+        basis.each(tx, |region, _, own| match buckets.get_mut(region) {
             Some(buckets) => buckets.push(own),
             None => drop(buckets.insert(region.clone(), vec![own])),
-        }
-    })?;
-    buckets.values_mut().for_each(|region| region.sort_unstable());
-    Ok(Some(buckets))
+        })?;
+        buckets.values_mut().for_each(|region| region.sort_unstable());
+        Ok(buckets)
+    };
+    shared.drawn.or_look((tx, &rollout.env), basis, look).map(Some)
 }
 
 /// A fleet, and the version by whose generation its hosts were drawn.

@@ -36,6 +36,7 @@ mod goal_stores;
 mod holds;
 mod hosts;
 mod inspection;
+mod lately;
 mod leftovers;
 mod logs;
 mod metrics;

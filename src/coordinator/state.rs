@@ -15,8 +15,12 @@ use tokio::sync::{mpsc, watch};
 use crate::config::daemon::Config;
 use crate::coordinator::attempts::Waiting;
 use crate::coordinator::claims::Waiter;
+use crate::coordinator::facts::{Buckets, Counts};
+use crate::coordinator::lately::Lately;
+use crate::coordinator::walk::Basis;
 use crate::coordinator::{owner, peers, steadiness};
-use crate::model::id::RegionName;
+use crate::model::id::{EnvName, RegionName};
+use crate::model::selector::Selector;
 use crate::model::time::UnixMillis;
 use crate::net::auth::{Identity, Key, Keyring};
 use crate::rules::queue::Timing;
@@ -65,6 +69,10 @@ pub struct Coordinator {
     pub(super) collect_now: AtomicBool,
     /// Whose the main store was at the last look.
     pub(super) store_owner: owner::Seen,
+    /// Hosts that are known and reachable, of a large env.
+    pub(super) counted: Lately<(EnvName, Selector), Counts>,
+    /// Their buckets.
+    pub(super) drawn: Lately<Basis, Buckets>,
     /// Why ages by the clock are not believed.
     pub(super) clock_doubt: steadiness::Doubt,
     /// What was wrong with a blob store at the last look; the main one is nobody's.
@@ -121,6 +129,8 @@ impl Coordinator {
             collect: tokio::sync::Notify::new(),
             collect_now: AtomicBool::new(false),
             store_owner: owner::Seen::default(),
+            counted: Lately::default(),
+            drawn: Lately::default(),
             clock_doubt: steadiness::Doubt::default(),
             stores: Mutex::default(),
             keyring,

@@ -21,9 +21,9 @@ use crate::rules::rollout::Rollout;
 use crate::store::db::{DbError, Tx, holds, hosts};
 
 /// Hosts of an env that are walked over within the transaction: that takes milliseconds.
-const WITHIN_MAX: u32 = 2_000;
+pub(super) const WITHIN_MAX: u32 = 2_000;
 /// How old a walk may be when it is used: what two reports of a region lie apart.
-const OLD_MAX: Duration = Duration::from_secs(5);
+pub(super) const OLD_MAX: Duration = Duration::from_secs(5);
 /// Walks before a transaction. Where each was unfit in the end (everybody deploys) the next is
 /// within it: it must come to an end.
 const WALKS_MAX: u32 = 3;
@@ -184,12 +184,12 @@ where
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::store::db::conformance::both;
 
     /// More hosts than are walked over within a transaction, one in ten away.
-    fn put_hosts(tx: &mut Tx) -> Result<(), DbError> {
+    pub(in crate::coordinator) fn put_hosts(tx: &mut Tx) -> Result<(), DbError> {
         for n in 0..=WITHIN_MAX {
             let region = if n % 2 == 0 { "eu" } else { "us" };
             let host = serde_json::json!({

@@ -155,6 +155,7 @@ async fn poll(
     intake::check_info(&request.info)?;
     let PollRequest { info, since, wait_ms, said } = request;
     let address = SocketAddr::new(from.ip(), info.peer_port).to_string();
+    // All that a host that waits holds of what it said.
     let (env, labels) = (info.env.clone(), info.labels.clone());
     let Heard { report_ms, report } =
         listener.fleet.hear(info, address, Word::Alive { said }).map_err(full)?;

@@ -24,6 +24,9 @@ fn a_name_that_does_not_exist_is_answered_with_the_nearest() {
     coordinator.on(status, [refusal("there is no app helo")]);
     let hint = first_hint(&person, &["status", "helo"], 3);
     assert_eq!(hint, "did you mean: deployctl status hello");
+    coordinator.on("GET /v1/apps/helo", [refusal("there is no app helo")]);
+    let hint = first_hint(&person, &["apps", "show", "helo"], 3);
+    assert_eq!(hint, "did you mean: deployctl apps show hello");
     coordinator.on(status, [refusal("web has no env \"prd\"")]);
     let hint = first_hint(&person, &["status", "--env=prd"], 3);
     assert_eq!(hint, "did you mean: deployctl status --env=prod");

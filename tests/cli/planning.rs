@@ -6,7 +6,7 @@ use deployctl::config::plan;
 use deployctl::model::digest::Digest;
 use deployctl::model::goal::GoalVersion;
 use deployctl::model::plan::PlanRef;
-use deployctl::model::rollout::{RolloutState, Step};
+use deployctl::model::rollout::{RolloutKind, RolloutState, Step};
 use deployctl::wire::v1::rollout::Rollout;
 use serde_json::json;
 
@@ -299,6 +299,10 @@ fn how_far_a_promote_would_go_is_told_in_hosts() {
         let done = person.ends(&["promote", "r2", "-n"], 6);
         assert!(done.stderr.contains(why), "{}", done.stderr);
     }
+    (open.release.state, open.release.kind) = (RolloutState::Running, RolloutKind::Rollback);
+    coordinator.gives(R2, &open);
+    let done = person.ends(&["promote", "r2", "-n"], 6);
+    assert!(done.stderr.contains("hint:  deployctl cancel r2 --keep -a "), "{}", done.stderr);
     assert!(coordinator.requests_of("POST ").is_empty(), "nothing was promoted");
 }
 

@@ -127,15 +127,6 @@ fn apps_are_registered_with_what_the_project_says() {
 }
 
 #[test]
-fn a_misspelt_app_is_answered_with_the_nearest() {
-    let coordinator = Coordinator::start();
-    coordinator.gives("GET /v1/apps", &json!({"apps": [app("file:///srv/web.git")]}));
-    coordinator.refuses("GET /v1/apps/wbe", 404, "not_found");
-    let done = Person::of(&coordinator).ends(&["apps", "show", "wbe"], 3);
-    assert!(done.stderr.contains("did you mean: deployctl apps show web"), "{}", done.stderr);
-}
-
-#[test]
 fn logs_are_the_text_itself() {
     let coordinator = Coordinator::start();
     let part = |text: &str, next: u64| {

@@ -12,7 +12,7 @@ use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::fields::FieldsArgs;
 use crate::cli::table::{Cell, Table};
 use crate::cli::{complete, origin};
-use crate::config::project::{ProjectFile, nearest};
+use crate::config::project::ProjectFile;
 use crate::host::clock;
 use crate::model::id::{AppName, EnvName};
 use crate::model::recipe::Probe;
@@ -106,7 +106,7 @@ pub async fn run(ctx: &Context, args: AppsArgs) -> Result<ExitCode, Failure> {
         }
         AppsCommand::Show(args) => {
             let api = Api::new(ctx)?;
-            let app = known(&api, &args.name, "show").await?;
+            let app = api.app(&args.name).await?;
             show(ctx, &app);
         }
         AppsCommand::Add(args) => add(ctx, args).await?,
@@ -164,7 +164,7 @@ async fn set(ctx: &Context, args: SetArgs) -> Result<(), Failure> {
             .hint("deployctl apps set --help"));
     }
     let api = Api::new(ctx)?;
-    let before = known(&api, &args.name, "set").await?;
+    let before = api.app(&args.name).await?;
     let mut spec = before.spec.clone();
     spec.repo = args.repo.unwrap_or(spec.repo);
     args.settings.apply(&mut spec)?;
@@ -239,23 +239,6 @@ fn change_line(there: &AppSpec, asked: &AppSpec) -> String {
         say("artifact", build(there).1, build(asked).1);
     }
     line
-}
-
-async fn known(api: &Api, name: &AppName, verb: &str) -> Result<App, Failure> {
-    match api.app(name).await {
-        Ok(app) => Ok(app),
-        Err(error) => Err(with_nearest(error.into(), api, name, verb).await),
-    }
-}
-
-async fn with_nearest(failure: Failure, api: &Api, name: &AppName, verb: &str) -> Failure {
-    let Ok(Apps { apps }) = api.apps().await else { return failure };
-    match nearest(name.as_str(), apps.iter().map(|app| app.spec.name.as_str())) {
-        Some(near) if failure.code == ExitCode::NotFound => {
-            failure.hint(format!("did you mean: deployctl apps {verb} {near}"))
-        }
-        _ => failure,
-    }
 }
 
 /// One app: its line, and for people its recipe.

@@ -5,7 +5,7 @@ use clap::Args;
 use crate::cli::context::Context;
 use crate::cli::failure::{ExitCode, Failure};
 use crate::cli::topics;
-use crate::config::project::nearest;
+use crate::config::instead::nearest;
 
 /// Show help of a command or a topic
 ///

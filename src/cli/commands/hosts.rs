@@ -12,7 +12,7 @@ use crate::cli::fields::FieldsArgs;
 use crate::cli::hosts::{cells, new_table, show_labels};
 use crate::cli::live::{self, LiveArgs, Part, Shown};
 use crate::cli::table::{Table, count};
-use crate::config::numbered::{Instead, instead_of, some_of};
+use crate::config::instead::{Instead, instead_of, some_of};
 use crate::model::fleet::AppStatus;
 use crate::model::id::{AppName, HostId, InvalidId, RegionName};
 use crate::model::picked::{HostSelector, Place, Said};
@@ -175,8 +175,8 @@ fn nobody(selector: &HostSelector, said: &Said, there: &[HostId]) -> Problem {
     let (mut alike, mut near) = (None, None);
     for name in selector.exact() {
         match instead_of(name, names) {
-            Instead::Alike(names) => alike = alike.or(Some(names)),
-            Instead::Near(name) => near = near.or(Some(name)),
+            Instead::Alike(told) => alike = alike.or(Some(told)),
+            Instead::Near(other) => near = near.or(Some(other)),
             Instead::Nothing => {}
         }
     }

@@ -200,18 +200,18 @@ fn judge_region(
 fn judge_tally(rollout: &Rollout, now: UnixMillis, name: &RegionName, tally: &Tally) -> Opinion {
     let asked = tally.admitted;
     let reachable = asked.saturating_sub(tally.admitted_unreachable);
-    let faults = unexcused(rollout, name, tally);
-    let excused = tally.failed - faults;
-    if faults > budget(reachable) && now >= rollout.judge_from {
-        return Opinion::Failed(why(tally, FailureClass::Release, faults));
+    let blamed = unexcused(rollout, name, tally);
+    let excused = tally.failed - blamed;
+    if blamed > budget(reachable) && now >= rollout.judge_from {
+        return Opinion::Failed(why(tally, FailureClass::Release, blamed));
     }
     if tally.host_faults > host_faults_max(reachable) {
         return Opinion::Stuck(why(tally, FailureClass::Host, tally.host_faults));
     }
     if !knows_step(rollout, name, tally) {
-        return Opinion::Waiting { failed: faults > 0 };
+        return Opinion::Waiting { failed: blamed > 0 };
     }
-    if faults == 1 && reachable < FEW_HOSTS && now >= rollout.judge_from {
+    if blamed == 1 && reachable < FEW_HOSTS && now >= rollout.judge_from {
         return judge_one_fault(rollout, now, name, tally);
     }
     let enough = healthy_min(reachable);
@@ -243,10 +243,10 @@ fn judge_tally(rollout: &Rollout, now: UnixMillis, name: &RegionName, tally: &Ta
         };
     }
     let settled = tally.healthy + tally.faults();
-    if settled >= reachable && faults == 0 && now >= rollout.progress_at + THIN_GRACE {
+    if settled >= reachable && blamed == 0 && now >= rollout.progress_at + THIN_GRACE {
         return Opinion::Stuck(stuck(tally));
     }
-    Opinion::Waiting { failed: faults > 0 }
+    Opinion::Waiting { failed: blamed > 0 }
 }
 
 /// One failed host of few: alone it proves nothing unless there is nobody else to ask.

@@ -214,25 +214,30 @@ async fn rows_of_one_statement_and_answers_for_each_key_are_the_same_on_both() {
         .await
         .unwrap();
 
-        let updated = db.write(|tx| {
-            let set = "UPDATE events SET message = column3, region = column4, actor = ?1
-                FROM (VALUES {rows}) AS said WHERE seq = column1 AND at = column2";
-            let row =
-                |seq: i64, at: i64, region: Option<&str>| values![seq, at, "new", region].to_vec();
-            tx.exec_rows(
-                Some("an event"),
-                set,
-                values!["you"],
-                &[row(1, 1, None), row(2, 2, None)],
-            )?;
-            tx.exec_rows(
-                Some("an event"),
-                set,
-                values!["you"],
-                &[row(3, 3, Some("eu")), row(4, 9, None)],
-            )
+        let update = |rows: Vec<Vec<super::Value>>| {
+            db.write(move |tx| {
+                let set = "UPDATE events SET message = column3, region = column4, actor = ?1,
+                        release = CAST(column5 AS BIGINT)
+                    FROM (VALUES {rows}) AS said WHERE seq = column1 AND at = column2";
+                tx.exec_rows(Some("an event"), set, values!["you"], &rows)
+            })
+        };
+        let row = |seq: i64, at: i64, region: Option<&str>| {
+            values![seq, at, "new", region, None::<i64>].to_vec()
+        };
+        update(vec![row(1, 1, None), row(2, 2, Some("eu"))]).await.unwrap();
+        let raced = update(vec![row(3, 3, Some("us")), row(4, 9, None)]).await;
+        assert!(matches!(raced, Err(DbError::Raced("an event"))), "one row did not match");
+        let said = "SELECT message, region, actor FROM events ORDER BY seq";
+        let said = db.read(move |tx| {
+            tx.rows(said, &[], |row| Ok((row.text(0)?, row.opt_text(1)?, row.text(2)?)))
         });
-        assert!(matches!(updated.await, Err(DbError::Raced("an event"))), "one row did not match");
+        let line = |message: &str, region: Option<&str>, actor: &str| {
+            (message.to_owned(), region.map(str::to_owned), actor.to_owned())
+        };
+        let old = || line("said", None, "me");
+        let new = [line("new", None, "you"), line("new", Some("eu"), "you"), old(), old()];
+        assert_eq!(said.await.unwrap(), new);
 
         let keys =
             |all: &[&str]| all.iter().map(|key| values![*key, 1].to_vec()).collect::<Vec<_>>();

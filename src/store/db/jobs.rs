@@ -404,7 +404,7 @@ pub fn begin(tx: &mut Tx, begun: &[Begun], now: UnixMillis) -> Result<(), DbErro
     tx.exec_rows(
         Some("the job"),
         "UPDATE jobs SET status = 'RUNNING', attempt = column2, worker_id = column3,
-            lease_expires_at = column4, last_heartbeat = ?1, started_at = ?1
+            lease_expires_at = CAST(column4 AS BIGINT), last_heartbeat = ?1, started_at = ?1
          FROM (VALUES {rows}) AS begun
          WHERE id = column1 AND attempt = column2 - 1 AND status = column5",
         values![now],
@@ -433,7 +433,7 @@ pub fn renew(tx: &mut Tx, renewed: &[(JobNo, &Job)], now: UnixMillis) -> Result<
         |(no, job): &(JobNo, &Job)| values![*no, job.attempt, job.lease_until, RUNNING].to_vec();
     tx.exec_rows(
         Some("the job"),
-        "UPDATE jobs SET lease_expires_at = column3, last_heartbeat = ?1
+        "UPDATE jobs SET lease_expires_at = CAST(column3 AS BIGINT), last_heartbeat = ?1
          FROM (VALUES {rows}) AS renewed
          WHERE id = column1 AND attempt = column2 AND status = column4",
         values![now],

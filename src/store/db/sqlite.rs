@@ -1,5 +1,6 @@
 //! The embedded engine: one SQLite file, owned by one process.
 
+use std::fmt::Write;
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ use super::{DbError, Row, Value};
 const ENGINE_VERSION_MIN: i32 = 3_051_003;
 /// Statements kept prepared per connection; there are fewer than this in all.
 const STATEMENTS_KEPT: usize = 256;
+/// Rows that one statement carries; more gain nothing.
+const ROWS_MAX: usize = 256;
 /// How long a file must be locked to be in use: a program that its former owner was just
 /// starting holds the lock, too, between its fork and its exec.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
@@ -71,6 +74,40 @@ impl Sqlite {
         Ok(self.connection.prepare_cached(sql)?.execute(params_from_iter(values))?)
     }
 
+    /// Changes rows; `guard` says what must change as often as there are rows.
+    pub(super) fn exec_rows(
+        &self,
+        guard: Option<&'static str>,
+        sql: &str,
+        fixed: &[Value],
+        rows: &[Vec<Value>],
+    ) -> Result<(), DbError> {
+        for (rows, sql, values) in in_brackets(sql, fixed, rows) {
+            let changed = self.exec(&sql, &values)?;
+            if let Some(what) = guard.filter(|_| changed < rows) {
+                return Err(DbError::Raced(what));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a query finds for many keys, in no order.
+    pub(super) fn rows_of<T>(
+        &self,
+        sql: &str,
+        keys: &[Vec<Value>],
+        mut read: impl FnMut(&Row) -> Result<T, DbError>,
+    ) -> Result<Vec<T>, DbError> {
+        let mut all = Vec::with_capacity(keys.len());
+        for (_, sql, values) in in_brackets(sql, &[], keys) {
+            self.each(&sql, &values, |row| {
+                all.push(read(row)?);
+                Ok(true)
+            })?;
+        }
+        Ok(all)
+    }
+
     /// Hands rows to `take` until it wants no more.
     pub(super) fn each(
         &self,
@@ -96,6 +133,32 @@ impl Sqlite {
     pub(super) fn is_over(&self) -> bool {
         self.connection.is_autocommit()
     }
+}
+
+/// `sql` with its `{rows}` written out, how many they are, and all parameters: once for as
+/// many rows as a statement carries. Powers of two, so that few statements are prepared.
+fn in_brackets(
+    sql: &str,
+    fixed: &[Value],
+    rows: &[Vec<Value>],
+) -> impl Iterator<Item = (usize, String, Vec<Value>)> {
+    let mut rest = rows;
+    std::iter::from_fn(move || {
+        let (now, later) = rest.split_at(1 << rest.len().min(ROWS_MAX).checked_ilog2()?);
+        rest = later;
+        let (mut values, mut brackets) = (fixed.to_vec(), String::new());
+        for row in now {
+            for (i, value) in row.iter().enumerate() {
+                let before = if i > 0 { ", " } else { "(" };
+                values.push(value.clone());
+                let n = values.len();
+                let _ = write!(brackets, "{before}?{n}");
+            }
+            brackets.push_str("), ");
+        }
+        brackets.truncate(brackets.len().saturating_sub(", ".len()));
+        Some((now.len(), sql.replace("{rows}", &brackets), values))
+    })
 }
 
 fn lock(path: &Path) -> Result<File, DbError> {

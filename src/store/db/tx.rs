@@ -3,7 +3,6 @@
 //! Parameters are `?1`, `?2`, …; never text pasted into SQL. Statements are
 //! prepared once and kept.
 
-use std::fmt::Write;
 use std::str::FromStr;
 
 use rusqlite::types::ValueRef;
@@ -14,9 +13,6 @@ use super::postgres::{self, Postgres};
 use super::sqlite::Sqlite;
 use super::{DbError, ServerError, Topic, Value};
 use crate::model::time::UnixMillis;
-
-/// Rows that one statement carries; more gain nothing.
-const ROWS_MAX: usize = 256;
 
 /// A transaction. Made by [`super::Db::write`] and [`super::Db::read`], which also end it.
 pub struct Tx {
@@ -66,10 +62,9 @@ impl Tx {
         }
     }
 
-    /// Changes rows by one statement for many, told of as by [`Tx::exec_later`]: `{rows}` in
-    /// `sql` becomes a bracket of parameters for each of `rows`, numbered after `fixed`. On a
-    /// server a statement costs more than its rows. With `guard`, as many rows as are given
-    /// must change.
+    /// Changes many rows by few statements, told of as by [`Tx::exec_later`]: `{rows}` in `sql`,
+    /// after `VALUES` or between the brackets of `IN`, stands for all of `rows`. Parameters
+    /// beside them are `fixed`. With `guard`, as many rows as are given must change.
     ///
     /// # Errors
     /// [`DbError::Raced`] naming `guard` when fewer did, else when the engine refuses.
@@ -80,16 +75,10 @@ impl Tx {
         fixed: &[Value],
         rows: &[Vec<Value>],
     ) -> Result<(), DbError> {
-        if let Engine::Postgres(postgres) = &self.engine {
-            return postgres.exec_rows(sql, fixed, rows, guard);
+        match &self.engine {
+            Engine::Sqlite(sqlite) => sqlite.exec_rows(guard, sql, fixed, rows),
+            Engine::Postgres(postgres) => postgres.exec_rows(guard, sql, fixed, rows),
         }
-        for (rows, sql, values) in in_brackets(sql, fixed, rows) {
-            let changed = self.exec(&sql, &values)?;
-            if let Some(what) = guard.filter(|_| changed < rows) {
-                return Err(DbError::Raced(what));
-            }
-        }
-        Ok(())
     }
 
     /// What a query finds for many keys, in no order: `{rows}` in `sql` is as for
@@ -101,16 +90,12 @@ impl Tx {
         &self,
         sql: &str,
         keys: &[Vec<Value>],
-        mut read: impl FnMut(&Row) -> Result<T, DbError>,
+        read: impl FnMut(&Row) -> Result<T, DbError>,
     ) -> Result<Vec<T>, DbError> {
-        if let Engine::Postgres(postgres) = &self.engine {
-            return postgres.rows_of(sql, keys, read);
+        match &self.engine {
+            Engine::Sqlite(sqlite) => sqlite.rows_of(sql, keys, read),
+            Engine::Postgres(postgres) => postgres.rows_of(sql, keys, read),
         }
-        let mut all = Vec::with_capacity(keys.len());
-        for (_, sql, values) in in_brackets(sql, &[], keys) {
-            all.append(&mut self.rows(&sql, &values, &mut read)?);
-        }
-        Ok(all)
     }
 
     /// The rows of one query for each set of parameters, in their order: on a server in one
@@ -336,32 +321,6 @@ impl Tx {
     pub(super) fn is_shared(&self) -> bool {
         matches!(self.engine, Engine::Postgres(_))
     }
-}
-
-/// `sql` with its `{rows}` written out, how many they are, and all parameters: once for as
-/// many rows as a statement carries. Powers of two, so that few statements are prepared.
-fn in_brackets(
-    sql: &str,
-    fixed: &[Value],
-    rows: &[Vec<Value>],
-) -> impl Iterator<Item = (usize, String, Vec<Value>)> {
-    let mut rest = rows;
-    std::iter::from_fn(move || {
-        let (now, later) = rest.split_at(1 << rest.len().min(ROWS_MAX).checked_ilog2()?);
-        rest = later;
-        let (mut values, mut brackets) = (fixed.to_vec(), String::new());
-        for row in now {
-            for (i, value) in row.iter().enumerate() {
-                let before = if i > 0 { ", " } else { "(" };
-                values.push(value.clone());
-                let n = values.len();
-                let _ = write!(brackets, "{before}?{n}");
-            }
-            brackets.push_str("), ");
-        }
-        brackets.truncate(brackets.len().saturating_sub(", ".len()));
-        Some((now.len(), sql.replace("{rows}", &brackets), values))
-    })
 }
 
 /// One row; columns count from 0.

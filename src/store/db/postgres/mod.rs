@@ -147,10 +147,10 @@ impl Postgres {
     /// as often as there are rows.
     pub(super) fn exec_rows(
         &self,
+        guard: Option<&'static str>,
         sql: &str,
         fixed: &[Value],
         rows: &[Vec<Value>],
-        guard: Option<&'static str>,
     ) -> Result<(), DbError> {
         if rows.is_empty() {
             return Ok(());
@@ -174,7 +174,8 @@ impl Postgres {
         found.iter().map(|row| read(&Row(Raw::Postgres(row)))).collect()
     }
 
-    /// The rows of one query for each of `keys`, in their order.
+    /// The rows of one query for each of `keys`. Those of a key are in the query's order, which
+    /// the server keeps where the query has a `LIMIT`.
     pub(super) fn rows_for_each<T>(
         &self,
         sql: &str,

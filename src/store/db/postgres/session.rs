@@ -43,8 +43,9 @@ struct Prepared {
     uses: u64,
 }
 
-/// Whether a statement is to be prepared anew at this use. The server keeps its plan from the
-/// sixth on, and for a table that was empty then the plan is to read all of it.
+/// Whether a statement is to be prepared anew, after so many uses. The server keeps its plan from
+/// the sixth on, and for a table that was empty then the plan is to read all of it. Powers of
+/// eight: a table that grew eightfold is worth another plan, and in the end autovacuum sees to it.
 fn is_outgrown(uses: u64) -> bool {
     uses >= 64 && uses.is_power_of_two() && uses.trailing_zeros().is_multiple_of(3)
 }

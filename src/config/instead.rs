@@ -1,10 +1,9 @@
-//! Names that differ in their numbers only: one of them is no guess at another.
+//! What there is instead of a name that there is not.
 //!
-//! Who types `web-9` means some host: which of `web-1` to `web-8` nobody can tell.
+//! The nearest one is likely what was meant, but one that differs in its numbers only is no guess:
+//! who types `web-9` means some host, and which of `web-1` to `web-8` nobody can tell.
 
 use std::collections::BTreeSet;
-
-use super::project::nearest;
 
 /// Names that are told one by one.
 const TOLD: usize = 8;
@@ -25,10 +24,9 @@ pub fn instead_of<'a, N>(text: &str, names: impl Fn() -> N) -> Instead<'a>
 where
     N: IntoIterator<Item = &'a str>,
 {
-    match (numbered_alike(text, names()), nearest(text, names())) {
-        (Some(alike), _) => Instead::Alike(alike),
-        (None, Some(near)) => Instead::Near(near),
-        (None, None) => Instead::Nothing,
+    match numbered_alike(text, names()) {
+        Some(alike) => Instead::Alike(alike),
+        None => nearest(text, names()).map_or(Instead::Nothing, Instead::Near),
     }
 }
 
@@ -72,6 +70,32 @@ fn shape(text: &str) -> String {
     shape
 }
 
+/// The name that `text` most likely was meant to be: at most 3 edits and half its length away.
+pub fn nearest<'a>(text: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = 3.min(text.chars().count().div_ceil(2));
+    names
+        .into_iter()
+        .map(|name| (edits(text, name), name))
+        .filter(|(edits, _)| *edits <= limit)
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// Levenshtein's distance, in characters.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(128).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().take(128).enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +117,12 @@ mod tests {
             told.starts_with("web-1, web-2, ") && told.ends_with("web-8 and 40 more"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn nearest_does_not_guess_wildly() {
+        assert_eq!(nearest("deplyo", ["build", "deploy"]), Some("deploy"));
+        assert_eq!(nearest("xyzzy", ["build", "deploy"]), None);
+        assert_eq!(nearest("r", ["build"]), None);
     }
 }
