@@ -1,6 +1,6 @@
 //! `deployctl-region`; see `region::program`.
 
-/// A tenth less memory for each host that waits than with the C library's [decision 0053].
+/// An eighth less memory for each host that waits than with the C library's [decision 0053].
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

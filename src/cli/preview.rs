@@ -101,6 +101,9 @@ fn plan(planned: &Rollout) -> String {
     if planned.release.plan == PlanName::AllAtOnce {
         return format!("{word}: no gate before the last host");
     }
+    if planned.steps.is_empty() {
+        return format!("{word}: its steps are counted when it begins");
+    }
     let names: Vec<&str> = planned.steps.iter().map(|step| step.name.as_str()).collect();
     let shown = &names[..names.len().min(NAMES_TOLD)];
     let more = names.len() - shown.len();
@@ -154,6 +157,9 @@ async fn moves(api: &Api, planned: &Rollout) -> Option<String> {
 fn time((request, planned): (&RolloutRequest, &Rollout), now: UnixMillis) -> String {
     if planned.release.kind == RolloutKind::Rollback {
         return "flat out".into();
+    }
+    if planned.steps.is_empty() {
+        return "counted when it begins".into();
     }
     let bakes: u64 = planned.steps.iter().map(|step| u64::from(step.bake_s)).sum();
     let bakes = Duration::from_secs(bakes);

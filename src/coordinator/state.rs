@@ -266,8 +266,9 @@ impl From<DbError> for Problem {
                 Self::new(Code::Unavailable, "the coordinator could not save this").because(error)
             }
             error if error.is_passing() => {
-                tracing::error!(%error, "a request could not be saved; it may be sent again");
-                Self::new(Code::Unavailable, "the coordinator could not save this").because(error)
+                tracing::error!(%error, "the database can't be used now; a request may be sent again");
+                Self::new(Code::Unavailable, "the coordinator can't use its database now")
+                    .because(error)
             }
             _ => {
                 tracing::error!(%error, "a request failed in the database");

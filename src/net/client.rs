@@ -245,9 +245,43 @@ impl Client {
     }
 }
 
+/// A server's URL as it is typed: `http://` or `https://` and a host.
+///
+/// # Errors
+/// What it should look like.
+pub fn server_url(text: &str) -> Result<String, String> {
+    let is_one = reqwest::Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none()
+    });
+    let wrong = || "write http:// or https:// and a host, such as http://127.0.0.1:7878".to_owned();
+    if is_one { Ok(text.to_owned()) } else { Err(wrong()) }
+}
+
+/// The same for several, with commas between.
+///
+/// # Errors
+/// As for one.
+pub fn server_urls(text: &str) -> Result<String, String> {
+    let named = text.split(',').map(str::trim).filter(|url| !url.is_empty());
+    named.map(server_url).collect::<Result<Vec<_>, _>>().map(|urls| urls.join(","))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_url_of_a_server_is_refused_when_it_is_typed() {
+        for url in ["http://127.0.0.1:7878", "https://deploy.example/at", "http://[::1]:1"] {
+            assert_eq!(server_url(url).as_deref(), Ok(url));
+        }
+        for bad in ["foo", "127.0.0.1:7888", "http://", "file:///x", "http://a:1,http://b:2"] {
+            assert!(server_url(bad).is_err(), "{bad}");
+        }
+        assert_eq!(server_urls("http://a:1, http://b:2,").as_deref(), Ok("http://a:1,http://b:2"));
+        assert_eq!(server_urls("").as_deref(), Ok(""));
+        assert!(server_urls("http://a:1,b:2").is_err());
+    }
 
     #[test]
     fn a_plain_head_names_the_server_and_the_token() {

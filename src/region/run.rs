@@ -17,7 +17,7 @@ use crate::model::digest::ArtifactId;
 use crate::model::id::RegionName;
 use crate::model::manifest::Manifest;
 use crate::net::auth::{keyed_hash, read_token};
-use crate::net::client::{http_client, http_client_trusting};
+use crate::net::client::{http_client, http_client_trusting, server_urls};
 use crate::net::tls::{Security, TlsError, TlsFiles};
 use crate::net::{metrics as listeners, server};
 use crate::region::configs::Configs;
@@ -56,7 +56,7 @@ pub struct Options {
     #[arg(long)]
     pub name: RegionName,
     /// The coordinators' URLs
-    #[arg(long, value_name = "URL[,URL]")]
+    #[arg(long, value_name = "URL[,URL]", value_parser = server_urls)]
     pub coordinator: String,
     /// File with the region's token
     #[arg(long, value_name = "FILE")]

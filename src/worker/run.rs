@@ -18,7 +18,7 @@ use crate::host::git::Git;
 use crate::host::sandbox::{self, Sandbox};
 use crate::model::digest::from_hex;
 use crate::net::auth::{random_seed, read_token};
-use crate::net::client::Client;
+use crate::net::client::{Client, server_url};
 use crate::net::metrics as listeners;
 use crate::rules::patch::BASES_MAX;
 use crate::store::blobs::{BlobError, Blobs};
@@ -36,7 +36,7 @@ const HANDOVER: Duration = Duration::from_secs(10);
 #[command(name = "deployctl-worker", version)]
 pub struct Args {
     /// The coordinator, such as http://127.0.0.1:7878
-    #[arg(long, value_name = "URL", env = "DEPLOYCTL_SERVER")]
+    #[arg(long, value_name = "URL", env = "DEPLOYCTL_SERVER", value_parser = server_url)]
     pub coordinator: String,
     /// File that holds this worker's token
     #[arg(long, value_name = "FILE")]

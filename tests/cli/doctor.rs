@@ -132,6 +132,19 @@ fn a_server_that_hangs_fails_in_bounded_time() {
 }
 
 #[test]
+fn a_coordinator_without_its_database_is_not_well() {
+    let coordinator = healthy();
+    for path in ["/v1/regions", "/v1/goal-stores", "/v1/workers", "/v1/builds"] {
+        coordinator.refuses(&format!("GET {path}"), 503, "unavailable");
+    }
+    let done = Person::of(&coordinator).ends(&["doctor", "-o", "json"], 1);
+    let (verdict, says) = check(&done, "database");
+    assert_eq!(verdict, "failed");
+    assert!(says.contains("can't read it: it is unavailable"), "{says}");
+    assert_eq!(check(&done, "regions").0, "skipped");
+}
+
+#[test]
 fn the_shell_and_the_repository_are_looked_at() {
     let coordinator = healthy();
     let mut person = Person::of(&coordinator);

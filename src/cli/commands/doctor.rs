@@ -20,6 +20,7 @@ use crate::host::clock;
 use crate::host::repo::Repo;
 use crate::model::time::UnixMillis;
 use crate::net::client::{CallError, Client};
+use crate::wire::problem::Code;
 use crate::wire::v1::app::App;
 use crate::wire::v1::build::Builds;
 use crate::wire::v1::fleet::{REGION_SILENT, Region, Regions, Workers};
@@ -169,6 +170,10 @@ async fn server(ctx: &Context) -> Vec<Check> {
         ask::<Builds>(&client, "/v1/builds?state=QUEUED&limit=500", patience),
     );
     let now = version.now;
+    let errors = [regions.as_ref().err(), stores.as_ref().err(), workers.as_ref().err()];
+    let error = errors.into_iter().flatten().chain(queue.as_ref().err()).next();
+    checks.extend(error.filter(|error| !is_older(error)).map(unread));
+    let regions = regions.ok();
     checks.push(regions.as_ref().map_or(Check::skipped("stores"), answering));
     checks.push(regions.as_ref().map_or(Check::skipped("collector"), owning));
     checks.push(stores.map_or(Check::skipped("goals"), |reply| goals::travel(&reply, now)));
@@ -178,8 +183,22 @@ async fn server(ctx: &Context) -> Vec<Check> {
     checks
 }
 
-async fn ask<T: DeserializeOwned>(client: &Client, path: &str, patience: Duration) -> Option<T> {
-    client.get(path, patience).await.ok()
+/// Whether the coordinator is of a release that was not asked this yet.
+fn is_older(error: &CallError) -> bool {
+    matches!(error, CallError::Refused(problem) if problem.code == Code::NotFound)
+}
+
+/// The coordinator answers, and can't say what is in its database.
+fn unread(error: &CallError) -> Check {
+    let hint = "its log says why; deployctl admin db check --config FILE on its machine";
+    Check::failed("database", format!("the coordinator can't read it: {error}"), hint)
+}
+
+async fn ask<T>(client: &Client, path: &str, patience: Duration) -> Result<T, CallError>
+where
+    T: DeserializeOwned,
+{
+    client.get(path, patience).await
 }
 
 /// What could not be asked, after what stood in its way.
@@ -339,9 +358,10 @@ async fn git(ctx: &Context) -> Check {
 async fn remoteless(ctx: &Context, repo: &Repo, place: &str) -> Check {
     let patience = PATIENCE.min(ctx.flags.request_timeout);
     let source = match (ctx.client(), ctx.app_if_said()) {
-        (Ok(client), Ok(Some(app))) => {
-            ask::<App>(&client, &format!("/v1/apps/{app}"), patience).await.map(|app| app.spec.repo)
-        }
+        (Ok(client), Ok(Some(app))) => ask::<App>(&client, &format!("/v1/apps/{app}"), patience)
+            .await
+            .ok()
+            .map(|app| app.spec.repo),
         _ => None,
     };
     match source {

@@ -26,6 +26,8 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(15);
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Longest URL, bytes.
 const URL_BYTES_MAX: usize = 4096;
+/// Where a server listens when the URL does not say.
+const PORT: u16 = 5432;
 /// Where a password is taken from when the URL has none, as by every client of PostgreSQL.
 const PASSWORD: &str = "PGPASSWORD";
 
@@ -51,11 +53,28 @@ impl fmt::Debug for Address {
     }
 }
 
-/// `postgres://user@host:port/database`, without the password.
+/// A URL that says the same, without the password.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "postgres://{}@{}", self.user(), self.hosts())?;
-        write!(f, "/{}", self.database())
+        let mut query = Vec::new();
+        let mut hosts = self.hosts();
+        if self.config.get_hosts().iter().any(|host| matches!(host, Host::Unix(_))) {
+            // A folder can't stand before the database.
+            let ports = self.config.get_ports();
+            query.push(format!("host={}", std::mem::take(&mut hosts)));
+            if ports.iter().any(|port| *port != PORT) {
+                let ports: Vec<_> = ports.iter().map(ToString::to_string).collect();
+                query.push(format!("port={}", ports.join(",")));
+            }
+        }
+        if self.config.get_ssl_mode() != usual_mode(&self.config) {
+            let disabled = self.config.get_ssl_mode() == SslMode::Disable;
+            query.push(format!("sslmode={}", if disabled { "disable" } else { "require" }));
+        }
+        query.extend(self.roots.iter().map(|path| format!("sslrootcert={}", path.display())));
+        let mark = if query.is_empty() { "" } else { "?" };
+        write!(f, "postgres://{}@{hosts}/{}", self.user(), self.database())?;
+        write!(f, "{mark}{}", query.join("&"))
     }
 }
 
@@ -85,8 +104,7 @@ impl Address {
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err("it names no host".into());
         }
-        let local = config.get_hosts().iter().all(is_local);
-        let usual = if local { SslMode::Disable } else { SslMode::Require };
+        let usual = usual_mode(&config);
         config.ssl_mode(mode.unwrap_or(usual));
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         if config.get_connect_timeout().is_none() {
@@ -153,10 +171,11 @@ impl Address {
     fn hosts(&self) -> String {
         let ports = self.config.get_ports();
         let named = self.config.get_hosts().iter().enumerate().map(|(i, host)| {
-            let port = ports.get(i).or(ports.first()).copied().unwrap_or(5432);
+            let port = ports.get(i).or(ports.first()).copied().unwrap_or(PORT);
             match host {
+                Host::Tcp(name) if name.contains(':') => format!("[{name}]:{port}"),
                 Host::Tcp(name) => format!("{name}:{port}"),
-                Host::Unix(folder) => format!("{}:{port}", folder.display()),
+                Host::Unix(folder) => folder.display().to_string(),
             }
         });
         let mut all: Vec<String> = named.collect();
@@ -165,6 +184,12 @@ impl Address {
         }
         all.join(",")
     }
+}
+
+/// Whether a server is spoken to over TLS when the URL does not say.
+fn usual_mode(config: &Config) -> SslMode {
+    let local = config.get_hosts().iter().all(is_local);
+    if local { SslMode::Disable } else { SslMode::Require }
 }
 
 fn is_local(host: &Host) -> bool {
@@ -211,8 +236,25 @@ mod tests {
             let why = refused(bad);
             assert!(!why.is_empty() && !why.contains("hunter2"), "{why}");
         }
-        let shown = Address::parse("postgres://u:hunter2@h:99/d").unwrap().to_string();
-        assert_eq!(shown, "postgres://u@h:99/d");
+    }
+
+    #[test]
+    fn what_is_shown_is_a_url_of_the_same_without_the_password() {
+        for (url, shown) in [
+            ("postgres://u:hunter2@h:99/d", "postgres://u@h:99/d"),
+            ("postgres://u:hunter2@/d?host=/run/pg", "postgres://u@/d?host=/run/pg"),
+            ("postgres://u@/d?port=99&host=/run/pg", "postgres://u@/d?host=/run/pg&port=99"),
+            ("postgres://u@[::1]/d", "postgres://u@[::1]:5432/d"),
+            ("postgres://u@h/d?sslmode=disable", "postgres://u@h:5432/d?sslmode=disable"),
+            ("postgres://u@h/d?sslrootcert=/ca", "postgres://u@h:5432/d?sslrootcert=/ca"),
+            ("postgres://u@a:1,b:2/d", "postgres://u@a:1,b:2/d"),
+        ] {
+            let address = Address::parse(url).unwrap();
+            assert_eq!(address.to_string(), shown);
+            let again = Address::parse(shown).unwrap();
+            assert_eq!(again.to_string(), shown);
+            assert_eq!(again.config.get_hosts(), address.config.get_hosts());
+        }
     }
 
     #[test]
